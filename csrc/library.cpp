@@ -1,0 +1,19 @@
+// The operators, as torch.ops.detector_ops sees them. Kernels register themselves beside their code.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(detector_ops, library) {
+  library.def("mish_forward(Tensor x) -> Tensor");
+  library.def("mish_backward(Tensor grad, Tensor x) -> Tensor");
+  library.def("mish_(Tensor(a!) x) -> ()");
+
+  // BatchNorm + Mish, cut where processes that share statistics exchange them.
+  library.def("bn_stats(Tensor x) -> (Tensor mean, Tensor var)");
+  library.def(
+      "bn_mish_apply(Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor bias) -> Tensor");
+  library.def(
+      "bn_mish_backward_reduce(Tensor grad, Tensor x, Tensor mean, Tensor rstd, Tensor weight, "
+      "Tensor bias) -> (Tensor dy, Tensor sum_dy, Tensor sum_dy_xhat)");
+  library.def(
+      "bn_backward_apply_(Tensor(a!) dy, Tensor x, Tensor mean, Tensor rstd, Tensor weight, "
+      "Tensor sum_dy, Tensor sum_dy_xhat, int count) -> ()");
+}

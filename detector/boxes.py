@@ -1,0 +1,29 @@
+"""Box helpers on numpy arrays, for the data pipeline; tensors use `torchvision.ops`."""
+
+import numpy as np
+
+
+def clip_boxes(boxes_xyxy: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Boxes [n, 4] in pixels, cut at the borders of a width x height image."""
+    return np.clip(boxes_xyxy, 0, np.array([width, height, width, height], boxes_xyxy.dtype))
+
+
+def sides(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Width and height [n, 2] of boxes [n, 4]."""
+    return boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+
+
+def transform_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The upright boxes around the images of boxes under an affine map.
+
+    Args:
+        boxes_xyxy: [n, 4], pixels.
+        matrix: [2, 3]; point' = matrix @ (x, y, 1).
+
+    Returns:
+        float32 [n, 4], pixels; not clipped.
+    """
+    x1, y1, x2, y2 = boxes_xyxy.astype(np.float64).T
+    corners = np.stack([x1, y1, x2, y1, x2, y2, x1, y2], 1).reshape(-1, 4, 2)
+    moved = corners @ matrix[:, :2].T + matrix[:, 2]  # [n, 4, 2]
+    return np.concatenate([moved.min(1), moved.max(1)], 1).astype(np.float32)

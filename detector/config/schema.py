@@ -1,0 +1,157 @@
+"""The typed, frozen configuration: every key a YAML may hold, its type, its range and its default.
+
+Each default has its one home here. Values that the published recipe fixes cite it; see
+`configs/` for the variants. Reading and error messages are in `loader.py`.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Anchor = tuple[Positive, Positive]
+
+STRIDES = (8, 16, 32)  # of the three maps of every network of this family
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys refused, no coercion, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ActivationConfig(BaseModel):
+    """An activation with parameters, e.g. `{name: leaky_relu, negative_slope: 0.2}`."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str
+
+
+ActivationSpec = str | ActivationConfig
+
+
+class PartActivations(Section):
+    """One activation for each part of the network."""
+
+    backbone: ActivationSpec
+    neck: ActivationSpec
+    head: ActivationSpec
+
+
+class ModelConfig(Section):
+    """The network. `arch` names a row of the table in `detector/models/variants.py`."""
+
+    arch: str = "yolov4-pacsp"
+    activation: str | ActivationConfig | PartActivations = "mish"
+    anchors: tuple[tuple[Anchor, ...], ...] = (  # (width, height) in pixels, by stride 8, 16, 32
+        ((12, 16), (19, 36), (40, 28)),
+        ((36, 75), (76, 55), (72, 146)),
+        ((142, 110), (192, 243), (459, 401)),
+    )
+    bn_eps: Positive = 1e-4
+    bn_momentum: Share = 0.03
+
+    @model_validator(mode="after")
+    def _anchors_fit_the_levels(self) -> Self:
+        counts = {len(level) for level in self.anchors}
+        if len(self.anchors) != len(STRIDES) or len(counts) != 1 or 0 in counts:
+            raise ValueError(
+                f"anchors: give {len(STRIDES)} lists (strides {STRIDES}) with equally many "
+                f"[width, height] pairs each"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """Which images, how large, and who reads them."""
+
+    dataset: str = "coco.yaml"  # a path, or a file name in data/
+    size: Count = 640  # side of the square training and validation image, pixels
+    workers: Annotated[int, Field(ge=0)] = 2  # reader processes; 0 reads in the training process
+
+    @model_validator(mode="after")
+    def _size_fits_the_strides(self) -> Self:
+        largest = STRIDES[-1]
+        if self.size % largest:
+            below = self.size // largest * largest
+            raise ValueError(
+                f"size {self.size} is not a multiple of the largest stride, {largest}; "
+                f"try {below or largest} or {below + largest}"
+            )
+        return self
+
+
+class BagConfig(Section):
+    """The augmentations. 0 switches one off."""
+
+    mosaic: Share = 1.0  # probability
+    mosaic_off_epochs: Annotated[int, Field(ge=0)] = 0  # the last n epochs run without mosaic
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.9  # zoom drawn from 1 - scale .. 1 + scale
+    translate: Share = 0.1  # shift, share of the image side
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # rotation, +-
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0  # degrees, +-
+    hsv_h: Share = 0.015  # gains: 1 + uniform(-1, 1) * value
+    hsv_s: Share = 0.7
+    hsv_v: Share = 0.4
+    flip_lr: Share = 0.5  # probability; the data YAML can forbid flips (`mirrors: false`)
+    flip_ud: Share = 0.0
+
+
+class LossConfig(Section):
+    """Gains and targets of the current YOLOv4 PyTorch recipe."""
+
+    box: NonNegative = 0.05
+    obj: NonNegative = 0.6
+    cls: NonNegative = 0.3  # for 80 classes; scaled by classes / 80
+    balance: tuple[Positive, Positive, Positive] = (4.0, 1.0, 0.4)  # objectness, stride 8, 16, 32
+    anchor_ratio: Annotated[float, Field(gt=1)] = 4.0  # largest side ratio of a box and its anchor
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class TrainConfig(Section):
+    """The optimiser, its schedule and the run."""
+
+    epochs: Count = 300
+    batch_size: Count = 16
+    nominal_batch: Count = 64  # gradients are accumulated up to this many images
+    lr: Positive = 0.01
+    lr_final: Share = 0.1  # share of lr that the cosine ends at
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937
+    weight_decay: NonNegative = 5e-4  # at the nominal batch
+    warmup_epochs: NonNegative = 3.0
+    warmup_min_steps: Annotated[int, Field(ge=0)] = 1000
+    warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    warmup_bias_lr: NonNegative = 0.1
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999  # per optimiser step
+    ema_warmup: Positive = 2000.0  # decay at step n is ema_decay * (1 - exp(-n / ema_warmup))
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what the device does fast
+    channels_last: bool = True
+    device: str = "auto"  # auto: the first GPU, else the CPU
+    threads: Annotated[int, Field(ge=0)] = 0  # CPU threads; 0 leaves it to torch
+    seed: Annotated[int, Field(ge=0)] = 0
+    eval_every: Count = 1  # epochs between evaluations; the last epoch is always evaluated
+
+
+class EvalConfig(Section):
+    """Post-processing and evaluation, as the published numbers were made."""
+
+    backend: Literal["pycocotools"] = "pycocotools"
+    batch_size: Count = 16
+    conf: Share = 0.001  # pairs (box, class) with a lower score are dropped
+    nms_iou: Share = 0.65
+    max_detections: Count = 300  # per image
+
+
+class Config(Section):
+    """A whole run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    bag: BagConfig = BagConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()

@@ -1,0 +1,39 @@
+"""Colour jitter in HSV space, by lookup tables."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from detector.structures import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class HSV:
+    """Factors on hue (cyclic), saturation and value; 1 changes nothing."""
+
+    hue: float = 1.0
+    saturation: float = 1.0
+    value: float = 1.0
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, *, h: float, s: float, v: float) -> "HSV":
+        """1 + uniform(-1, 1) * gain for each."""
+        return cls(*(1 + rng.uniform(-1, 1, 3) * [h, s, v]))
+
+    def apply(self, sample: Sample) -> Sample:
+        """The sample in other colours; boxes as they were."""
+        if (self.hue, self.saturation, self.value) == (1.0, 1.0, 1.0):
+            return sample
+        x = np.arange(256)
+        tables = np.stack(  # [256, 3]; OpenCV's hue runs from 0 to 179
+            [
+                (x * self.hue) % 180,
+                np.clip(x * self.saturation, 0, 255),
+                np.clip(x * self.value, 0, 255),
+            ],
+            -1,
+        ).astype(np.uint8)
+        hsv = cv2.cvtColor(sample.image, cv2.COLOR_RGB2HSV)
+        hsv = cv2.LUT(hsv, tables[None])
+        return replace(sample, image=cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))

@@ -1,0 +1,173 @@
+"""Geometry of samples: resize, letterbox, affine, flips. Random ones are drawn, then applied.
+
+Coordinates are continuous: pixel i covers [i, i + 1], so a box [0, 0, W, H] is the whole image.
+OpenCV's maps work on pixel centres; `_warp` shifts by the half pixel between the two.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from detector.boxes import clip_boxes, sides, transform_boxes
+from detector.structures import LetterBox, Sample
+
+GREY = 114  # of everything outside the image, as published
+
+
+def resize_long_side(sample: Sample, size: int) -> Sample:
+    """The sample scaled, up or down, so that its longer side is `size` pixels."""
+    height, width = sample.image.shape[:2]
+    scale = size / max(height, width)
+    new_width, new_height = max(round(width * scale), 1), max(round(height * scale), 1)
+    if (new_width, new_height) == (width, height):
+        return sample
+    # averaging when shrinking keeps thin things; both are exact at the borders
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    factor = np.array([new_width / width, new_height / height] * 2, np.float32)
+    return replace(
+        sample,
+        image=cv2.resize(sample.image, (new_width, new_height), interpolation=method),
+        boxes_xyxy=sample.boxes_xyxy * factor,
+        ignore_xyxy=sample.ignore_xyxy * factor,
+    )
+
+
+def letterbox(sample: Sample, size: int) -> tuple[Sample, LetterBox]:
+    """The sample in the middle of a grey size x size canvas, and the way back."""
+    height, width = sample.image.shape[:2]
+    scaled = resize_long_side(sample, size)
+    new_height, new_width = scaled.image.shape[:2]
+    left, top = (size - new_width) // 2, (size - new_height) // 2
+    canvas = np.full((size, size, 3), GREY, np.uint8)
+    canvas[top : top + new_height, left : left + new_width] = scaled.image
+    shift = np.array([left, top] * 2, np.float32)
+    placed = replace(
+        sample,
+        image=canvas,
+        boxes_xyxy=scaled.boxes_xyxy + shift,
+        ignore_xyxy=scaled.ignore_xyxy + shift,
+    )
+    return placed, LetterBox(new_width / width, new_height / height, left, top, height, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Zoom, rotation, shear and shift about the middle of the image; see `draw`.
+
+    Attributes:
+        zoom: factor.
+        degrees: counter-clockwise rotation.
+        shear_x, shear_y: degrees.
+        shift_x, shift_y: of the middle, as a share of the output's side.
+    """
+
+    zoom: float = 1.0
+    degrees: float = 0.0
+    shear_x: float = 0.0
+    shear_y: float = 0.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+
+    @classmethod
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        *,
+        scale: float,
+        translate: float,
+        degrees: float,
+        shear: float,
+    ) -> "Affine":
+        """Zoom in 1 -+ scale, shift in -+ translate, rotation in -+ degrees, shear in -+ shear."""
+        zoom = rng.uniform(1 - scale, 1 + scale)
+        angle, shear_x, shear_y = rng.uniform(-1, 1, 3) * [degrees, shear, shear]
+        shift_x, shift_y = rng.uniform(-translate, translate, 2)
+        return cls(zoom, angle, shear_x, shear_y, shift_x, shift_y)
+
+    def matrix(self, height: int, width: int, size: int) -> np.ndarray:
+        """[2, 3] from pixels of a height x width image to pixels of the size x size result."""
+        cosine, sine = (f(math.radians(self.degrees)) * self.zoom for f in (math.cos, math.sin))
+        rotation = np.array([[cosine, sine], [-sine, cosine]])
+        shear_x, shear_y = (math.tan(math.radians(a)) for a in (self.shear_x, self.shear_y))
+        linear = np.array([[1, shear_x], [shear_y, 1]]) @ rotation
+        middle = np.array([width / 2, height / 2])
+        target = size * np.array([0.5 + self.shift_x, 0.5 + self.shift_y])
+        return np.column_stack([linear, target - linear @ middle])
+
+    def apply(self, sample: Sample, size: int) -> Sample:
+        """A size x size sample; boxes of which too little is left are dropped.
+
+        Kept are boxes wider and higher than 2 px, with over a tenth of their (zoomed) area in sight
+        and sides in a ratio below 20, as published.
+        """
+        height, width = sample.image.shape[:2]
+        matrix = self.matrix(height, width, size)
+        boxes = transform_boxes(sample.boxes_xyxy, matrix)
+        clipped = clip_boxes(boxes, size, size)
+        kept = _worth_keeping(boxes, clipped)
+        ignore = clip_boxes(transform_boxes(sample.ignore_xyxy, matrix), size, size)
+        return replace(
+            sample,
+            image=_warp(sample.image, matrix, size),
+            boxes_xyxy=clipped[kept],
+            labels=sample.labels[kept],
+            ignore_xyxy=ignore[(sides(ignore) > 0).all(1)],
+        )
+
+
+def _worth_keeping(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Mask [n] of the boxes that a crop left recognisable; both [n, 4] in pixels of the result."""
+    size, old = sides(after), sides(before)
+    area, old_area = size.prod(1), old.prod(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.maximum(size[:, 0] / size[:, 1], size[:, 1] / size[:, 0])
+    return (size > 2).all(1) & (area > 0.1 * old_area) & (ratio < 20)
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    if image.shape[:2] == (size, size) and np.array_equal(matrix, np.eye(2, 3)):
+        return image
+    centred = matrix.copy()
+    centred[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # from pixel edges to pixel centres
+    return cv2.warpAffine(
+        image, centred, (size, size), flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Mirror left-right and up-down."""
+
+    left_right: bool = False
+    up_down: bool = False
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, *, left_right: float, up_down: float) -> "Flip":
+        """Each with its probability."""
+        first, second = rng.random(2)
+        return cls(bool(first < left_right), bool(second < up_down))
+
+    def apply(self, sample: Sample) -> Sample:
+        """The sample, mirrored; twice is the identity."""
+        image = sample.image
+        height, width = image.shape[:2]
+        if self.left_right:
+            image = cv2.flip(image, 1)  # 38 times faster than a negative stride made contiguous
+        if self.up_down:
+            image = cv2.flip(image, 0)
+        return replace(
+            sample,
+            image=image,
+            boxes_xyxy=self._boxes(sample.boxes_xyxy, height, width),
+            ignore_xyxy=self._boxes(sample.ignore_xyxy, height, width),
+        )
+
+    def _boxes(self, boxes_xyxy: np.ndarray, height: int, width: int) -> np.ndarray:
+        x1, y1, x2, y2 = boxes_xyxy.T
+        if self.left_right:
+            x1, x2 = width - x2, width - x1
+        if self.up_down:
+            y1, y2 = height - y2, height - y1
+        return np.stack([x1, y1, x2, y2], 1)

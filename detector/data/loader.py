@@ -1,0 +1,109 @@
+"""Batches: which samples in which order, joined, prepared by worker processes."""
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from detector.data.dataset import Item, TrainSet, ValSet
+from detector.structures import Batch, Sample
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index): every image once an epoch, in an order that (seed, epoch) fixes.
+
+    Attributes:
+        epoch: the epoch that the next iteration runs; set it before.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
+        for start in range(0, self.length, self.batch_size):
+            yield [(self.epoch, number) for number in order[start : start + self.batch_size]]
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """A batch of the items that could be read; it may be empty."""
+    good = [item for item in items if item.sample is not None]
+    samples: list[Sample] = [item.sample for item in good if item.sample is not None]
+    size = samples[0].image.shape[:2] if samples else (0, 0)
+    images = np.zeros((len(samples), 3, *size), np.uint8)
+    for row, sample in zip(images, samples, strict=True):
+        row[:] = sample.image.transpose(2, 0, 1)
+    return Batch(
+        images=torch.from_numpy(images),
+        boxes_xyxy=_join([sample.boxes_xyxy for sample in samples], (0, 4), np.float32),
+        labels=_join([sample.labels for sample in samples], (0,), np.int64),
+        image_index=_owners([len(sample.boxes_xyxy) for sample in samples]),
+        ignore_xyxy=_join([sample.ignore_xyxy for sample in samples], (0, 4), np.float32),
+        ignore_index=_owners([len(sample.ignore_xyxy) for sample in samples]),
+        image_ids=[sample.image_id for sample in samples],
+        placements=[item.placement for item in good if item.placement is not None],
+        unreadable=[line for item in items for line in item.unreadable],
+    )
+
+
+def _join(parts: list[np.ndarray], empty: tuple[int, ...], dtype: type) -> torch.Tensor:
+    joined = np.concatenate(parts) if parts else np.zeros(empty)
+    return torch.from_numpy(np.ascontiguousarray(joined, dtype=dtype))
+
+
+def _owners(counts: list[int]) -> torch.Tensor:
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64))
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    torch.set_num_threads(1)
+
+
+class TrainLoader:
+    """Training batches by epoch: `loader.epoch(3)` iterates over those of epoch 3."""
+
+    def __init__(
+        self, dataset: TrainSet, *, batch_size: int, workers: int, pin_memory: bool = False
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = EpochSampler(len(dataset), batch_size, dataset.seed)
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self.sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if workers else None,
+        )
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self.sampler)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number`, always the same ones."""
+        self.sampler.epoch = number
+        return iter(self._loader)
+
+
+def val_loader(
+    dataset: ValSet, *, batch_size: int, workers: int, pin_memory: bool = False
+) -> DataLoader[Item]:
+    """Validation batches, in the order of the annotation file."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        pin_memory=pin_memory,
+    )

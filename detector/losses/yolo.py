@@ -1,0 +1,127 @@
+"""The loss: CIoU of the matched boxes, objectness of every cell, classes of the matched boxes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchvision.ops import box_convert, complete_box_iou_loss
+
+from detector.decode import decode_cells, grid
+from detector.losses.assign import Matches, assign
+from detector.structures import Batch
+
+
+class YOLOLoss(nn.Module):
+    """Box, objectness and class loss of the yolov4-csp recipe.
+
+    * box: 1 - CIoU, mean over the matches of a level, summed over levels. Zheng et al., "Distance-IoU
+      Loss", 2020, equation 10.
+    * obj: cross-entropy of every (anchor, cell) with the CIoU of its match, or 0 without one; mean
+      over a level, weighted by `balance`. Cells within a crowd region take no part.
+    * cls: cross-entropy of each class, mean over matches and classes, summed over levels; 0 with one
+      class.
+
+    Differs from the published code where several matches meet in one (anchor, cell): the greatest
+    CIoU is the target, not the one written last, so that CPU and GPU agree.
+
+    Attributes:
+        weights: gain of each term; the total is `sum(weights[name] * losses[name])`.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self,
+        anchors: Tensor,
+        strides: Sequence[int],
+        *,
+        num_classes: int,
+        gains: dict[str, float],
+        balance: Sequence[float],
+        anchor_ratio: float,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """`gains["cls"]` is for 80 classes; the weight is scaled by num_classes / 80."""
+        super().__init__()
+        assert len(anchors) == len(strides) == len(balance), "one entry a level"
+        self.register_buffer("anchors", anchors.clone())
+        self.strides = tuple(strides)
+        self.balance = tuple(balance)
+        self.num_classes = num_classes
+        self.anchor_ratio = anchor_ratio
+        self.negative = 0.5 * label_smoothing
+        self.positive = 1 - 0.5 * label_smoothing
+        self.weights = {**gains, "cls": gains["cls"] * num_classes / 80}
+
+    def forward(self, raw: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Raw maps, by level [B, A, H, W, 5 + classes], and their batch -> unweighted scalars.
+
+        Returns:
+            {"box", "obj", "cls"}, float32 scalars, each a mean, independent of the batch size.
+        """
+        raw = [level.float() for level in raw]
+        shapes = [(level.shape[2], level.shape[3]) for level in raw]
+        matches = assign(
+            batch.boxes_xyxy,
+            batch.image_index,
+            self.anchors,
+            self.strides,
+            shapes,
+            self.anchor_ratio,
+        )
+        zero = torch.zeros((), device=raw[0].device)
+        losses = {"box": zero, "obj": zero, "cls": zero}
+        for number, (level, match) in enumerate(zip(raw, matches, strict=True)):
+            for name, value in self._level(number, level, match, batch).items():
+                losses[name] = losses[name] + value
+        return losses
+
+    def _level(
+        self, number: int, level: Tensor, match: Matches, batch: Batch
+    ) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        target = torch.zeros_like(level[..., 0])  # [B, A, H, W]
+        if len(match.box):
+            where = (match.image, match.anchor, match.row, match.column)
+            values = level[where]  # [m, 5 + classes]
+            ciou = self._ciou(number, values, match)
+            losses["box"] = (1 - ciou).mean()
+            flat = ((where[0] * level.shape[1] + where[1]) * level.shape[2] + where[2]) * (
+                level.shape[3]
+            ) + where[3]
+            target.view(-1).scatter_reduce_(0, flat, ciou.detach().clamp(min=0), "amax")
+            if self.num_classes > 1:
+                wanted = torch.full_like(values[:, 5:], self.negative)
+                labels = batch.labels[match.box]
+                wanted[torch.arange(len(labels), device=wanted.device), labels] = self.positive
+                losses["cls"] = binary_cross_entropy_with_logits(values[:, 5:], wanted)
+
+        weight = self._outside_crowds(number, level, target, batch)
+        objectness = binary_cross_entropy_with_logits(level[..., 4], target, weight)
+        losses["obj"] = self.balance[number] * objectness
+        return losses
+
+    def _ciou(self, number: int, values: Tensor, match: Matches) -> Tensor:
+        """CIoU of each match's predicted and true box, float32 [m], in (-1.5, 1]."""
+        cells = torch.stack([match.column, match.row], -1).float()
+        anchors = self.anchors[number][match.anchor] / self.strides[number]
+        found = decode_cells(values[:, :4], cells, anchors, 1.0)
+        return 1 - complete_box_iou_loss(
+            box_convert(found, "cxcywh", "xyxy"),
+            box_convert(match.boxes_cxcywh, "cxcywh", "xyxy"),
+        )
+
+    def _outside_crowds(
+        self, number: int, level: Tensor, target: Tensor, batch: Batch
+    ) -> Tensor | None:
+        """1 for every (anchor, cell) that counts, 0 where the cell lies in a crowd and has no match."""
+        if not len(batch.ignore_index):
+            return None
+        weight = torch.ones_like(target)
+        centre = (grid(level.shape[2], level.shape[3], level.device) + 0.5) * self.strides[number]
+        for image, (x1, y1, x2, y2) in zip(batch.ignore_index, batch.ignore_xyxy, strict=True):
+            x, y = centre.unbind(-1)
+            inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)  # [H, W]
+            weight[image].masked_fill_(inside & (target[image] == 0), 0.0)
+        return weight

@@ -1,0 +1,19 @@
+"""python -m detector.ops: a table of what runs where."""
+
+import torch
+
+from detector.ops import implementation_table
+
+
+def main() -> None:
+    """Prints the table, one line for each operator, device and dtype."""
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    columns = ("op", "device", "dtype", "implementation", "reason")
+    rows = [dict(zip(columns, columns, strict=True)), *implementation_table()]
+    widths = {key: max(len(row[key]) for row in rows) for key in columns}
+    for row in rows:
+        print("  ".join(row[key].ljust(widths[key]) for key in columns).rstrip())
+
+
+if __name__ == "__main__":
+    main()

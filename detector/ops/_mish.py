@@ -1,0 +1,133 @@
+"""Mish: which implementation runs where, and its derivatives.
+
+Eager, on a device and dtype with a compiled kernel: the kernel, with autograd written here. Under
+torch.compile: the same rational formula in plain torch operators, which the compiler then fuses
+with its neighbours. While exporting or tracing, and for everything else: torch.nn.functional.mish
+(an exporter writes it as ONNX's own Mish).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from detector.ops import _load
+
+_IDENTITY_FROM = 20.0  # as in csrc/mish_math.h, where the formula is derived
+
+
+def mish(x: Tensor) -> Tensor:
+    """Mish, x * tanh(softplus(x)).
+
+    Source: D. Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019, eq. 1.
+    Differentiable any number of times; only x is kept for the backward pass.
+
+    Args:
+        x: any shape and layout, floating point.
+
+    Returns:
+        The shape and dtype of x, values in [-0.309, inf); the strides of x where x is dense, else
+        contiguous.
+
+    Example:
+        >>> mish(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([-0.3034,  0.0000,  0.8651])
+    """
+    if special_mode():
+        compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        return rational_mish(x) if compiling else functional.mish(x)
+    if not _load.compiled("mish", x):
+        return functional.mish(x)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Mish.apply(dense(x))
+    return torch.ops.detector_ops.mish_forward(dense(x))
+
+
+def mish_(x: Tensor) -> Tensor:
+    """Mish in place, for inference: no new memory, which costs more than the arithmetic.
+
+    Args:
+        x: any shape, floating point; overwritten. Where autograd is recording, torch's own in-place
+            operator runs, with its rules.
+
+    Returns:
+        x itself.
+    """
+    recording = torch.is_grad_enabled() and x.requires_grad
+    if special_mode() or recording or not _load.compiled("mish", x) or not _is_dense(x):
+        return functional.mish(x, inplace=True)
+    torch.ops.detector_ops.mish_(x)
+    if not x.is_inference():
+        torch.autograd.graph.increment_version(x)  # so that a backward that needs the old x says so
+    return x
+
+
+class _Mish(torch.autograd.Function):
+    """The compiled forward and backward; x, dense, is the one saved tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.ops.detector_ops.mish_forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        (grad,) = grads
+        if torch.is_grad_enabled():  # create_graph: this backward will be differentiated itself
+            return grad * rational_mish_derivative(x)
+        return torch.ops.detector_ops.mish_backward(like_layout(grad, x), x)
+
+
+def rational_mish(x: Tensor) -> Tensor:
+    """The formula of csrc/mish_math.h in torch operators; differentiable; any shape."""
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    above = wide > _IDENTITY_FROM
+    # Limited in both factors: in the branch not taken, inf * 0 would make the gradient NaN. Not by
+    # clamp, whose own gradient at the very limit is 0.
+    low = torch.where(above, _IDENTITY_FROM, wide)
+    e = low.exp()
+    n = e * (e + 2)
+    return torch.where(above, wide, low * n / (n + 2)).to(x.dtype)
+
+
+def rational_mish_derivative(x: Tensor) -> Tensor:
+    """Slope of Mish at x in torch operators; differentiable; any shape."""
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    above = wide > _IDENTITY_FROM
+    low = torch.where(above, _IDENTITY_FROM, wide)
+    e = low.exp()
+    n = e * (e + 2)
+    r = 1 / (n + 2)
+    slope = n * r + low * (4 * e * (1 + e) * r) * r
+    return torch.where(above, 1.0, slope).to(x.dtype)
+
+
+def special_mode() -> bool:
+    """Whether plain torch operators are needed: for a compiler, exporter, tracer or functorch."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether x fills its memory, each element once, whatever the order of dimensions."""
+    return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
+
+
+def dense(x: Tensor) -> Tensor:
+    """x, copied only where it has holes or overlaps."""
+    return x if _is_dense(x) else x.contiguous()
+
+
+def like_layout(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient with the strides of x (both [*shape]): kernels walk both by one flat index.
+
+    y.sum().backward() sends a gradient of strides 0, a permute one in another order.
+    """
+    if grad.stride() == x.stride() and grad.dtype == x.dtype:
+        return grad
+    return torch.empty_like(x).copy_(grad)

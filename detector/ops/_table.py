@@ -1,0 +1,33 @@
+"""Which implementation runs for which device and dtype, and why, if not the compiled one."""
+
+import torch
+
+from detector.ops import _load
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def implementation_table() -> list[dict[str, str]]:
+    """One row for each operator, device of this machine, and dtype.
+
+    Returns:
+        Rows with the keys op, device, dtype, implementation ("compiled" or "torch") and reason,
+        which is empty for compiled ones.
+    """
+    devices = ["cpu"]
+    devices += ["cuda"] if torch.cuda.is_available() else []
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    return [
+        _row(op, device, dtype) for op in _load.KERNELS for device in devices for dtype in _DTYPES
+    ]
+
+
+def _row(op: str, device: str, dtype: torch.dtype) -> dict[str, str]:
+    reason = _load.why_not(op, device, dtype)
+    return {
+        "op": op,
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+        "implementation": "torch" if reason else "compiled",
+        "reason": reason,
+    }

@@ -1,0 +1,102 @@
+"""What the parts hand to each other: one image with its boxes, a batch of them, and what was found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image and its true boxes, on the way from a reader to the collation.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        boxes_xyxy: float32 [n, 4], pixels of `image`, corners (x1, y1, x2, y2).
+        labels: int64 [n], class numbers 0..classes-1.
+        image_id: the id of the image in its annotation file.
+        ignore_xyxy: float32 [m, 4], regions (COCO's crowds) that are neither object nor background.
+    """
+
+    image: np.ndarray
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    image_id: int
+    ignore_xyxy: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class LetterBox:
+    """How an image was placed on its canvas: canvas = image * scale + (left, top), in pixels."""
+
+    scale_x: float
+    scale_y: float
+    left: float
+    top: float
+    height: int  # of the original image
+    width: int
+
+    def to_original(self, boxes_xyxy: Tensor) -> Tensor:
+        """Boxes [n, 4] in canvas pixels, mapped to pixels of the original image and clipped to it."""
+        shift = boxes_xyxy.new_tensor([self.left, self.top] * 2)
+        scale = boxes_xyxy.new_tensor([self.scale_x, self.scale_y] * 2)
+        limit = boxes_xyxy.new_tensor([self.width, self.height] * 2)
+        boxes = (boxes_xyxy - shift) / scale
+        return torch.minimum(boxes.clamp(min=0), limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of one size, joined.
+
+    Attributes:
+        images: uint8 [B, 3, H, W], RGB; scaled to [0, 1] on the device, so that a quarter of the
+            bytes travel.
+        boxes_xyxy: float32 [n, 4], pixels of `images`.
+        labels: int64 [n].
+        image_index: int64 [n], which of the B images each box belongs to.
+        ignore_xyxy: float32 [m, 4], pixels; crowd regions.
+        ignore_index: int64 [m], which of the B images each region belongs to.
+        image_ids: B ids of the annotation file.
+        placements: how each image was letterboxed (validation), or empty (training).
+        unreadable: a line for each image file that could not be read and was left out.
+    """
+
+    images: Tensor
+    boxes_xyxy: Tensor
+    labels: Tensor
+    image_index: Tensor
+    ignore_xyxy: Tensor
+    ignore_index: Tensor
+    image_ids: Sequence[int]
+    placements: Sequence[LetterBox] = ()
+    unreadable: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> "Batch":
+        """The same batch on `device`, images still uint8."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("boxes_xyxy", "labels", "image_index", "ignore_xyxy", "ignore_index")
+        }
+        images = self.images.to(device, non_blocking=True, memory_format=memory_format)
+        return replace(self, images=images, **moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What was found in one image, best first.
+
+    Attributes:
+        boxes_xyxy: float32 [n, 4], pixels.
+        scores: float32 [n], in [0, 1].
+        labels: int64 [n].
+    """
+
+    boxes_xyxy: Tensor
+    scores: Tensor
+    labels: Tensor

@@ -1,0 +1,245 @@
+"""BatchNorm + Mish against nn.BatchNorm2d and torch's Mish, and against itself on other threads."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detector import ops
+from detector.ops import _load
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+# odd sizes; fewer and more channels than lanes; maps of one tile and of several; single pixels
+SHAPES = [(2, 3, 5, 7), (3, 16, 33, 40), (2, 300, 3, 4), (1, 2, 190, 201), (6, 8, 1, 1)]
+
+compiled_only = pytest.mark.usefixtures("compiled")
+
+
+def module(channels: int, **options: float) -> nn.BatchNorm2d:
+    """A BatchNorm2d whose parameters and buffers are not those of a new one."""
+    norm = nn.BatchNorm2d(channels, **options)
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(values, 0.2, 2.0)
+    return norm
+
+
+def fused(norm: nn.BatchNorm2d, x: Tensor, *, training: bool = True) -> Tensor:
+    return ops.batch_norm_mish(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        momentum=norm.momentum,
+        eps=norm.eps,
+        training=training,
+    )
+
+
+def draw(shape: tuple[int, ...], memory_format: torch.memory_format) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    x = 2 * torch.randn(shape, generator=generator) + 0.5
+    return x.contiguous(memory_format=memory_format)
+
+
+def assert_near(got: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
+    """Equal to `tolerance` of the largest value: sums cancel, so small values are off by more."""
+    assert got.shape == expected.shape
+    scale = expected.double().abs().max().clamp_min(1e-3).item()
+    torch.testing.assert_close(got.double(), expected.double(), rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_one_step_is_that_of_batchnorm2d_in_float64(shape, memory_format):
+    torch.manual_seed(0)
+    norm = module(shape[1], eps=1e-3, momentum=0.03)
+    exact = nn.BatchNorm2d(shape[1], eps=1e-3, momentum=0.03).double()
+    exact.load_state_dict(norm.state_dict())
+    x = draw(shape, FORMATS[memory_format]).requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    upstream = torch.randn(shape)
+
+    z = fused(norm, x)
+    grads = torch.autograd.grad(z, (x, norm.weight, norm.bias), upstream)
+    expected = functional.mish(exact(wide))
+    wanted = torch.autograd.grad(expected, (wide, exact.weight, exact.bias), upstream.double())
+
+    assert z.stride() == x.stride()
+    assert_near(z, expected)
+    for got, value in zip(grads, wanted, strict=True):
+        assert_near(got, value, 1e-5)
+    assert_near(norm.running_mean, exact.running_mean)
+    assert_near(norm.running_var, exact.running_var)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_channels_last_stays_channels_last(memory_format):
+    x = draw((2, 4, 6, 5), FORMATS[memory_format]).requires_grad_()
+    z = fused(module(4), x)
+    z.sum().backward()  # a gradient of strides 0
+    assert z.is_contiguous(memory_format=FORMATS[memory_format])
+    assert x.grad.is_contiguous(memory_format=FORMATS[memory_format])
+
+
+def test_gradient_in_the_other_memory_format():
+    x = draw((2, 4, 6, 5), torch.contiguous_format).requires_grad_()
+    upstream = torch.randn(2, 4, 6, 5)
+    norm = module(4)
+    (same,) = torch.autograd.grad(fused(norm, x), x, upstream)
+    other = upstream.contiguous(memory_format=torch.channels_last)
+    (got,) = torch.autograd.grad(fused(norm, x), x, other)
+    torch.testing.assert_close(got, same)
+
+
+def test_sliced_and_transposed_maps():
+    norm = module(3)
+    maps = draw((4, 8, 6, 5), torch.contiguous_format)
+    for x in (maps[:, 2:5], maps[:, :3].transpose(2, 3), maps.permute(0, 2, 3, 1)[:, :3]):
+        expected = fused(norm, x.contiguous())
+        torch.testing.assert_close(fused(norm, x), expected)
+
+
+@compiled_only  # torch's own loses it in channels_last
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_a_large_mean_does_not_drown_the_variance(memory_format):
+    norm = module(5)
+    x = (1e4 + draw((4, 5, 40, 40), torch.contiguous_format)).contiguous(
+        memory_format=FORMATS[memory_format]
+    )
+    norm.momentum = 1.0
+    z = fused(norm, x)
+    var, mean = torch.var_mean(x.double(), (0, 2, 3))
+    torch.testing.assert_close(norm.running_var.double(), var, rtol=1e-5, atol=0)
+    torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-7, atol=0)
+    exact = functional.batch_norm(
+        x.double(), None, None, norm.weight.double(), norm.bias.double(), True
+    )
+    # the mean itself is a float: 1e4 rounds to 5e-4, here with a deviation of 2 and weights up to 2
+    torch.testing.assert_close(z.double(), functional.mish(exact), rtol=0, atol=2e-3)
+
+
+@compiled_only
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", [(3, 16, 65, 67), (2, 520, 11, 13)], ids=str)
+def test_bits_do_not_depend_on_the_number_of_threads(shape, memory_format):
+    x = draw(shape, FORMATS[memory_format]).requires_grad_()
+    upstream = torch.randn_like(x)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            norm = module(shape[1])
+            z = fused(norm, x)
+            grads = torch.autograd.grad(z, (x, norm.weight, norm.bias), upstream)
+            results.append((z, *grads, norm.running_mean, norm.running_var))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_evaluation_uses_the_running_statistics_and_leaves_them():
+    norm = module(3).eval()
+    state = {name: value.clone() for name, value in norm.state_dict().items()}
+    x = draw((2, 3, 4, 4), torch.contiguous_format)
+    torch.testing.assert_close(fused(norm, x, training=False), functional.mish(norm(x)))
+    assert all(torch.equal(value, state[name]) for name, value in norm.state_dict().items())
+
+
+def test_without_affine_or_running_statistics():
+    x = draw((2, 3, 4, 4), torch.contiguous_format)
+    expected = functional.mish(functional.batch_norm(x, None, None, None, None, True))
+    torch.testing.assert_close(ops.batch_norm_mish(x, None, None, None, None), expected)
+    weight, bias = torch.ones(3), torch.zeros(3)
+    torch.testing.assert_close(ops.batch_norm_mish(x, weight, bias, None, None), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_other_dtypes_run_on_torchs_operators(dtype):
+    x = draw((2, 3, 4, 4), torch.contiguous_format).to(dtype)
+    norm = module(3).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    expected = functional.mish(nn.BatchNorm2d.forward(norm, x))
+    torch.testing.assert_close(fused(norm, x), expected)
+
+
+def test_one_value_a_channel_is_refused_as_torch_refuses_it():
+    x = torch.ones(1, 3, 1, 1)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        fused(module(3), x)
+
+
+def test_nan_spreads_to_its_channel_only():
+    x = draw((2, 3, 4, 4), torch.contiguous_format)
+    x[0, 1, 2, 2] = torch.nan
+    bad = fused(module(3), x).isnan().flatten(2).all(2)
+    assert bad.all(0).tolist() == [False, True, False]
+
+
+def test_frozen_parts_get_no_gradient():
+    norm = module(4)
+    x = draw((2, 4, 5, 5), torch.contiguous_format)
+    fused(norm, x).sum().backward()  # x needs none: the first layer of a network
+    expected_norm = nn.BatchNorm2d(4)
+    expected_norm.load_state_dict(norm.state_dict())
+    functional.mish(expected_norm(x)).sum().backward()
+    torch.testing.assert_close(norm.weight.grad, expected_norm.weight.grad, rtol=1e-4, atol=1e-4)
+    norm.requires_grad_(False)
+    y = x.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(fused(norm, y).square().sum(), y)
+    assert grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("columns", [slice(None), slice(0, None, 2)], ids=["whole", "sliced"])
+def test_second_derivative_is_that_of_torchs_operators(columns):
+    torch.manual_seed(0)
+    norm = module(2)
+
+    def penalty(function) -> Tensor:
+        x = draw((2, 2, 3, 4), torch.contiguous_format).requires_grad_()
+        value = function(x[..., columns]).pow(2).sum()
+        (grad,) = torch.autograd.grad(value, x, create_graph=True)
+        return torch.cat(
+            [g.flatten() for g in torch.autograd.grad(grad.pow(2).sum(), (x, norm.weight))]
+        )
+
+    got = penalty(lambda x: fused(norm, x))
+    expected = penalty(lambda x: functional.mish(nn.BatchNorm2d.forward(norm, x)))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_only_x_is_kept_of_the_maps():
+    kept: list[Tensor] = []
+    x = draw((2, 4, 8, 8), torch.contiguous_format).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        fused(module(4), x)
+    maps = [t for t in kept if t.dim() == 4]
+    if _load.status().usable:
+        assert [t.data_ptr() for t in maps] == [x.data_ptr()]
+
+
+@compiled_only
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_operators_keep_torchs_contract(memory_format):
+    x = draw((2, 3, 4, 5), FORMATS[memory_format])
+    channel = torch.rand(3) + 0.5
+    arguments = {
+        "bn_stats": (x,),
+        "bn_mish_apply": (x, *[channel] * 4),
+        "bn_mish_backward_reduce": (x, x, *[channel] * 4),
+        "bn_backward_apply_": (x.clone(), x, *[channel] * 5, 40),
+    }
+    for name, values in arguments.items():
+        torch.library.opcheck(getattr(torch.ops.detector_ops, name).default, values)
+
+
+@compiled_only
+def test_operators_refuse_what_they_cannot_do():
+    kernels, x, channel = torch.ops.detector_ops, torch.randn(2, 3, 4, 4), torch.ones(3)
+    for wrong in (x.double(), x[:, :, ::2], x.flatten(2), x[:0]):
+        with pytest.raises(RuntimeError):
+            kernels.bn_stats(wrong)
+    with pytest.raises(RuntimeError):
+        kernels.bn_mish_apply(x, channel, channel, channel, torch.ones(4))
