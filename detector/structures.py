@@ -86,6 +86,11 @@ class Batch:
         images = self.images.to(device, non_blocking=True, memory_format=memory_format)
         return replace(self, images=images, **moved)
 
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, from which copies to a GPU do not wait."""
+        names = ("images", "boxes_xyxy", "labels", "image_index", "ignore_xyxy", "ignore_index")
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
+
 
 @dataclass(frozen=True, slots=True)
 class Detections:

@@ -4,9 +4,9 @@ Each default has its one home here. Values that the published recipe fixes cite 
 `configs/` for the variants. Reading and error messages are in `loader.py`.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -31,7 +31,17 @@ class ActivationConfig(BaseModel):
     name: str
 
 
-ActivationSpec = str | ActivationConfig
+def _shape_of_activation(value: Any) -> str:
+    """Which form of an activation a value has, so that a mistake is reported for that form only."""
+    if isinstance(value, ActivationConfig) or (isinstance(value, dict) and "name" in value):
+        return "<parameters>"
+    return "<parts>" if isinstance(value, dict | PartActivations) else "<name>"
+
+
+ActivationSpec = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[ActivationConfig, Tag("<parameters>")],
+    Discriminator(_shape_of_activation),
+]
 
 
 class PartActivations(Section):
@@ -46,7 +56,12 @@ class ModelConfig(Section):
     """The network. `arch` names a row of the table in `detector/models/variants.py`."""
 
     arch: str = "yolov4-pacsp"
-    activation: str | ActivationConfig | PartActivations = "mish"
+    activation: Annotated[
+        Annotated[str, Tag("<name>")]
+        | Annotated[ActivationConfig, Tag("<parameters>")]
+        | Annotated[PartActivations, Tag("<parts>")],
+        Discriminator(_shape_of_activation),
+    ] = "mish"
     anchors: tuple[tuple[Anchor, ...], ...] = (  # (width, height) in pixels, by stride 8, 16, 32
         ((12, 16), (19, 36), (40, 28)),
         ((36, 75), (76, 55), (72, 146)),

@@ -5,7 +5,7 @@ Read `description` (the data YAML), `coco` (annotations -> flat index), `dataset
 """
 
 from detector.data.coco import Index, read_coco
-from detector.data.dataset import Bag, Reader, TrainSet, ValSet, read_image
+from detector.data.dataset import Bag, Reader, TrainSet, UnreadableImage, ValSet, read_image
 from detector.data.description import DatasetConfig, describe, read_split
 from detector.data.geometry import letterbox
 from detector.data.loader import TrainLoader, collate, val_loader
@@ -17,6 +17,7 @@ __all__ = [
     "Reader",
     "TrainLoader",
     "TrainSet",
+    "UnreadableImage",
     "ValSet",
     "collate",
     "describe",

@@ -128,9 +128,10 @@ class TrainSet(torch.utils.data.Dataset[Item]):
                 samples.append(self.reader.read(each))
             except UnreadableImage as error:
                 unreadable.append(str(error))
-        if not samples or (use_mosaic and len(samples) < 4 and not self._refill(samples)):
+        if not samples:
             return Item(None, unreadable=tuple(unreadable))
         if use_mosaic:
+            samples += [samples[0]] * (4 - len(samples))  # in the place of unreadable ones
             sample = Mosaic.draw(rng, size=size).apply(samples, size)
         else:
             sample, _ = letterbox(samples[0], size)
@@ -145,13 +146,6 @@ class TrainSet(torch.utils.data.Dataset[Item]):
         sample = HSV.draw(rng, h=bag.hsv_h, s=bag.hsv_s, v=bag.hsv_v).apply(sample)
         flip = Flip.draw(rng, left_right=bag.flip_lr, up_down=bag.flip_ud)
         return Item(flip.apply(sample), unreadable=tuple(unreadable))
-
-    @staticmethod
-    def _refill(samples: list[Sample]) -> bool:
-        """Fill a mosaic that lost tiles with copies of those it has; always possible with one."""
-        while len(samples) < 4:
-            samples.append(samples[0])
-        return True
 
 
 class ValSet(torch.utils.data.Dataset[Item]):

@@ -1,23 +1,19 @@
 """The embedded demonstration data set: real handwritten digits as stickers on real photographs.
 
 Made on first use from what the scikit-learn and scikit-image wheels carry, without a network, as
-COCO json and jpeg. Reading order: `ensure_digits`, `make_digits`, `draw_image`, `render_sticker`.
+COCO json and jpeg. Reading order: `ensure_digits`, `make_digits`, `draw_image`; `digits_render`
+draws one sticker, `digits_credits` names the photographers.
 
 Same versions give the same bytes on every machine: random numbers come only from
 `numpy.random.Generator`s seeded by (seed, split, image), and pixels only from integer arithmetic
-(numpy), integer morphology and OpenCV's bit-exact resize, so neither threads nor SIMD width count.
+and OpenCV's bit-exact resize, so neither threads nor SIMD width count.
 """
 
 import hashlib
 import importlib.util
 import json
-import math
-import os
 import secrets
 import shutil
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +21,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from detector.data.digits_credits import CREDITS, PHOTOS, Photo
+from detector.data.digits_render import Sticker, enlarge_glyphs, paste, render_sticker
 from detector.errors import UserError
 
 __all__ = ["CREDITS", "NAMES", "NUM_TRAIN", "NUM_VAL", "ensure_digits", "make_digits"]
@@ -43,11 +41,14 @@ SPLITS = ("train", "val")
 _EMPTY = 0.02  # share of images without a digit
 _MAX_COUNT = 12  # digits an image: uniform in 1.._MAX_COUNT, 6.5 on average
 _MAX_OVERLAP = 0.08  # intersection of two boxes over the smaller one
+_MAX_TURN = 20.0  # degrees, +-: a 6 stays a 6
+_ASPECT = (0.8, 1.25)  # stretch of the width
 _VAL_PHOTO = 3 / 8  # share of each photo, along its longer side, that only val sees
 _VAL_DIGITS = 0.2  # share of each class's handwritten digits that only val sees
 _MIN_CROP = 160  # px of a photo: enlarged at most 2 times
 _MAX_CROP = 640  # px: the bit-exact resize is bilinear and would alias beyond half size
 _JPEG_QUALITY = 92
+_MANIFEST = "manifest.json"
 _PALETTE = (  # RGB, vivid, bright enough for the dark edge to stand out from
     (255, 72, 66),
     (255, 138, 28),
@@ -61,36 +62,6 @@ _PALETTE = (  # RGB, vivid, bright enough for the dark edge to stand out from
     (255, 98, 190),
     (250, 250, 245),
 )
-_EDGE_COLOUR = (16, 16, 26)
-
-# Fixed-point rendering: 12 bits of ink, 16 bits of coordinates, 8 bits of interpolation.
-_UP = 16  # samples a cell of the enlarged glyph
-_CELLS = 10  # 8 cells and one of padding on each side
-_INK = 4096
-_INK_LOW, _INK_HIGH = 1475, 2376  # soft threshold, .36 to .58 of full ink
-_INK_MIDDLE = (_INK_LOW + _INK_HIGH) // 2
-
-
-@dataclass(frozen=True, slots=True)
-class Sticker:
-    """A rendered digit, cropped to a margin around what it covers.
-
-    Attributes:
-        ink: uint8 [h, w], opacity of the colour.
-        edge: uint8 [h, w], opacity of the dark edge below the ink.
-        box: (x1, y1, x2, y2) integer px within the patch, the tight box around the pixels that ink
-            and edge together cover by a half or more; x2 and y2 are exclusive.
-    """
-
-    ink: np.ndarray
-    edge: np.ndarray
-    box: tuple[int, int, int, int]
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Bool [box height, box width]: the covered pixels, see `box`."""
-        x1, y1, x2, y2 = self.box
-        return covered(self.ink, self.edge)[y1:y2, x1:x2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,146 +69,226 @@ class Source:
     """What one split may use.
 
     Attributes:
-        glyphs: int32 [1797, 160, 160], all enlarged glyphs, see `enlarge_glyphs`.
+        glyphs: int32 [1797, 160, 160], all enlarged glyphs.
         digits: for each of the ten classes, the indices into `glyphs` of this split.
-        regions: name of the photo and uint8 [h, w, 3] BGR, the part of it for this split.
-        offsets: (x, y) px of each region in its photo.
+        regions: uint8 [h, w, 3] BGR, the part of each photo for this split.
     """
 
     glyphs: np.ndarray
     digits: list[np.ndarray]
-    regions: list[tuple[str, np.ndarray]]
-    offsets: list[tuple[int, int]]
+    regions: list[np.ndarray]
 
 
-def covered(ink: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """Bool [h, w]: where ink over edge hides at least half of the background (alpha >= 0.5)."""
-    through = (255 - ink.astype(np.int32)) * (255 - edge.astype(np.int32))
-    return through * 2 <= 255 * 255
+def ensure_digits(root: Path) -> Path:
+    """Makes the data set in `root` unless it is there; returns `root`.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    found = _read_manifest(root)
+    if found is not None and found["generator"] == GENERATOR_VERSION:
+        return root
+    if found is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(
+            f"{root}: holds files that are not the digits data set; move them away, or give another "
+            f"`root:` in the data YAML"
+        )
+    # Beside its place, then renamed: a stopped run leaves no half of a data set.
+    part = root.with_name(f".{root.name}-{secrets.token_hex(4)}")
+    try:
+        make_digits(part)
+        if found is not None:
+            shutil.rmtree(root)
+        try:
+            part.rename(root)
+        except OSError:
+            if _read_manifest(root) is None:  # else another process was as fast
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return root
 
 
-def enlarge_glyphs(images: np.ndarray) -> np.ndarray:
-    """Cubic (Catmull-Rom) enlargement of 8x8 glyphs, padded by one empty cell.
+def make_digits(
+    root: Path, num_train: int = NUM_TRAIN, num_val: int = NUM_VAL, seed: int = 0
+) -> None:
+    """Writes the data set: COCO's layout, a manifest, CREDITS.md.
 
     Args:
-        images: [n, 8, 8], ink in 0..16.
+        root: a folder that does not exist yet.
+        num_train, num_val: images a split.
+        seed: another one gives other images; the split of digits and photos stays.
+    """
+    (root / "annotations").mkdir(parents=True)
+    sources = _sources()
+    digest = hashlib.sha256()
+    bar = tqdm(total=num_train + num_val, desc="making digits", unit="image", disable=None)
+    with bar:
+        for number, (split, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True)):
+            folder = root / f"{split}2017"
+            folder.mkdir()
+            tree = _empty_tree()
+            for image_id in range(1, count + 1):
+                rng = np.random.default_rng([seed, number, image_id])
+                image, boxes, labels = draw_image(rng, sources[number])
+                name = f"{image_id:06d}.jpg"
+                quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+                data = cv2.imencode(".jpg", image, quality)[1].tobytes()
+                (folder / name).write_bytes(data)
+                digest.update(data)
+                _annotate(tree, image_id, name, boxes, labels)
+                bar.update()
+            text = json.dumps(tree)
+            (root / "annotations" / f"instances_{split}2017.json").write_text(text)
+            digest.update(text.encode())
+    (root / "CREDITS.md").write_text(CREDITS, encoding="utf-8")
+    packages = ("numpy", "opencv-python-headless", "scikit-learn", "scikit-image")
+    about = {
+        "generator": GENERATOR_VERSION,
+        "seed": seed,
+        "images": {"train": num_train, "val": num_val},
+        "versions": {name: version(name) for name in packages},
+        "sha256": digest.hexdigest(),
+    }
+    (root / _MANIFEST).write_text(json.dumps(about, indent=1) + "\n")
+
+
+def draw_image(
+    rng: np.random.Generator, source: Source
+) -> tuple[np.ndarray, list[tuple[int, int, int, int]], list[int]]:
+    """One image: a crop of a photo with digits on it.
 
     Returns:
-        int32 [n, 160, 160] in 0.._INK. Weights are multiples of 2^-16 and ink is integer, so the
-        float64 products are exact in whatever order a BLAS adds them.
+        uint8 [320, 320, 3] BGR; boxes (x1, y1, x2, y2) in integer px, exclusive at the right and at
+        the bottom; their labels 0..9. Larger digits first: smaller ones lie on top.
     """
-    position = (np.arange(_CELLS * _UP) + 0.5) / _UP - 1.5  # in cells of the 8x8 glyph
-    distance = np.abs(position[:, None] - np.arange(8))  # [160, 8]
-    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
-    weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
-    field = weights @ images.astype(np.float64) @ weights.T  # [n, 160, 160]
-    return np.clip(np.floor(field * (_INK / 16)), 0, _INK).astype(np.int32)
+    image = _background(rng, source)
+    count = 0 if rng.random() < _EMPTY else int(rng.integers(1, _MAX_COUNT + 1))
+    sides = np.round(MIN_SIDE * (MAX_SIDE / MIN_SIDE) ** rng.random(count)).astype(int)
+    stickers: list[Sticker] = []
+    labels: list[int] = []
+    for side in sorted(sides.tolist(), reverse=True):
+        label = int(rng.integers(10))
+        glyph = source.glyphs[rng.choice(source.digits[label])]
+        turn = float(rng.uniform(-_MAX_TURN, _MAX_TURN))
+        stickers.append(render_sticker(glyph, side, turn, float(rng.uniform(*_ASPECT))))
+        labels.append(label)
+    boxes = _place(rng, stickers)
+    for sticker, (x1, y1, _, _) in zip(stickers, boxes, strict=True):
+        colour = _PALETTE[rng.integers(len(_PALETTE))]
+        paste(image, sticker, x1, y1, colour[::-1])
+    return image, boxes, labels
 
 
-def _sample(glyph: np.ndarray, shape: tuple[int, int], inverse: np.ndarray) -> np.ndarray:
-    """Bilinear samples of `glyph` on a centred grid; `inverse` int [2, 2] in 1/65536 samples."""
-    height, width = shape
-    rows = (2 * np.arange(height, dtype=np.int64) - height + 1)[:, None]  # half steps from centre
-    columns = (2 * np.arange(width, dtype=np.int64) - width + 1)[None]
-    centre = (_CELLS * _UP - 1) << 15
-    last = (_CELLS * _UP - 1) << 16
-    x = np.clip(centre + ((inverse[0, 0] * columns + inverse[0, 1] * rows) >> 1), 0, last - 1)
-    y = np.clip(centre + ((inverse[1, 0] * columns + inverse[1, 1] * rows) >> 1), 0, last - 1)
-    fx, fy = ((x >> 8) & 255).astype(np.int32), ((y >> 8) & 255).astype(np.int32)
-    index = (y >> 16) * (_CELLS * _UP) + (x >> 16)
-    flat = glyph.ravel()
-    top = flat[index] * (256 - fx) + flat[index + 1] * fx
-    index += _CELLS * _UP
-    bottom = flat[index] * (256 - fx) + flat[index + 1] * fx
-    return (top * (256 - fy) + bottom * fy) >> 16
+def _background(rng: np.random.Generator, source: Source) -> np.ndarray:
+    """A random square of a photo, [320, 320, 3]."""
+    region = source.regions[rng.integers(len(source.regions))]
+    largest = min(*region.shape[:2], _MAX_CROP)
+    side = int(rng.integers(_MIN_CROP, largest + 1))
+    y, x = (int(rng.integers(length - side + 1)) for length in region.shape[:2])
+    crop = region[y : y + side, x : x + side]
+    if rng.random() < 0.5:
+        crop = cv2.flip(crop, 1)
+    return cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR_EXACT)
 
 
-def _edge(ink: np.ndarray, radius: int) -> np.ndarray:
-    """A dark edge of `radius` px around the ink that fades out over about as much again."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    solid = cv2.dilate(ink, disc)
-    side = 2 * ((radius + 1) // 2) + 1
-    wide = cv2.boxFilter(solid, cv2.CV_32S, (side, side), normalize=False)
-    soft = cv2.boxFilter(wide.astype(np.float64), -1, (side, side), normalize=False)  # exact
-    return np.maximum(solid.astype(np.int32) * 7 // 8, (soft // side**4).astype(np.int32))
+def _place(
+    rng: np.random.Generator, stickers: list[Sticker]
+) -> list[tuple[int, int, int, int]]:
+    """A place for every sticker, inside the image and hardly overlapping.
 
-
-def render_sticker(glyph: np.ndarray, side: int, degrees: float, aspect: float) -> Sticker:
-    """Draw one digit so that the longer side of its box is `side` px.
-
-    Args:
-        glyph: int32 [160, 160], see `enlarge_glyphs`.
-        side: wanted longer side of the box, ink and dark edge together, px.
-        degrees: rotation, anticlockwise.
-        aspect: width is stretched by this factor.
-
-    Returns:
-        The sticker; its box may miss `side` by a pixel where no scale hits it.
+    The whole layout is drawn again where one does not fit: to drop it would make large ones rarer.
     """
-    cos, sin = (round(f(math.radians(degrees)) * 65536) / 65536 for f in (math.cos, math.sin))
-    turn = np.array([[cos, sin], [-sin, cos]])
-    ys, xs = np.nonzero(glyph >= _INK_MIDDLE)
-    centred = np.stack([xs * aspect, ys]) - np.array([[aspect], [1.0]]) * (_CELLS * _UP - 1) / 2
-    spread = [float(np.ptp(row[0] * centred[0] + row[1] * centred[1])) for row in turn]
-    radius = edge_radius(side)
-    goal = side - 2.0 * radius
-    for _ in range(4):
-        scale = goal / max(spread)  # px a sample
-        sticker = _render(glyph, scale, turn, aspect, radius)
-        x1, y1, x2, y2 = sticker.box
-        miss = side - max(x2 - x1, y2 - y1)
-        if miss == 0:
-            break
-        goal += 0.6 * miss
-    return sticker
+    while True:
+        placed: list[tuple[int, int, int, int]] = []
+        for sticker in stickers:
+            width, height = sticker.box[2] - sticker.box[0], sticker.box[3] - sticker.box[1]
+            for _ in range(50):
+                x, y = (int(rng.integers(SIZE - length + 1)) for length in (width, height))
+                box = (x, y, x + width, y + height)
+                if all(_overlap(box, other) <= _MAX_OVERLAP for other in placed):
+                    placed.append(box)
+                    break
+            else:
+                break
+        if len(placed) == len(stickers):
+            return placed
 
 
-def edge_radius(side: int) -> int:
-    """Width in px of the dark edge of a sticker with this longer side."""
-    return max(1, round(side / 36))
+def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
+    """Intersection over the smaller area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return max(width, 0) * max(height, 0) / smaller
 
 
-def _render(
-    glyph: np.ndarray, scale: float, turn: np.ndarray, aspect: float, radius: int
-) -> Sticker:
-    """Render at `scale` px a sample, supersampled, and crop to the box plus the faded edge."""
-    factor = 4 if scale < 0.25 else 2
-    margin = 2 * radius + 2
-    extent = math.ceil(scale * _CELLS * _UP * 1.2) + 2 * margin
-    step = np.array([[1 / aspect], [1.0]]) * turn.T / (scale * factor)  # patch px -> samples
-    inverse = np.round(step * 65536).astype(np.int64)
-    field = _sample(glyph, (extent * factor, extent * factor), inverse)
-    ramp = np.clip(field - _INK_LOW, 0, _INK_HIGH - _INK_LOW) * 255 // (_INK_HIGH - _INK_LOW)
-    total = sum(ramp[i::factor, j::factor] for i in range(factor) for j in range(factor))
-    ink = (total // factor**2).astype(np.uint8)
-    edge = _edge(ink, radius).astype(np.uint8)
-
-    mask = covered(ink, edge)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
-    window = np.s_[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin]
-    box = (columns[0] - left, rows[0] - top, columns[-1] + 1 - left, rows[-1] + 1 - top)
-    return Sticker(ink[window], edge[window], tuple(int(v) for v in box))
+def _sources() -> tuple[Source, Source]:
+    """What train and val are made of; no digit and no part of a photo is in both."""
+    images, targets = load_digits(return_X_y=True)
+    glyphs = enlarge_glyphs(images.reshape(-1, 8, 8))
+    rng = np.random.default_rng(0)
+    digits: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for label in range(10):
+        order = rng.permutation(np.flatnonzero(targets == label))
+        cut = round(len(order) * _VAL_DIGITS)
+        digits[0].append(order[cut:])
+        digits[1].append(order[:cut])
+    regions: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for image in map(_read_photo, PHOTOS):
+        axis = int(image.shape[1] > image.shape[0])
+        cut = round(image.shape[axis] * (1 - _VAL_PHOTO))
+        for part, region in zip(regions, np.split(image, [cut], axis), strict=True):
+            part.append(region)
+    return Source(glyphs, digits[0], regions[0]), Source(glyphs, digits[1], regions[1])
 
 
-def paste(image: np.ndarray, sticker: Sticker, x: int, y: int, colour: tuple[int, ...]) -> None:
-    """Draw a sticker in place, its box's corner at (x, y); the faded edge may leave the image.
+def _read_photo(photo: Photo) -> np.ndarray:
+    spec = importlib.util.find_spec(photo.package)
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path(photo.package)
+    image = cv2.imread(str(folder / photo.path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(
+            f"{folder / photo.path}: the digits data set needs this photo of the installed package; "
+            f"reinstall scikit-learn and scikit-image as requirements.txt lists them"
+        )
+    return image
 
-    Args:
-        image: uint8 [H, W, 3], RGB or BGR like `colour`.
-        sticker: what to draw.
-        x: left side of the box, px.
-        y: top side of the box, px.
-        colour: of the ink, three values in 0..255.
-    """
-    left, top = x - sticker.box[0], y - sticker.box[1]
-    height, width = sticker.ink.shape
-    y1, y2 = max(top, 0), min(top + height, image.shape[0])
-    x1, x2 = max(left, 0), min(left + width, image.shape[1])
-    part = np.s_[y1 - top : y2 - top, x1 - left : x2 - left]
-    pixels = image[y1:y2, x1:x2].astype(np.int32)
-    for alpha, paint in ((sticker.edge[part], _EDGE_COLOUR), (sticker.ink[part], colour)):
-        a = alpha.astype(np.int32)[..., None]
-        pixels = (pixels * (255 - a) + np.array(paint, np.int32) * a + 127) // 255
-    image[y1:y2, x1:x2] = pixels
+
+def _empty_tree() -> dict[str, Any]:
+    return {
+        "info": {"description": "digits: handwritten digits on photographs; see CREDITS.md"},
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES, 1)],
+    }
+
+
+def _annotate(
+    tree: dict[str, Any],
+    image_id: int,
+    name: str,
+    boxes: list[tuple[int, int, int, int]],
+    labels: list[int],
+) -> None:
+    tree["images"].append({"id": image_id, "file_name": name, "width": SIZE, "height": SIZE})
+    for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+        tree["annotations"].append(
+            {
+                "id": len(tree["annotations"]) + 1,
+                "image_id": image_id,
+                "category_id": label + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+            }
+        )
+
+
+def _read_manifest(root: Path) -> dict[str, Any] | None:
+    """The manifest of a data set that this module made, or None."""
+    try:
+        found = json.loads((root / _MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "generator" in found else None

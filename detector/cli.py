@@ -1,0 +1,49 @@
+"""What every command under tools/ shares: arguments, clear ends, how threads wait.
+
+Import this before anything that loads torch: threads that wait actively cost more than they save
+as soon as another process (a reader of images) wants the core, and OpenMP reads the setting once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from detector.errors import UserError
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def parser(description: str, example: str) -> argparse.ArgumentParser:
+    """An argument parser whose help ends with an example."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command; what the user got wrong ends in one line on stderr and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        lines = str(error).splitlines()
+        print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:  # the reader of our output (head, less) is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tell_left_out(lines: list[str], *, limit: int = 10) -> None:
+    """Names what was left out, a line each up to `limit`, and counts the rest."""
+    for line in lines[:limit]:
+        print(f"left out: {line}")
+    if len(lines) > limit:
+        print(f"left out: ... and {len(lines) - limit} more")

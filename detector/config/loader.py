@@ -1,0 +1,204 @@
+"""YAML files and command-line words -> a validated, frozen `Config`, and back.
+
+Every mistake of a file is reported at once, one line each: file, line, dotted key, what is wrong,
+and the nearest key there is.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from detector.config.schema import Config
+from detector.config.yaml_tree import Key, Tree, parse_value, read_yaml
+from detector.errors import UserError
+from detector.registry import nearest
+
+PROJECT = Path(__file__).resolve().parents[2]  # where configs/ and data/ are
+COMMAND_LINE = "command line"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def find_file(name: str, folder: str) -> Path:
+    """A YAML by its path, or by its bare name in the project's `configs/` or `data/`.
+
+    Args:
+        name: a path, or a file name with or without `.yaml`.
+        folder: `configs` or `data`, where bare names are looked up.
+
+    Raises:
+        UserError: there is no such file; names the nearest one.
+    """
+    names = (name, f"{name}.yaml")
+    for path in [*map(Path, names), *(PROJECT / folder / n for n in names)]:
+        if path.is_file():
+            return path
+    known = sorted(path.name for path in (PROJECT / folder).glob("*.yaml"))
+    hint = nearest(Path(name).name, known) or f" ({folder}/ has: {', '.join(known)})"
+    raise UserError(f"{name}: no such file, here or in {folder}/{hint}")
+
+
+def load_config(name: str, overrides: Sequence[str] = (), *, data: str | None = None) -> Config:
+    """The configuration of a run.
+
+    Args:
+        name: path of a YAML, or its name in `configs/`.
+        overrides: words `dotted.key=value`, values as in YAML; a later one wins.
+        data: a data YAML that takes the place of the config's own.
+
+    Raises:
+        UserError: all mistakes, one line each.
+
+    Example:
+        >>> load_config("yolov4-pacsp-mish.yaml", ["train.epochs=100"]).train.epochs
+        100
+    """
+    tree = _read_with_parents(find_file(name, "configs"), ())
+    _override(tree, overrides, data)
+    return _validate(Config, tree)
+
+
+def load_yaml_as(model: type[M], path: Path) -> M:
+    """A YAML file as an instance of a pydantic model.
+
+    Raises:
+        UserError: all mistakes, one line each.
+    """
+    return _validate(model, read_yaml(path))
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Plain dicts, lists and scalars: what YAML and checkpoints can hold."""
+    return config.model_dump(mode="json")
+
+
+def config_from_dict(
+    values: dict[str, Any], origin: str, overrides: Sequence[str] = (), *, data: str | None = None
+) -> Config:
+    """The inverse of `config_to_dict`; `origin` names the source in messages.
+
+    Args:
+        values: plain dicts, lists and scalars.
+        origin: the source that messages name, such as a checkpoint's path.
+        overrides, data: as in `load_config`.
+
+    Raises:
+        UserError: all mistakes, one line each.
+    """
+    tree = Tree(_tuples(values), {(): origin})
+    _override(tree, overrides, data)
+    return _validate(Config, tree)
+
+
+def dump_config(config: Config) -> str:
+    """YAML text with every key; loading it gives an equal config."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False, default_flow_style=None)
+
+
+def _override(tree: Tree, words: Sequence[str], data: str | None) -> None:
+    """Lays words of the command line over the tree."""
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UserError(f"{COMMAND_LINE}: expected key=value (train.epochs=100), got {word!r}")
+        value = parse_value(text, f"{COMMAND_LINE}: {key}")
+        tree.put(tuple(key.split(".")), value, {(): COMMAND_LINE})
+    if data is not None:
+        found = find_file(data, "data")
+        known = found.parent == PROJECT / "data"
+        name = found.name if known else str(found.resolve())
+        tree.put(("data", "dataset"), name, {(): COMMAND_LINE})
+
+
+def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
+    """A file laid over the parent that its `extends:` names."""
+    path = path.resolve()
+    if path in children:
+        names = " -> ".join(p.name for p in (*children, path))
+        raise UserError(f"{path}: extends itself: {names}")
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    tree = read_yaml(shown)
+    _place_dataset(tree, path.parent)
+    if "extends" not in tree.values:
+        return tree
+    origin = tree.origins.pop(("extends",))
+    parent = tree.values.pop("extends")
+    if not isinstance(parent, str):
+        raise UserError(f"{origin}: extends: expected one file name, not {parent!r}")
+    beside = path.parent / parent
+    try:
+        found = beside if beside.is_file() else find_file(parent, "configs")
+    except UserError as error:
+        raise UserError(f"{origin}: extends: {error}") from None
+    base = _read_with_parents(found, (*children, path))
+    base.merge(tree)
+    return base
+
+
+def _place_dataset(tree: Tree, folder: Path) -> None:
+    """`data.dataset` may name a file beside the config that says so."""
+    section = tree.values.get("data")
+    name: Any = section.get("dataset") if isinstance(section, dict) else None
+    if isinstance(name, str) and (folder / name).is_file():
+        key = ("data", "dataset")
+        tree.put(key, str((folder / name).resolve()), {(): tree.origin(key)})
+
+
+def _validate(model: type[M], tree: Tree) -> M:
+    try:
+        return model.model_validate(tree.values)
+    except ValidationError as error:
+        lines = [_explain(model, tree, dict(mistake)) for mistake in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], tree: Tree, mistake: dict[str, Any]) -> str:
+    """One mistake as `file:line: key: what is wrong; did you mean ...?`."""
+    key: Key = tuple(part for part in mistake["loc"] if not str(part).startswith("<"))
+    dotted = ".".join(map(str, key))
+    where = f"{tree.origin(key)}: {dotted}" if dotted else tree.origin(key)
+    kind = str(mistake["type"])
+    if kind == "extra_forbidden":
+        return f"{tree.origin(key)}: unknown key {dotted}{_nearest_key(model, key)}"
+    if kind == "missing":
+        return f"{where}: this key is missing"
+    if kind == "value_error":
+        return f"{where}: {str(mistake['msg']).removeprefix('Value error, ')}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}: expected a section with keys, not {mistake['input']!r}"
+    message = str(mistake["msg"]).removeprefix("Input ")
+    return f"{where}: {message}, not {mistake['input']!r}"
+
+
+def _nearest_key(model: type[BaseModel], key: Key) -> str:
+    """`; did you mean train.lr?`: a sibling first, else the same word in another section."""
+    known = list(_known_keys(model))
+    word = str(key[-1])
+    siblings = {k[-1]: k for k in known if k[:-1] == key[:-1]}
+    anywhere = {k[-1]: k for k in known}
+    for names in (siblings, {} if word in siblings else anywhere):
+        hint = nearest(word, list(names))
+        if hint:
+            name = hint.removeprefix("; did you mean ").removesuffix("?")
+            return f"; did you mean {'.'.join(names[name])}?"
+    return f" (known here: {', '.join(siblings)})" if siblings else ""
+
+
+def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, info in model.model_fields.items():
+        yield (*prefix, name)
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _known_keys(inner, (*prefix, name))
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, all the way down: the strict schema takes no list for a tuple."""
+    if isinstance(value, dict):
+        return {name: _tuples(inner) for name, inner in value.items()}  # pyright: ignore
+    if isinstance(value, list):
+        return tuple(_tuples(inner) for inner in value)  # pyright: ignore
+    return value

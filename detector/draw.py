@@ -1,0 +1,80 @@
+"""Boxes on pictures."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from detector.errors import UserError
+
+# (image uint8 [H, W, 3] RGB, boxes_xyxy [n, 4] px, n captions)
+Picture = tuple[np.ndarray, np.ndarray, Sequence[str]]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def colour_of(word: str) -> tuple[int, int, int]:
+    """A vivid colour, RGB, the same one for the same word."""
+    hue = sum((i + 1) * ord(c) * 47 for i, c in enumerate(word)) % 180
+    pixel = cv2.cvtColor(np.uint8([[[hue, 210, 255]]]), cv2.COLOR_HSV2RGB)  # pyright: ignore
+    return tuple(int(v) for v in pixel[0, 0])  # pyright: ignore[reportReturnType]
+
+
+def draw_boxes(picture: Picture) -> np.ndarray:
+    """The image with its boxes, captions at their upper left corners; uint8 [H, W, 3].
+
+    The colour comes from the first word of the caption, so that a class keeps it.
+    """
+    image, boxes_xyxy, captions = picture
+    image = np.ascontiguousarray(image).copy()
+    height, width = image.shape[:2]
+    line = max(1, round(max(height, width) / 400))
+    size = max(0.35, max(height, width) / 1600)
+    for (x1, y1, x2, y2), caption in zip(np.round(boxes_xyxy).tolist(), captions, strict=True):
+        colour = colour_of(caption.split(" ")[0])
+        corner, other = (int(x1), int(y1)), (int(x2) - 1, int(y2) - 1)
+        cv2.rectangle(image, corner, other, colour, line, cv2.LINE_AA)
+        (text_width, text_height), base = cv2.getTextSize(caption, _FONT, size, 1)
+        left = max(min(corner[0], width - text_width), 0)
+        bottom = corner[1] if corner[1] > text_height + base else corner[1] + text_height + base
+        cv2.rectangle(
+            image, (left, bottom - text_height - base), (left + text_width, bottom), colour, -1
+        )
+        cv2.putText(
+            image, caption, (left, bottom - base // 2), _FONT, size, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return image
+
+
+def contact_sheet(pictures: Sequence[Picture], *, limit: int = 16, side: int = 400) -> np.ndarray:
+    """Up to `limit` pictures with their boxes in a square grid of cells of `side` px."""
+    shown = pictures[:limit]
+    columns = max(math.ceil(math.sqrt(len(shown))), 1)
+    rows = max(math.ceil(len(shown) / columns), 1)
+    sheet = np.full((rows * side, columns * side, 3), 255, np.uint8)
+    for number, (image, boxes_xyxy, captions) in enumerate(shown):
+        scale = (side - 4) / max(image.shape[:2])
+        size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(image, size, interpolation=method)
+        small = draw_boxes((small, boxes_xyxy * scale, captions))
+        y, x = number // columns * side, number % columns * side
+        sheet[y : y + size[1], x : x + size[0]] = small
+    return sheet
+
+
+def save_image(path: Path, image: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3], RGB, in the format of the suffix.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else ".jpg"
+    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert done, f"OpenCV cannot encode {suffix}"
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None

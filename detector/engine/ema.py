@@ -1,0 +1,27 @@
+"""The moving average of the weights, which is what is evaluated and published."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class WeightAverage(AveragedModel):
+    """Exponential moving average of all parameters and buffers.
+
+    The decay at optimiser step n is `decay * (1 - exp(-n / warmup))`, so that early steps, which
+    know little, are forgotten soon. Counters (integers) are copied.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float, warmup: float) -> None:
+        def average(averages: list[Tensor], values: list[Tensor], num_updates: Tensor) -> None:
+            now = decay * (1 - math.exp(-float(num_updates) / warmup))
+            if averages[0].is_floating_point():
+                torch._foreach_lerp_(averages, values, 1 - now)
+            else:
+                torch._foreach_copy_(averages, values)
+
+        super().__init__(model, multi_avg_fn=average, use_buffers=True)
+        self.module.requires_grad_(False)
+        self.module.eval()

@@ -1,0 +1,77 @@
+"""What commands say at their end: the numbers of a checkpoint, and pictures of what it finds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detector.build import Loaded
+from detector.data import ValSet
+from detector.draw import Picture, contact_sheet, save_image
+from detector.engine import Hardware
+from detector.errors import UserError
+from detector.evaluation import Evaluator, Found, table
+from detector.structures import Detections
+
+SHOWN_SCORE = 0.25  # boxes with a lower score are left out of pictures
+
+
+def evaluate_model(
+    loaded: Loaded,
+    source: str,
+    evaluator: Evaluator,
+    val: ValSet,
+    hardware: Hardware,
+    picture: Path,
+) -> str:
+    """Evaluates a trained model and draws what it found in the first images; returns the table.
+
+    Args:
+        loaded: from `load_model`.
+        source: the name of the weights in the table's title.
+        evaluator, val: of the same images.
+        hardware: where to run.
+        picture: the file to draw to.
+
+    Raises:
+        UserError: the model knows other classes than the images.
+    """
+    names = val.reader.index.names
+    if loaded.names != names:
+        raise UserError(
+            f"{source}: it knows {_some(loaded.names)}, but {val.reader.index.annotations} has "
+            f"{_some(names)}; evaluate on the classes it was trained on"
+        )
+    metrics = evaluator(hardware.place(loaded.model))
+    draw_found(picture, val, evaluator.shown, names)
+    lines = [f"COCO AP of {source} on {len(val)} images:", table(metrics)]
+    lines += [f"left out, its truths count as missed: {line}" for line in evaluator.unreadable]
+    lines += [f"picture: {picture}"]
+    return "\n".join(lines)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{len(names)} classes ({shown}{', ...' if len(names) > 3 else ''})"
+
+
+def draw_found(path: Path, val: ValSet, found: Sequence[Found], names: Sequence[str]) -> None:
+    """A sheet of validation images with the boxes found in them."""
+    number_of = {int(i): number for number, i in enumerate(val.reader.index.image_ids)}
+    pictures = [
+        as_picture(val.reader.read(number_of[each.image_id]).image, each.detections, names)
+        for each in found
+    ]
+    save_image(path, contact_sheet(pictures))
+
+
+def as_picture(image: np.ndarray, detections: Detections, names: Sequence[str]) -> Picture:
+    """Image and detections with captions `name score`, best first, those with a fair score."""
+    kept = detections.scores >= SHOWN_SCORE
+    captions = [
+        f"{names[label]} {score:.2f}"
+        for label, score in zip(
+            detections.labels[kept].tolist(), detections.scores[kept].tolist(), strict=True
+        )
+    ]
+    return image, detections.boxes_xyxy[kept].numpy(), captions

@@ -1,0 +1,31 @@
+"""Evaluate a checkpoint: COCO's twelve numbers on the validation split."""
+
+from pathlib import Path
+
+from detector import cli  # first: how threads wait, before torch is loaded
+from detector.build import build_evaluator, build_hardware, build_val, load_model
+from detector.report import evaluate_model
+
+
+def main() -> None:
+    parser = cli.parser(
+        __doc__ or "", "python tools/val.py --weights runs/yolov4-pacsp-n-mish/best.pt"
+    )
+    parser.add_argument("--weights", metavar="PT", required=True, help="best.pt of a run")
+    parser.add_argument("--data", metavar="YAML", help="default: what the run was trained on")
+    parser.add_argument("--out", metavar="JPG", help="picture; default val.jpg beside the weights")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=736")
+    args = parser.parse_args()
+
+    weights = Path(args.weights)
+    loaded = load_model(weights, args.overrides, dataset=args.data)
+    hardware = build_hardware(loaded.config)
+    val = build_val(loaded.config)
+    cli.tell_left_out(list(val.reader.index.complaints))
+    evaluator = build_evaluator(loaded.config, val, hardware)
+    picture = Path(args.out) if args.out else weights.with_name("val.jpg")
+    print(evaluate_model(loaded, str(weights), evaluator, val, hardware, picture))
+
+
+if __name__ == "__main__":
+    cli.run(main)
