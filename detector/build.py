@@ -1,11 +1,12 @@
 """The one file where configuration meets constructors: one short function a noun."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,12 +22,16 @@ from detector.config import (
 )
 from detector.data import (
     Bag,
+    Item,
     Reader,
     TrainLoader,
     TrainSet,
     ValSet,
+    collate,
     describe,
+    letterbox,
     read_split,
+    unlabelled,
     val_loader,
 )
 from detector.engine import (
@@ -44,12 +49,13 @@ from detector.engine import (
     sgd,
 )
 from detector.errors import UserError
-from detector.evaluation import CocoAP, Evaluator
+from detector.evaluation import CocoAP, Evaluator, predict
 from detector.losses import YOLOLoss
 from detector.models import VARIANTS, YOLO, CSPDarknet, CSPPANet, YOLOHead
 from detector.nn import ActFactory, BatchNormSettings, activation
 from detector.postprocess import postprocess
 from detector.registry import nearest
+from detector.structures import Detections
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,10 +302,38 @@ def load_model(path: Path, overrides: Sequence[str] = (), *, dataset: str | None
     """
     for word in overrides:
         if word.split(".")[0] not in ("data", "eval", "train"):
-            raise UserError(f"{word}: the checkpoint fixes this; only data.*, eval.*, train.* can change")
+            raise UserError(
+                f"{word}: the checkpoint fixes this; only data.*, eval.*, train.* can change"
+            )
     content = load_checkpoint(path)
     config = config_from_dict(content["config"], str(path), overrides, data=dataset)
     names = tuple(content["names"])
     model = build_model(config.model, len(names))
     load_weights(model, content["weights"], str(path))
     return Loaded(model, config, names)
+
+
+def build_detector(
+    loaded: Loaded, hardware: Hardware, *, conf: float
+) -> Callable[[np.ndarray], Detections]:
+    """A function from an image, uint8 [H, W, 3] RGB, to what it shows, in the image's pixels."""
+    model = hardware.place(loaded.model)
+    settings = loaded.config.eval
+    find = functools.partial(
+        postprocess, conf=conf, nms_iou=settings.nms_iou, max_detections=settings.max_detections
+    )
+
+    def detect(image: np.ndarray) -> Detections:
+        sample, placement = letterbox(unlabelled(image), loaded.config.data.size)
+        batch = collate([Item(sample, placement)])
+        (found,) = predict(
+            model,
+            [batch],
+            find,
+            device=hardware.device,
+            memory_format=hardware.memory_format,
+            autocast=hardware.autocast,
+        )
+        return found[0].detections
+
+    return detect

@@ -28,6 +28,7 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command; what the user got wrong ends in one line on stderr and exit status 2."""
+    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore  # progress, also in a log file
     try:
         main()
     except UserError as error:

@@ -1,5 +1,6 @@
 """What commands say at their end: the numbers of a checkpoint, and pictures of what it finds."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,15 +60,19 @@ def draw_found(path: Path, val: ValSet, found: Sequence[Found], names: Sequence[
     """A sheet of validation images with the boxes found in them."""
     number_of = {int(i): number for number, i in enumerate(val.reader.index.image_ids)}
     pictures = [
-        as_picture(val.reader.read(number_of[each.image_id]).image, each.detections, names)
+        as_picture(
+            val.reader.read(number_of[each.image_id]).image, each.detections, names, SHOWN_SCORE
+        )
         for each in found
     ]
     save_image(path, contact_sheet(pictures))
 
 
-def as_picture(image: np.ndarray, detections: Detections, names: Sequence[str]) -> Picture:
-    """Image and detections with captions `name score`, best first, those with a fair score."""
-    kept = detections.scores >= SHOWN_SCORE
+def as_picture(
+    image: np.ndarray, detections: Detections, names: Sequence[str], conf: float
+) -> Picture:
+    """Image and detections of score `conf` or more, captioned `name score`."""
+    kept = detections.scores >= conf
     captions = [
         f"{names[label]} {score:.2f}"
         for label, score in zip(
@@ -75,3 +80,9 @@ def as_picture(image: np.ndarray, detections: Detections, names: Sequence[str]) 
         )
     ]
     return image, detections.boxes_xyxy[kept].numpy(), captions
+
+
+def summary(detections: Detections, names: Sequence[str]) -> str:
+    """What was found, in words: `2 x person, 1 x dog`, the most frequent first."""
+    counts = Counter(names[label] for label in detections.labels.tolist())
+    return ", ".join(f"{count} x {name}" for name, count in counts.most_common()) or "nothing"

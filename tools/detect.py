@@ -5,18 +5,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from detector import cli  # first: how threads wait, before torch is loaded
-from detector.build import build_hardware, load_model
-from detector.data import UnreadableImage, read_image
+from detector.build import build_detector, build_hardware, load_model
+from detector.data import UnreadableImage, image_files, read_image
 from detector.draw import draw_boxes, save_image
 from detector.engine import RunFolder
 from detector.errors import UserError
-from detector.report import as_picture, image_files
-from detector.single import Detector
+from detector.report import as_picture, summary
 
 
 def main() -> None:
     parser = cli.parser(
-        __doc__ or "", "python tools/detect.py --weights runs/digits/best.pt photo.jpg folder/"
+        __doc__ or "",
+        "python tools/detect.py --weights runs/yolov4-pacsp-n-mish/best.pt photo.jpg folder/",
     )
     parser.add_argument("--weights", metavar="PT", required=True, help="best.pt of a run")
     parser.add_argument("--conf", type=float, default=0.25, help="lowest score (default 0.25)")
@@ -25,6 +25,27 @@ def main() -> None:
     args = parser.parse_args()
     if not 0 <= args.conf <= 1:
         raise UserError(f"--conf {args.conf}: expected a score between 0 and 1")
+
+    loaded = load_model(Path(args.weights))
+    detect = build_detector(loaded, build_hardware(loaded.config), conf=args.conf)
+    files = image_files(args.images)
+    folder = RunFolder.create(Path(args.out))
+    unreadable = []
+    for number, path in enumerate(tqdm(files, unit="image", leave=False, disable=None), 1):
+        try:
+            image = read_image(str(path))
+        except UnreadableImage as error:
+            unreadable.append(str(error))
+            continue
+        found = detect(image)
+        tqdm.write(f"{path}: {summary(found, loaded.names)}")
+        picture = draw_boxes(as_picture(image, found, loaded.names, args.conf))
+        name = f"{path.stem}.jpg" if len(files) == 1 else f"{number:04d}_{path.stem}.jpg"
+        save_image(folder.path / name, picture)
+    cli.tell_left_out(unreadable)
+    print(f"pictures of {len(files) - len(unreadable)} images: {folder.path}")
+    if len(unreadable) == len(files):
+        raise UserError("none of the images can be read")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
     parser.add_argument("--out", metavar="FOLDER", help="of the run; default runs/NAME-OF-CFG")
     parser.add_argument("--resume", metavar="RUN", help="go on with this run (folder or last.pt)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu"
+    )
     args = parser.parse_args()
     if (args.cfg is None) == (args.resume is None):
         parser.error("give either --cfg to start a run or --resume to go on with one")

@@ -140,8 +140,8 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
 
 def _place_dataset(tree: Tree, folder: Path) -> None:
     """`data.dataset` may name a file beside the config that says so."""
-    section = tree.values.get("data")
-    name: Any = section.get("dataset") if isinstance(section, dict) else None
+    section: Any = tree.values.get("data")
+    name: Any = section.get("dataset") if isinstance(section, dict) else None  # pyright: ignore
     if isinstance(name, str) and (folder / name).is_file():
         key = ("data", "dataset")
         tree.put(key, str((folder / name).resolve()), {(): tree.origin(key)})

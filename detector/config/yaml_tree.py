@@ -1,3 +1,6 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# (PyYAML's stubs leave its loader half untyped)
 """YAML text -> a tree of plain values, and the file and line that each of them came from.
 
 Stricter than YAML 1.1: a key may stand only once, only `true` and `false` are truth values (so
@@ -39,10 +42,9 @@ class Tree:
         """Sets one value, replacing what was there; `origins` is relative to `key`."""
         section = self.values
         for name in key[:-1]:
-            inner = section.get(str(name))
-            if not isinstance(inner, dict):
-                inner = section[str(name)] = dict[str, Any]()
-            section = inner  # pyright: ignore[reportUnknownVariableType]
+            if not isinstance(section.get(str(name)), dict):
+                section[str(name)] = dict[str, Any]()
+            section = section[str(name)]
         section[str(key[-1])] = value
         for old in [k for k in self.origins if k[: len(key)] == key]:
             del self.origins[old]
@@ -81,7 +83,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not supported", problem_mark=mark
+            )
         return super().compose_node(parent, index)
 
 

@@ -5,8 +5,9 @@ Read `description` (the data YAML), `coco` (annotations -> flat index), `dataset
 """
 
 from detector.data.coco import Index, read_coco
-from detector.data.dataset import Bag, Reader, TrainSet, UnreadableImage, ValSet, read_image
+from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
 from detector.data.description import DatasetConfig, describe, read_split
+from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.geometry import letterbox
 from detector.data.loader import TrainLoader, collate, val_loader
 
@@ -14,6 +15,7 @@ __all__ = [
     "Bag",
     "DatasetConfig",
     "Index",
+    "Item",
     "Reader",
     "TrainLoader",
     "TrainSet",
@@ -21,9 +23,11 @@ __all__ = [
     "ValSet",
     "collate",
     "describe",
+    "image_files",
     "letterbox",
     "read_coco",
     "read_image",
     "read_split",
+    "unlabelled",
     "val_loader",
 ]

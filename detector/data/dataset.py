@@ -6,41 +6,15 @@ made again and the number of workers changes nothing.
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
 from detector.data.coco import Index
 from detector.data.colour import HSV
+from detector.data.files import UnreadableImage, read_image
 from detector.data.geometry import Affine, Flip, letterbox
 from detector.data.mosaic import Mosaic
 from detector.structures import LetterBox, Sample
-
-
-class UnreadableImage(Exception):
-    """An image file that cannot be decoded; its name and the reason."""
-
-
-def read_image(path: str) -> np.ndarray:
-    """A file as uint8 [H, W, 3], RGB.
-
-    The bytes are decoded, not the file: OpenCV returns a full-size picture for a truncated jpeg file.
-
-    Raises:
-        UnreadableImage: missing, empty, truncated or not an image.
-    """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UnreadableImage(f"{path}: {error.strerror}") from None
-    if not len(data):
-        raise UnreadableImage(f"{path}: the file is empty")
-    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:].tobytes():
-        raise UnreadableImage(f"{path}: the jpeg is truncated")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # applies the EXIF orientation
-    if image is None:
-        raise UnreadableImage(f"{path}: not an image that can be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,9 +192,7 @@ def _background(rng: np.random.Generator, source: Source) -> np.ndarray:
     return cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR_EXACT)
 
 
-def _place(
-    rng: np.random.Generator, stickers: list[Sticker]
-) -> list[tuple[int, int, int, int]]:
+def _place(rng: np.random.Generator, stickers: list[Sticker]) -> list[tuple[int, int, int, int]]:
     """A place for every sticker, inside the image and hardly overlapping.
 
     The whole layout is drawn again where one does not fit: to drop it would make large ones rarer.

@@ -64,9 +64,7 @@ PHOTOS = (
         _PUBLIC,
         "[NASA Great Images](https://flic.kr/p/r9qvLn)",
     ),
-    Photo(
-        "skimage", "data/chelsea.png", "Chelsea the cat", "Stefan van der Walt", _CC0, _SKIMAGE
-    ),
+    Photo("skimage", "data/chelsea.png", "Chelsea the cat", "Stefan van der Walt", _CC0, _SKIMAGE),
     Photo(
         "skimage",
         "data/coffee.png",

@@ -108,14 +108,14 @@ def render_sticker(glyph: np.ndarray, side: int, degrees: float, aspect: float) 
     spread = [float(np.ptp(row[0] * centred[0] + row[1] * centred[1])) for row in turn]
     radius = edge_radius(side)
     goal = side - 2.0 * radius
-    for _ in range(4):
-        scale = goal / max(spread)  # px a sample
-        sticker = _render(glyph, scale, turn, aspect, radius)
+    sticker = _render(glyph, goal / max(spread), turn, aspect, radius)
+    for _ in range(3):
         x1, y1, x2, y2 = sticker.box
         miss = side - max(x2 - x1, y2 - y1)
         if miss == 0:
             break
         goal += 0.6 * miss
+        sticker = _render(glyph, goal / max(spread), turn, aspect, radius)
     return sticker
 
 
@@ -135,7 +135,7 @@ def _render(
     inverse = np.round(step * 65536).astype(np.int64)
     field = _sample(glyph, (extent * factor, extent * factor), inverse)
     ramp = np.clip(field - _INK_LOW, 0, _INK_HIGH - _INK_LOW) * 255 // (_INK_HIGH - _INK_LOW)
-    total = sum(ramp[i::factor, j::factor] for i in range(factor) for j in range(factor))
+    total = ramp.reshape(extent, factor, extent, factor).sum((1, 3))
     ink = (total // factor**2).astype(np.uint8)
     edge = _edge(ink, radius).astype(np.uint8)
 
@@ -144,7 +144,7 @@ def _render(
     top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
     window = np.s_[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin]
     box = (columns[0] - left, rows[0] - top, columns[-1] + 1 - left, rows[-1] + 1 - top)
-    return Sticker(ink[window], edge[window], tuple(int(v) for v in box))
+    return Sticker(ink[window], edge[window], (int(box[0]), int(box[1]), int(box[2]), int(box[3])))
 
 
 def paste(image: np.ndarray, sticker: Sticker, x: int, y: int, colour: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 """Batches: which samples in which order, joined, prepared by worker processes."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -23,7 +24,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-self.length // self.batch_size)
+        return math.ceil(self.length / self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
@@ -58,7 +59,9 @@ def _join(parts: list[np.ndarray], empty: tuple[int, ...], dtype: type) -> torch
 
 
 def _owners(counts: list[int]) -> torch.Tensor:
-    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64))
+    return torch.repeat_interleave(
+        torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)
+    )
 
 
 def _one_thread(_worker: int) -> None:

@@ -47,9 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path}: not a checkpoint of this toolkit: it has no {missing[0]!r}")
     if content["format"] != FORMAT:
-        raise UserError(
-            f"{path}: has format {content['format']!r}; this version reads {FORMAT!r}"
-        )
+        raise UserError(f"{path}: has format {content['format']!r}; this version reads {FORMAT!r}")
     return content
 
 

@@ -18,10 +18,10 @@ class WeightAverage(AveragedModel):
         def average(averages: list[Tensor], values: list[Tensor], num_updates: Tensor) -> None:
             now = decay * (1 - math.exp(-float(num_updates) / warmup))
             if averages[0].is_floating_point():
-                torch._foreach_lerp_(averages, values, 1 - now)
+                torch._foreach_lerp_(averages, values, 1 - now)  # pyright: ignore
             else:
-                torch._foreach_copy_(averages, values)
+                torch._foreach_copy_(averages, values)  # pyright: ignore
 
-        super().__init__(model, multi_avg_fn=average, use_buffers=True)
+        super().__init__(model, multi_avg_fn=average, use_buffers=True)  # pyright: ignore
         self.module.requires_grad_(False)
         self.module.eval()

@@ -1,6 +1,5 @@
 """Where to compute, and in which floating-point format."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +50,7 @@ class Hardware:
         """The model, moved to the device in the memory format."""
         return model.to(device=self.device, memory_format=self.memory_format)  # pyright: ignore
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> torch.autocast:
         """The context in which the network runs its forward pass."""
         return torch.autocast(
             self.device.type,

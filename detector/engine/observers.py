@@ -1,7 +1,6 @@
 """Who looks on: console, results.csv, a picture of the first batch, checkpoints."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ class CsvLog(Observer):
             writer = csv.DictWriter(file, list(columns), restval="")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(new, self.path)
+        new.replace(self.path)
 
 
 class BatchPicture(Observer):
@@ -120,7 +119,9 @@ class SaveCheckpoints(Observer):
     detection need. last.pt holds the run's whole state besides.
     """
 
-    def __init__(self, folder: RunFolder, *, config: dict[str, Any], names: tuple[str, ...]) -> None:
+    def __init__(
+        self, folder: RunFolder, *, config: dict[str, Any], names: tuple[str, ...]
+    ) -> None:
         self.folder = folder
         self.about = {"config": config, "names": list(names)}
 

@@ -20,7 +20,9 @@ LOOK_EVERY = 10  # batches between two looks at the losses: each waits for the d
 class Batches(Protocol):
     """What the trainer asks of a loader: the same batches for the same epoch, always."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`."""
@@ -32,7 +34,9 @@ class Criterion(Protocol):
 
     weights: dict[str, float]
 
-    def __call__(self, raw: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]: ...
+    def __call__(self, raw: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Raw maps and their batch -> unweighted scalars."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

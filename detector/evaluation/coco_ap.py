@@ -84,7 +84,7 @@ class CocoAP:
 
     def _results(self, rows: np.ndarray) -> COCO:
         if len(rows):
-            return self._coco.loadRes(rows)
+            return self._coco.loadRes(rows)  # pyright: ignore[reportArgumentType]  # as documented
         truth = self._coco.dataset  # loadRes fails on an empty list
         return _coco(truth["images"], truth["categories"], [])
 

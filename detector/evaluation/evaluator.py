@@ -1,6 +1,6 @@
 """The whole way from a model to its twelve numbers, as one callable."""
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -29,10 +29,9 @@ class Evaluator:
         *,
         device: torch.device,
         memory_format: torch.memory_format,
-        autocast: Callable[[], AbstractContextManager[None]],
+        autocast: Callable[[], AbstractContextManager[Any]],
         num_shown: int = 16,
     ) -> None:
-        assert isinstance(batches, Sized), "the progress bar needs a length"
         self.batches, self.judge, self.postprocess = batches, judge, postprocess
         self.hardware = {
             "device": device,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def predict(
     *,
     device: torch.device,
     memory_format: torch.memory_format,
-    autocast: Callable[[], AbstractContextManager[None]],
+    autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Iterator[list[Found]]:
     """Detections, batch by batch; images that could not be read are missing from them.
 

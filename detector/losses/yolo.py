@@ -77,11 +77,11 @@ class YOLOLoss(nn.Module):
                 losses[name] = losses[name] + value
         return losses
 
-    def _level(
-        self, number: int, level: Tensor, match: Matches, batch: Batch
-    ) -> dict[str, Tensor]:
+    def _level(self, number: int, level: Tensor, match: Matches, batch: Batch) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        target = torch.zeros_like(level[..., 0])  # [B, A, H, W]
+        target = level.new_zeros(
+            level.shape[:4]
+        )  # [B, A, H, W]; contiguous, so that it can be flat
         if len(match.box):
             where = (match.image, match.anchor, match.row, match.column)
             values = level[where]  # [m, 5 + classes]

@@ -41,8 +41,10 @@ class YOLOHead(nn.Module):
         On top of torch's own initialisation, as the published recipe has it.
         """
         classes = self.num_values - 5
-        for level, stride in zip(self.levels, strides, strict=True):
-            bias = level[1].bias.view(self.num_anchors, self.num_values)
+        outputs = [module for module in self.modules() if isinstance(module, nn.Conv2d)][1::2]
+        for output, stride in zip(outputs, strides, strict=True):
+            assert output.bias is not None
+            bias = output.bias.view(self.num_anchors, self.num_values)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (classes - 0.99))
 

@@ -28,9 +28,7 @@ class TopDown(nn.Module):
 class BottomUp(nn.Module):
     """A fine map, brought down by a 3x3/2 convolution, joined with the top-down map there."""
 
-    def __init__(
-        self, fine: int, depth: int, *, act: ActFactory, norm: BatchNormSettings
-    ) -> None:
+    def __init__(self, fine: int, depth: int, *, act: ActFactory, norm: BatchNormSettings) -> None:
         super().__init__()
         self.down = ConvNormAct(fine, 2 * fine, 3, 2, act=act, norm=norm)
         self.block = CSPBlock(4 * fine, 2 * fine, depth, act=act, norm=norm)
@@ -67,9 +65,7 @@ class CSPPANet(nn.Module):
         self.bottom_up4 = BottomUp(width // 4, depth, act=act, norm=norm)
         self.bottom_up5 = BottomUp(width // 2, depth, act=act, norm=norm)
 
-    def forward(
-        self, features: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4, C5 -> maps of width w/4, w/2, w at strides 8, 16, 32."""
         c3, c4, c5 = features
         n5 = self.spp(c5)

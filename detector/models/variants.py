@@ -31,10 +31,10 @@ VARIANTS = {
     # not published: a sibling of -s small enough to train on two CPU cores in minutes
     "yolov4-pacsp-n": Variant(
         stem=8,
-        channels=(16, 32, 64, 128, 256),
+        channels=(16, 32, 64, 128, 192),
         stage1_hidden=8,
         depths=(1, 1, 1, 1, 1),
-        neck=128,
+        neck=96,
         neck_depth=1,
         spp_before=(1,),
         spp_after=(1, 3),

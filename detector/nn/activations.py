@@ -1,4 +1,6 @@
-"""The activation registry. Adding one is a function and a name:
+"""The activation registry.
+
+Adding one is a function and a name:
 
     @ACTIVATIONS.register("squareplus")
     def squareplus(channels: int, *, b: float = 4.0) -> nn.Module:
@@ -71,7 +73,7 @@ class Mish(nn.Module):
             norm.bias,
             norm.running_mean,
             norm.running_var,
-            momentum=norm.momentum,
+            momentum=norm.momentum or 0.0,
             eps=norm.eps,
             training=True,
         )

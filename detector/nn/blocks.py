@@ -14,7 +14,8 @@ from detector.nn.activations import ActFactory
 @dataclass(frozen=True, slots=True)
 class BatchNormSettings:
     """What BatchNorm needs beside the channel count. 1e-4 and 0.03 are the published PyTorch values;
-    darknet itself uses eps 1e-5, ScaledYOLOv4-large 1e-3."""
+    darknet itself uses eps 1e-5, ScaledYOLOv4-large 1e-3.
+    """
 
     eps: float = 1e-4
     momentum: float = 0.03
@@ -49,7 +50,9 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, cout, H', W']."""
         x = self.conv(x)
-        return self.act.after_norm(self.norm, x) if self._after_norm else self.act(self.norm(x))
+        if self._after_norm:
+            return self.act.after_norm(self.norm, x)  # pyright: ignore[reportCallIssue]
+        return self.act(self.norm(x))
 
 
 class Residual(nn.Module):
@@ -106,7 +109,8 @@ def alternate(
 
 class CSPBlock(nn.Module):
     """The neck's block: 1x1 squeeze; a bypass; `depth` pairs (1x1, 3x3) without sums; merge of
-    concat[pairs, bypass]. [B, cin, H, W] -> [B, channels, H, W]."""
+    concat[pairs, bypass]. [B, cin, H, W] -> [B, channels, H, W].
+    """
 
     def __init__(
         self, cin: int, channels: int, depth: int, *, act: ActFactory, norm: BatchNormSettings
