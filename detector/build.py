@@ -39,6 +39,7 @@ from detector.engine import (
     Console,
     CsvLog,
     Hardware,
+    Observer,
     RunFolder,
     SaveCheckpoints,
     Schedule,
@@ -256,9 +257,7 @@ def build_optimizer(config: Config, model: nn.Module) -> torch.optim.SGD:
     )
 
 
-def build_trainer(
-    config: Config, data: Data, evaluator: Evaluator, hardware: Hardware, folder: RunFolder
-) -> Trainer:
+def build_trainer(config: Config, data: Data, evaluator: Evaluator, hardware: Hardware) -> Trainer:
     """Everything together; seeds torch first, so that the same config starts from the same weights."""
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, len(data.names))
@@ -280,13 +279,17 @@ def build_trainer(
         evaluate=evaluator,
         eval_every=config.train.eval_every,
         hardware=hardware,
-        observers=(
-            Console(),
-            CsvLog(folder.results),
-            BatchPicture(folder.path / "train_batch.jpg", data.names),
-            SaveCheckpoints(folder, config=config_to_dict(config), names=data.names),
-        ),
     )
+
+
+def build_observers(config: Config, data: Data, folder: RunFolder) -> list[Observer]:
+    """Who writes to the run folder and to the console; checkpoints first, for what if one fails."""
+    return [
+        SaveCheckpoints(folder, config=config_to_dict(config), names=data.names),
+        CsvLog(folder.results),
+        BatchPicture(folder.path / "train_batch.jpg", data.names),
+        Console(),
+    ]
 
 
 def load_model(path: Path, overrides: Sequence[str] = (), *, dataset: str | None = None) -> Loaded:

@@ -5,6 +5,7 @@ as soon as another process (a reader of images) wants the core, and OpenMP reads
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command; what the user got wrong ends in one line on stderr and exit status 2."""
-    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore  # progress, also in a log file
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # progress is seen in a log file, too
     try:
         main()
     except UserError as error:

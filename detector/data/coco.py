@@ -106,7 +106,7 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
     limits = limits.reshape(-1, 2)[owner]
     clipped = np.clip(corners, 0, np.concatenate([limits, limits], 1))
     with np.errstate(invalid="ignore"):
-        good = np.isfinite(boxes).all(axis=1) & (sides(clipped) > 0).all(axis=1)
+        good = np.asarray(np.isfinite(boxes).all(axis=1) & (sides(clipped) > 0).all(axis=1))
     complaints += [
         f"{annotations.name}: annotation {columns['id'][row]}: box {boxes[at].tolist()} "
         f"has no size inside its image; left out"

@@ -97,7 +97,7 @@ class YOLOLoss(nn.Module):
                 wanted[torch.arange(len(labels), device=wanted.device), labels] = self.positive
                 losses["cls"] = binary_cross_entropy_with_logits(values[:, 5:], wanted)
 
-        weight = self._outside_crowds(number, level, target, batch)
+        weight = self._outside_crowds(number, target, match, batch)
         objectness = binary_cross_entropy_with_logits(level[..., 4], target, weight)
         losses["obj"] = self.balance[number] * objectness
         return losses
@@ -113,15 +113,17 @@ class YOLOLoss(nn.Module):
         )
 
     def _outside_crowds(
-        self, number: int, level: Tensor, target: Tensor, batch: Batch
+        self, number: int, target: Tensor, match: Matches, batch: Batch
     ) -> Tensor | None:
         """1 for every (anchor, cell) that counts, 0 where the cell lies in a crowd and has no match."""
         if not len(batch.ignore_index):
             return None
         weight = torch.ones_like(target)
-        centre = (grid(level.shape[2], level.shape[3], level.device) + 0.5) * self.strides[number]
+        centre = (grid(target.shape[2], target.shape[3], target.device) + 0.5) * self.strides[
+            number
+        ]  # [H, W, 2]
         for image, (x1, y1, x2, y2) in zip(batch.ignore_index, batch.ignore_xyxy, strict=True):
             x, y = centre.unbind(-1)
-            inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)  # [H, W]
-            weight[image].masked_fill_(inside & (target[image] == 0), 0.0)
+            weight[image].masked_fill_((x > x1) & (x < x2) & (y > y1) & (y < y2), 0.0)
+        weight[match.image, match.anchor, match.row, match.column] = 1.0
         return weight

@@ -1,0 +1,160 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from detector.data.colour import HSV
+from detector.data.geometry import GREY, Affine, Flip, letterbox, resize_long_side
+from detector.data.mosaic import Mosaic
+from detector.structures import Sample
+
+
+def block(height, width, boxes, colours=None):
+    """Black image with each box painted in its own colour: a box can be found again by its pixels."""
+    image = np.zeros((height, width, 3), np.uint8)
+    for number, (x1, y1, x2, y2) in enumerate(boxes):
+        image[y1:y2, x1:x2] = colours[number] if colours else (250, 0, 0)
+    none = np.zeros((0, 4), np.float32)
+    return Sample(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(len(boxes)), 1, none)
+
+
+def seen(image, channel=0, least=125):
+    """The box around the bright pixels of a channel."""
+    rows, columns = np.nonzero((image[..., channel] > least) & (image[..., 1] < 60))
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+@pytest.mark.parametrize("shape", [(60, 100), (100, 60), (64, 64), (333, 500), (10, 640)])
+def test_letterbox_moves_boxes_with_pixels_and_back(shape):
+    height, width = shape
+    box = (width // 4, height // 4, width * 3 // 4, height * 3 // 4)
+    placed, where = letterbox(block(height, width, [box]), 320)
+    assert placed.image.shape == (320, 320, 3)
+    assert np.abs(placed.boxes_xyxy[0] - seen(placed.image)).max() <= 1
+    back = where.to_original(torch.from_numpy(placed.boxes_xyxy))
+    assert torch.allclose(back, torch.tensor([box], dtype=torch.float32), atol=1e-3)
+
+
+def test_letterbox_is_grey_outside_and_keeps_an_image_of_its_size():
+    placed, _ = letterbox(block(10, 20, []), 40)
+    assert (placed.image[:10] == GREY).all()
+    assert (placed.image[-10:] == GREY).all()
+    sample = block(32, 32, [(3, 4, 9, 20)])
+    same, _ = letterbox(sample, 32)
+    assert np.array_equal(same.image, sample.image)
+    assert np.array_equal(same.boxes_xyxy, sample.boxes_xyxy)
+
+
+def test_predictions_outside_the_image_are_clipped_on_the_way_back():
+    _, where = letterbox(block(60, 100, []), 320)
+    boxes = where.to_original(torch.tensor([[-50.0, -50.0, 500.0, 500.0]]))
+    assert boxes.tolist() == [[0.0, 0.0, 100.0, 60.0]]
+
+
+def test_scaling_image_and_boxes_together():
+    small = resize_long_side(block(100, 200, [(20, 30, 120, 90)]), 100)
+    assert small.image.shape == (50, 100, 3)
+    assert small.boxes_xyxy.tolist() == [[10, 15, 60, 45]]
+
+
+@pytest.mark.parametrize("flip", [Flip(True, False), Flip(False, True), Flip(True, True)])
+def test_flip_twice_is_the_identity_and_boxes_follow_pixels(flip):
+    sample = block(40, 60, [(5, 6, 25, 18)])
+    once = flip.apply(sample)
+    assert once.boxes_xyxy[0].tolist() == seen(once.image)
+    twice = flip.apply(once)
+    assert np.array_equal(twice.image, sample.image)
+    assert np.array_equal(twice.boxes_xyxy, sample.boxes_xyxy)
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        Affine(),
+        Affine(zoom=0.6),
+        Affine(zoom=1.4),
+        Affine(shift_x=0.1, shift_y=-0.15),
+        Affine(degrees=90),
+        Affine(zoom=0.8, degrees=-90, shift_x=0.05),
+    ],
+)
+def test_affine_moves_boxes_with_pixels(affine):
+    result = affine.apply(block(200, 160, [(60, 80, 100, 110)]), 180)
+    assert result.image.shape == (180, 180, 3)
+    assert np.abs(result.boxes_xyxy[0] - seen(result.image)).max() <= 1
+
+
+def test_affine_identity_changes_nothing():
+    sample = block(64, 64, [(3, 4, 30, 40)])
+    same = Affine().apply(sample, 64)
+    assert np.array_equal(same.image, sample.image)
+    assert np.array_equal(same.boxes_xyxy, sample.boxes_xyxy)
+
+
+def test_rotated_and_sheared_boxes_contain_their_pixels(rng):
+    for _ in range(20):
+        affine = Affine.draw(rng, scale=0.3, translate=0.1, degrees=45, shear=15)
+        result = affine.apply(block(200, 200, [(80, 90, 120, 115)]), 200)
+        x1, y1, x2, y2 = result.boxes_xyxy[0]
+        left, top, right, bottom = seen(result.image)
+        assert x1 - 1 <= left
+        assert y1 - 1 <= top
+        assert x2 + 1 >= right
+        assert y2 + 1 >= bottom
+
+
+def test_affine_drops_what_is_no_longer_recognisable():
+    boxes = [(0, 0, 100, 100), (95, 40, 99, 44), (10, 50, 90, 52)]
+    result = Affine(shift_x=0.45).apply(block(100, 100, boxes), 100)
+    assert result.labels.tolist() == [0]  # the second left the image, the third is 2 px high
+    assert result.boxes_xyxy.tolist() == [[45, 0, 100, 100]]
+
+
+def test_draw_stays_in_range(rng):
+    for _ in range(200):
+        a = Affine.draw(rng, scale=0.5, translate=0.1, degrees=10, shear=2)
+        assert 0.5 <= a.zoom <= 1.5
+        assert abs(a.degrees) <= 10
+        assert max(abs(a.shear_x), abs(a.shear_y)) <= 2
+        assert max(abs(a.shift_x), abs(a.shift_y)) <= 0.1
+        m = Mosaic.draw(rng, size=64)
+        assert 32 <= m.x <= 96
+        assert 32 <= m.y <= 96
+
+
+def test_mosaic_tiles_meet_and_boxes_follow_pixels():
+    colours = [(250, 0, 0), (200, 0, 0), (160, 0, 0), (140, 0, 0)]
+    tiles = [block(64, 64, [(20, 24, 44, 40)], [c]) for c in colours]
+    result = Mosaic(70, 50).apply(tiles, 64)
+    assert result.image.shape == (128, 128, 3)
+    for (x1, y1, x2, y2), colour in zip(result.boxes_xyxy.astype(int), colours, strict=True):
+        assert (result.image[y1:y2, x1:x2] == colour).all()
+    assert result.boxes_xyxy.tolist() == [
+        [26, 10, 50, 26],
+        [90, 10, 114, 26],
+        [26, 74, 50, 90],
+        [90, 74, 114, 90],
+    ]
+
+
+def test_mosaic_cuts_what_leaves_the_canvas():
+    tiles = [block(64, 64, [(0, 0, 64, 64)]) for _ in range(4)]
+    result = Mosaic(32, 96).apply(tiles, 64)
+    assert result.boxes_xyxy[0].tolist() == [0, 32, 32, 96]
+    assert result.boxes_xyxy[3].tolist() == [32, 96, 96, 128]
+
+
+def test_mosaic_carries_crowds():
+    crowd = replace(block(64, 64, []), ignore_xyxy=np.float32([[10, 10, 20, 20]]))
+    empty = block(64, 64, [])
+    result = Mosaic(64, 64).apply([empty, crowd, empty, empty], 64)
+    assert result.ignore_xyxy.tolist() == [[74, 10, 84, 20]]
+
+
+def test_hsv_identity_and_range(rng):
+    sample = block(32, 32, [(3, 4, 30, 30)])
+    assert HSV().apply(sample) is sample
+    darker = HSV(value=0.5).apply(sample)
+    assert darker.image[10, 10].tolist() == [125, 0, 0]
+    assert HSV.draw(rng, h=0, s=0, v=0) == HSV()

@@ -1,0 +1,210 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from detector.engine import (
+    Console,
+    CsvLog,
+    Hardware,
+    Observer,
+    Schedule,
+    Trainer,
+    WeightAverage,
+    sgd,
+)
+from detector.errors import UserError
+from detector.structures import Batch
+
+CPU = Hardware.choose("cpu", "fp32", channels_last=True)
+
+
+def batch_of(images):
+    none = torch.zeros(0).long()
+    return Batch(
+        images, torch.zeros(0, 4), none, none, torch.zeros(0, 4), none, list(range(len(images)))
+    )
+
+
+class Loader:
+    """Three batches an epoch, the last one smaller; the same for the same epoch."""
+
+    sizes = (4, 4, 2)
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def epoch(self, number):
+        g = torch.Generator().manual_seed(number)
+        for size in self.sizes:
+            yield batch_of(torch.randint(0, 255, (size, 3, 8, 8), dtype=torch.uint8, generator=g))
+
+
+class Criterion:
+    weights = {"a": 2.0, "b": 0.5}  # noqa: RUF012
+
+    def __call__(self, raw, batch):
+        return {"a": raw.square().mean(), "b": (raw - 1).abs().mean()}
+
+
+def make(epochs=3, loader=None, observers=(), accumulate=2, evaluate=None, **settings):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Mish(), nn.Conv2d(4, 1, 1))
+    schedule = Schedule(3, epochs, 0.05, 0.1, 0.9, 0, 0.8, 0.1, accumulate)
+    return Trainer(
+        model,
+        Criterion(),
+        sgd(model, lr=0.1, momentum=0.9, weight_decay=1e-3),
+        WeightAverage(model, decay=0.9, warmup=3.0),
+        schedule=schedule,
+        loader=loader or Loader(),
+        evaluate=evaluate or (lambda m: {"AP": float(m[0].weight.sum()), "AP50": 0.0}),
+        eval_every=2,
+        hardware=settings.get("hardware", CPU),
+        observers=observers,
+    )
+
+
+def bits(trainer):
+    """Everything that could differ, as one list of tensors."""
+    state = trainer.state_dict()
+    tensors = [*state["model"].values(), *state["average"].values()]
+    tensors += [s["momentum_buffer"] for s in state["optimizer"]["state"].values()]
+    return tensors
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(bits(a), bits(b), strict=True))
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAfter(Observer):
+    def __init__(self, epoch):
+        self.epoch, self.state = epoch, None
+
+    def on_epoch(self, trainer, report):
+        if report.epoch == self.epoch:
+            self.state = copy.deepcopy(trainer.state_dict())
+            raise Stop
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_resumed_run_ends_with_the_same_bits(epoch):
+    whole = make()
+    whole.run()
+
+    stop = StopAfter(epoch)
+    with pytest.raises(Stop):
+        make(observers=[stop]).run()
+    torch.manual_seed(99)
+    resumed = make()
+    resumed.load_state_dict(stop.state)
+    resumed.run()
+    assert equal(whole, resumed)
+    assert resumed.progress.best_ap == whole.progress.best_ap
+
+
+def test_observers_do_not_change_training(tmp_path):
+    plain, watched = make(), make(observers=[Console(), CsvLog(tmp_path / "r.csv")])
+    plain.run(), watched.run()
+    assert equal(plain, watched)
+
+
+def test_accumulated_batches_equal_one_large_batch():
+    """Without BatchNorm, whose statistics are the batch's own."""
+
+    class Large(Loader):
+        sizes = (8,)
+
+    class Small(Loader):
+        sizes = (3, 5)
+
+        def epoch(self, number):
+            (large,) = Large().epoch(number)
+            return iter([batch_of(large.images[:3]), batch_of(large.images[3:])])
+
+    results = []
+    for loader, accumulate in ((Large(), 1), (Small(), 2)):
+        trainer = make(1, loader, accumulate=accumulate)
+        trainer.model[1] = nn.Identity()
+        trainer.average = WeightAverage(trainer.model, decay=0.9, warmup=3.0)
+        trainer.optimizer = sgd(trainer.model, lr=0.1, momentum=0.9, weight_decay=0.0)
+        trainer.schedule = Schedule(len(loader), 1, 0.05, 1.0, 0.9, 0, 0.9, 0.05, accumulate)
+        trainer.run()
+        results.append(trainer.model[0].weight.detach())
+    assert torch.allclose(*results, atol=1e-7)
+
+
+def test_reports(tmp_path):
+    reports = []
+
+    class Note(Observer):
+        def on_epoch(self, trainer, report):
+            reports.append(report)
+
+    values = iter([0.5, 0.25])
+    make(
+        epochs=3,
+        observers=[Note(), CsvLog(tmp_path / "r.csv")],
+        evaluate=lambda _: {"AP": next(values)},
+    ).run()
+    assert [bool(r.metrics) for r in reports] == [False, True, True]  # every 2, and the last
+    assert [r.best for r in reports] == [False, True, False]
+    assert set(reports[0].losses) == {"a", "b"}
+    lines = (tmp_path / "r.csv").read_text().splitlines()
+    assert lines[0] == "epoch,loss_a,loss_b,lr,seconds,AP"
+    assert len(lines) == 4
+    assert lines[2].endswith("0.500000")
+
+
+def test_the_csv_of_a_resumed_run_has_each_epoch_once(tmp_path):
+    path = tmp_path / "r.csv"
+    make(epochs=3, observers=[CsvLog(path)]).run()
+    make(epochs=2, observers=[CsvLog(path)]).run()
+    rows = path.read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1", "2"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    trainer = make()
+    with torch.no_grad():
+        trainer.model[0].weight.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"not a number any more \(epoch 1, batch 1: .*train\.lr"):
+        trainer.run()
+
+
+def test_empty_batches_are_passed_over():
+    class Gaps(Loader):
+        def epoch(self, number):
+            good = next(iter(super().epoch(number)))
+            return iter([batch_of(good.images[:0]), good, batch_of(good.images[:0])])
+
+    trainer = make(1, Gaps(), accumulate=3)
+    before = copy.deepcopy(trainer.model[0].weight)
+    trainer.run()
+    assert not torch.equal(before, trainer.model[0].weight)
+
+    class Nothing(Loader):
+        def epoch(self, number):
+            return iter([batch_of(torch.zeros(0, 3, 8, 8, dtype=torch.uint8))] * 3)
+
+    with pytest.raises(UserError, match="no image of epoch 1 can be read"):
+        make(1, Nothing()).run()
+
+
+def test_bf16_trains():
+    trainer = make(hardware=Hardware.choose("cpu", "bf16", channels_last=False))
+    trainer.run()
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_hardware_that_is_not_there():
+    for name in ("cuda:99", "nonsense"):
+        with pytest.raises(UserError, match=f"device '{name}' cannot be used: .*; try cpu"):
+            Hardware.choose(name, "auto", channels_last=True)
+    with pytest.raises(UserError, match="fp16 is not for CPUs"):
+        Hardware.choose("cpu", "fp16", channels_last=True)
