@@ -10,6 +10,7 @@ from detector.data.description import DatasetConfig, describe, read_split
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.geometry import letterbox
 from detector.data.loader import TrainLoader, collate, val_loader
+from detector.data.subset import write_subset
 
 __all__ = [
     "Bag",
@@ -30,4 +31,5 @@ __all__ = [
     "read_split",
     "unlabelled",
     "val_loader",
+    "write_subset",
 ]

@@ -1,0 +1,59 @@
+"""Real COCO images, where the variable DETECTOR_COCO names a folder in COCO's layout."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector import build
+from detector.config import load_config
+from detector.data import describe, read_split
+from detector.evaluation import CocoAP, Found
+from detector.structures import Detections
+
+COCO = os.environ.get("DETECTOR_COCO")
+pytestmark = pytest.mark.skipif(not COCO, reason="DETECTOR_COCO names no COCO folder")
+
+
+@pytest.fixture
+def coco_yaml(tmp_path):
+    path = tmp_path / "real.yaml"
+    path.write_text(f"format: coco\nroot: {Path(COCO or '').resolve()}\n")
+    return str(path)
+
+
+def test_both_splits_have_cocos_80_classes(coco_yaml):
+    config, root = describe(coco_yaml)
+    for split in ("train", "val"):
+        index = read_split(config, root, split)
+        assert len(index.names) == 80
+        assert (index.names[0], index.names[-1]) == ("person", "toothbrush")
+        assert (index.category_ids[0], index.category_ids[-1]) == (1, 90)
+        assert not index.complaints
+
+
+def test_every_sample_can_be_read_and_augmented(coco_yaml):
+    config = load_config("yolov4-pacsp-s-mish", ["data.size=160", "bag.degrees=5"], data=coco_yaml)
+    data = build.build_data(config)
+    for number in range(min(len(data.train), 200)):
+        item = data.train[0, number]
+        assert not item.unreadable
+        assert item.sample.image.shape == (160, 160, 3)
+        assert (item.sample.boxes_xyxy >= 0).all()
+        assert (item.sample.boxes_xyxy <= 160).all()
+
+
+def test_the_truth_scores_one(coco_yaml):
+    """Truths as detections: AP 1 by construction, through category ids and back."""
+    config, root = describe(coco_yaml)
+    index = read_split(config, root, "val")
+    found = []
+    for number, image_id in enumerate(index.image_ids):
+        rows = slice(index.starts[number], index.starts[number + 1])
+        real = ~torch.from_numpy(index.crowd[rows])
+        boxes = torch.from_numpy(index.boxes_xyxy[rows])[real]
+        labels = torch.from_numpy(index.labels[rows])[real]
+        found.append(Found(int(image_id), Detections(boxes, torch.ones(len(boxes)), labels)))
+    metrics = CocoAP(index.annotations, index.category_ids.tolist())(found)
+    assert metrics["AP"] > 0.99
