@@ -1,39 +1,39 @@
 """The one file where configuration meets constructors: one short function a noun."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from detector.config import (
-    STRIDES,
     ActivationConfig,
     BagConfig,
     Config,
+    DecoderConfig,
+    EvalConfig,
     ModelConfig,
     PartActivations,
-    config_from_dict,
     config_to_dict,
 )
 from detector.data import (
     Bag,
-    Item,
+    Darknet,
+    Index,
+    Letterbox,
+    Protocol,
+    PyTorchYOLOv4,
     Reader,
     TrainLoader,
     TrainSet,
     ValSet,
-    collate,
     describe,
-    letterbox,
     read_split,
-    unlabelled,
     val_loader,
 )
+from detector.decode import Decoder
 from detector.engine import (
     BatchPicture,
     Console,
@@ -45,18 +45,27 @@ from detector.engine import (
     Schedule,
     Trainer,
     WeightAverage,
-    load_checkpoint,
-    load_weights,
     sgd,
 )
 from detector.errors import UserError
-from detector.evaluation import CocoAP, Evaluator, predict
+from detector.evaluation import CocoAP, Evaluator
 from detector.losses import YOLOLoss
-from detector.models import VARIANTS, YOLO, CSPDarknet, CSPPANet, YOLOHead
+from detector.models import (
+    VARIANTS,
+    YOLO,
+    Classifier,
+    DarknetNet,
+    Variant,
+    parse_cfg,
+)
 from detector.nn import ActFactory, BatchNormSettings, activation
-from detector.postprocess import postprocess
+from detector.postprocess import Postprocess, postprocess, postprocess_darknet
 from detector.registry import nearest
-from detector.structures import Detections
+
+Detector = YOLO | DarknetNet
+DARKNET_GREY = 127  # of darknet's letter_box: 0.5
+# of the objectness loss, finest level first, as published for three levels; two take the first two
+BALANCE = (4.0, 1.0, 0.4, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +83,6 @@ class Data:
     complaints: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A trained model and what it was trained as."""
-
-    model: YOLO
-    config: Config
-    names: tuple[str, ...]
-
-
 def build_activation(spec: str | ActivationConfig) -> ActFactory:
     """A registered activation, by its name or by name and parameters."""
     if isinstance(spec, str):
@@ -90,58 +90,129 @@ def build_activation(spec: str | ActivationConfig) -> ActFactory:
     return activation(spec.name, **(spec.model_extra or {}))
 
 
-def build_model(config: ModelConfig, num_classes: int) -> YOLO:
-    """The network, freshly initialised from torch's generator."""
+def build_decoder(config: DecoderConfig | None, levels: int) -> Decoder:
+    """How the model's raw values become boxes; (2s)^2 unless said.
+
+    Raises:
+        UserError: values for another number of levels.
+    """
+    if config is None:
+        return Decoder()
+    if len(config.scale_x_y) not in (1, levels):
+        raise UserError(
+            f"model.decoder.scale_x_y has {len(config.scale_x_y)} values; the network has "
+            f"{levels} levels"
+        )
+    return Decoder(config.size, config.scale_x_y)
+
+
+def build_model(config: ModelConfig, num_classes: int) -> Detector:
+    """The detector, freshly initialised from torch's generator.
+
+    Raises:
+        UserError: an unknown name, a classifier, anchors or decoder for another number of levels, or a
+            cfg for another number of classes.
+    """
+    if config.darknet_cfg is not None:
+        return _build_darknet(config, config.darknet_cfg, num_classes)
+    variant = find_variant(config)
+    backbone, part_act, norm = _build_backbone(config, variant)
+    if variant.neck is None:
+        raise UserError(f"model.arch {config.arch} is a classifier; it finds no boxes")
+    neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm)
+    anchors = config.anchors or variant.anchors
+    levels = len(backbone.strides)
+    if len(anchors) != levels:
+        raise UserError(
+            f"model.anchors has {len(anchors)} lists; {config.arch} has {levels} levels"
+        )
+    head = variant.head(
+        neck.out_channels,
+        num_classes=num_classes,
+        num_anchors=len(anchors[0]),
+        strides=backbone.strides,
+        act=part_act("head"),
+        norm=norm,
+    )
+    return YOLO(
+        backbone,
+        neck,
+        head,
+        anchors=anchors,
+        strides=backbone.strides,
+        decoder=build_decoder(config.decoder, levels),
+        orders=variant.orders,
+    )
+
+
+def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
+    """A backbone that classifies, freshly initialised."""
+    backbone, _, _ = _build_backbone(config, find_variant(config))
+    return Classifier(backbone, num_classes=num_classes)
+
+
+def find_variant(config: ModelConfig) -> Variant:
+    """The row of the table that `model.arch` names.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
     if config.arch not in VARIANTS:
         hint = nearest(config.arch, list(VARIANTS))
         raise UserError(f"unknown model.arch {config.arch!r}{hint} (known: {', '.join(VARIANTS)})")
-    variant = VARIANTS[config.arch]
+    return VARIANTS[config.arch]
+
+
+def _build_backbone(
+    config: ModelConfig, variant: Variant
+) -> tuple[Any, Callable[[str], ActFactory], BatchNormSettings]:
     spec = config.activation
-    parts = spec if isinstance(spec, PartActivations) else None
-    backbone_act, neck_act, head_act = (
-        build_activation(getattr(parts, part) if parts else spec)  # pyright: ignore
-        for part in ("backbone", "neck", "head")
-    )
     norm = BatchNormSettings(eps=config.bn_eps, momentum=config.bn_momentum)
-    backbone = CSPDarknet(
-        stem=variant.stem,
-        channels=variant.channels,
-        stage1_hidden=variant.stage1_hidden,
-        depths=variant.depths,
-        act=backbone_act,
-        norm=norm,
-    )
-    neck = CSPPANet(
-        backbone.out_channels,
-        width=variant.neck,
-        depth=variant.neck_depth,
-        spp_before=variant.spp_before,
-        spp_after=variant.spp_after,
-        act=neck_act,
-        norm=norm,
-    )
-    head = YOLOHead(
-        neck.out_channels,
-        num_classes=num_classes,
-        num_anchors=len(config.anchors[0]),
-        strides=STRIDES,
-        act=head_act,
-        norm=norm,
-    )
-    return YOLO(backbone, neck, head, anchors=config.anchors, strides=STRIDES)
+
+    def part_act(part: str) -> ActFactory:
+        return build_activation(getattr(spec, part) if isinstance(spec, PartActivations) else spec)
+
+    if config.split_half == "first" and not variant.halves:
+        raise UserError(
+            f"model.split_half: {config.arch} splits no channels; only yolov4-tiny does"
+        )
+    extra = {"first_half": config.split_half == "first"} if variant.halves else {}
+    return variant.backbone(act=part_act("backbone"), norm=norm, **extra), part_act, norm
 
 
-def build_loss(config: Config, model: YOLO, num_classes: int) -> YOLOLoss:
-    """The loss for the model's anchors."""
+def _build_darknet(config: ModelConfig, text: str, num_classes: int) -> DarknetNet:
+    norm = BatchNormSettings(eps=config.bn_eps, momentum=config.bn_momentum)
+    model = DarknetNet(parse_cfg(text, config.arch), activation, norm)
+    if model.num_classes != num_classes:
+        raise UserError(
+            f"{config.arch}: its [yolo] sections have classes={model.num_classes}, but the data has "
+            f"{num_classes}; change classes= and the filters= before each [yolo]"
+        )
+    if config.decoder is not None:
+        model.decoder = build_decoder(config.decoder, len(model.strides))
+    return model
+
+
+def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
+    """The loss for the model's anchors and decoder.
+
+    Raises:
+        UserError: `loss.balance` for another number of levels.
+    """
     loss = config.loss
+    levels = len(model.strides)
+    balance = loss.balance or BALANCE[:levels]
+    if len(balance) != levels:
+        raise UserError(f"loss.balance: {len(balance)} values; the model has {levels} levels")
     return YOLOLoss(
         model.anchors,
         model.strides,
         num_classes=num_classes,
         gains={"box": loss.box, "obj": loss.obj, "cls": loss.cls},
-        balance=loss.balance,
+        balance=balance,
         anchor_ratio=loss.anchor_ratio,
         label_smoothing=loss.label_smoothing,
+        decoder=model.decoder,
     )
 
 
@@ -185,7 +256,7 @@ def build_data(config: Config) -> Data:
             seed=config.train.seed,
             mosaic_until=config.train.epochs - config.bag.mosaic_off_epochs,
         ),
-        val=ValSet(Reader(val), size=config.data.size),
+        val=_val_set(config, val),
         names=train.names,
         complaints=[*train.complaints, *val.complaints],
     )
@@ -194,7 +265,37 @@ def build_data(config: Config) -> Data:
 def build_val(config: Config) -> ValSet:
     """The validation split alone."""
     about, root = describe(config.data.dataset)
-    return ValSet(Reader(read_split(about, root, "val")), size=config.data.size)
+    return _val_set(config, read_split(about, root, "val"))
+
+
+def _val_set(config: Config, index: Index) -> ValSet:
+    return ValSet(Reader(index), build_protocol(config), batch_size=config.eval.batch_size)
+
+
+def build_protocol(config: Config) -> Protocol:
+    """How validation images are placed: `eval.protocol` at `data.size`, or at a darknet cfg's size."""
+    size, name = config.data.size, config.eval.protocol
+    if name == "pytorch_yolov4":
+        return PyTorchYOLOv4(size)
+    if name == "letterbox":
+        return Letterbox(size)
+    if config.model.darknet_cfg is None:
+        return Darknet(size, size)
+    net = parse_cfg(config.model.darknet_cfg, config.model.arch)[0]
+    height, width = net.whole("height", "416", least=32), net.whole("width", "416", least=32)
+    if net.whole("letter_box", "0") and height == width:
+        return Letterbox(height, grey=DARKNET_GREY)
+    return Darknet(height, width)
+
+
+def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postprocess:
+    """Thresholds and suppression of `eval.protocol`; `conf` takes the place of the config's."""
+    conf = config.conf if conf is None else conf
+    if config.protocol == "darknet":
+        return functools.partial(postprocess_darknet, conf=conf)
+    return functools.partial(
+        postprocess, conf=conf, nms_iou=config.nms_iou, max_detections=config.max_detections
+    )
 
 
 def build_evaluator(config: Config, val: ValSet, hardware: Hardware) -> Evaluator:
@@ -202,21 +303,14 @@ def build_evaluator(config: Config, val: ValSet, hardware: Hardware) -> Evaluato
     index = val.reader.index
     if not len(index):
         raise UserError(f"{index.annotations}: it lists no images to evaluate on")
-    settings = config.eval
     return Evaluator(
         val_loader(
             val,
-            batch_size=settings.batch_size,
             workers=config.data.workers,
             pin_memory=hardware.device.type == "cuda",
         ),
         CocoAP(index.annotations, index.category_ids.tolist()),
-        functools.partial(
-            postprocess,
-            conf=settings.conf,
-            nms_iou=settings.nms_iou,
-            max_detections=settings.max_detections,
-        ),
+        build_postprocess(config.eval),
         device=hardware.device,
         memory_format=hardware.memory_format,
         autocast=hardware.autocast,
@@ -257,10 +351,21 @@ def build_optimizer(config: Config, model: nn.Module) -> torch.optim.SGD:
     )
 
 
-def build_trainer(config: Config, data: Data, evaluator: Evaluator, hardware: Hardware) -> Trainer:
-    """Everything together; seeds torch first, so that the same config starts from the same weights."""
+def build_trainer(
+    config: Config,
+    data: Data,
+    evaluator: Evaluator,
+    hardware: Hardware,
+    start: Callable[[nn.Module], None] | None = None,
+) -> Trainer:
+    """Everything together; seeds torch first, so that the same config starts from the same weights.
+
+    `start` may put other weights into the fresh model.
+    """
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, len(data.names))
+    if start is not None:
+        start(model)
     loss = build_loss(config, model, len(data.names))
     hardware.place(model)
     loader = TrainLoader(
@@ -290,53 +395,3 @@ def build_observers(config: Config, data: Data, folder: RunFolder) -> list[Obser
         BatchPicture(folder.path / "train_batch.jpg", data.names),
         Console(),
     ]
-
-
-def load_model(path: Path, overrides: Sequence[str] = (), *, dataset: str | None = None) -> Loaded:
-    """The averaged weights of a checkpoint, in the model its config describes.
-
-    Args:
-        path: a best.pt or last.pt.
-        overrides: `key=value` words for the sections that do not shape the model.
-        dataset: a data YAML in the place of the one trained on.
-
-    Raises:
-        UserError: not a checkpoint, or its weights do not fit its config.
-    """
-    for word in overrides:
-        if word.split(".")[0] not in ("data", "eval", "train"):
-            raise UserError(
-                f"{word}: the checkpoint fixes this; only data.*, eval.*, train.* can change"
-            )
-    content = load_checkpoint(path)
-    config = config_from_dict(content["config"], str(path), overrides, data=dataset)
-    names = tuple(content["names"])
-    model = build_model(config.model, len(names))
-    load_weights(model, content["weights"], str(path))
-    return Loaded(model, config, names)
-
-
-def build_detector(
-    loaded: Loaded, hardware: Hardware, *, conf: float
-) -> Callable[[np.ndarray], Detections]:
-    """A function from an image, uint8 [H, W, 3] RGB, to what it shows, in the image's pixels."""
-    model = hardware.place(loaded.model)
-    settings = loaded.config.eval
-    find = functools.partial(
-        postprocess, conf=conf, nms_iou=settings.nms_iou, max_detections=settings.max_detections
-    )
-
-    def detect(image: np.ndarray) -> Detections:
-        sample, placement = letterbox(unlabelled(image), loaded.config.data.size)
-        batch = collate([Item(sample, placement)])
-        (found,) = predict(
-            model,
-            [batch],
-            find,
-            device=hardware.device,
-            memory_format=hardware.memory_format,
-            autocast=hardware.autocast,
-        )
-        return found[0].detections
-
-    return detect

@@ -27,6 +27,20 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
+def add_darknet_options(parser: argparse.ArgumentParser) -> None:
+    """What can be said of a darknet file; `darknet_options` reads it."""
+    group = parser.add_argument_group("of a darknet file (.weights)")
+    group.add_argument("--order", help="of its convolutions: pacsp or csp; default: by its content")
+    group.add_argument(
+        "--decoder",
+        choices=("sigmoid", "darknet", "exp"),
+        help="how boxes are decoded: (2s)^2, as darknet's cfg of the network says, or plain exp",
+    )
+    group.add_argument("--bn-eps", type=float, help="of BatchNorm; darknet has 1e-5, PyTorch 1e-4")
+    group.add_argument("--partial", action="store_true", help="it may hold the first layers only")
+    group.add_argument("--names", metavar="FILE", help="class names, one a line")
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a command; what the user got wrong ends in one line on stderr and exit status 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):

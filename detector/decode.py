@@ -1,33 +1,71 @@
 """Raw maps -> boxes and scores. Pure functions of tensors."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+LARGEST_EXPONENT = 20.0  # of an `exp` decoder: e^20 anchors is wider than any image, and finite
 
-def decode_cells(
-    values: Tensor, cells_xy: Tensor, anchors: Tensor, stride: Tensor | float
-) -> Tensor:
-    """Boxes of single cells: centre (2s - 0.5 + cell) * stride, size (2s)^2 * anchor, s = sigmoid.
 
-    A centre can leave its cell by half a cell on each side and a box can be four times its anchor,
-    so that up to three cells can learn one object. Source: the yolov4-csp decoder, darknet's
-    `new_coords=1` with `scale_x_y=2`.
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """How raw values become boxes; a property of the weights.
 
-    Args:
-        values: raw (x, y, w, h), [..., 4].
-        cells_xy: column and row of the cell, [..., 2], broadcast against `values`.
-        anchors: width and height, [..., 2]; in pixels, or in any unit together with `stride`.
-        stride: the cell's side in the same unit.
+    With s = sigmoid(raw) and a level's k: centre = (k * s - (k - 1) / 2 + cell) * stride, and
+    size = (2s)^2 * anchor or exp(raw) * anchor.
 
-    Returns:
-        boxes_cxcywh [..., 4], in the unit of `anchors` and `stride`.
+    Three are in use: `sigmoid` with k = 2 (PyTorch's yolov4-csp family, darknet's `new_coords=1`), `exp`
+    with darknet's `scale_x_y` as k, and plain `exp`, k = 1 (YOLOv3, and PyTorch's YOLOv4 of July 2020).
+
+    Attributes:
+        size: "sigmoid" or "exp".
+        scale_x_y: k >= 1, for all levels or one a level, finest first.
     """
-    s = values.sigmoid()
-    centre = (2 * s[..., :2] - 0.5 + cells_xy) * stride
-    size = (2 * s[..., 2:]) ** 2 * anchors
-    return torch.cat([centre, size], -1)
+
+    size: str = "sigmoid"
+    scale_x_y: tuple[float, ...] = (2.0,)
+
+    def __str__(self) -> str:
+        scales = ", ".join(f"{value:g}" for value in dict.fromkeys(self.scale_x_y))
+        return f"{'(2s)^2' if self.size == 'sigmoid' else 'exp'} with scale_x_y {scales}"
+
+    def scale(self, level: int) -> float:
+        """K of a level."""
+        return self.scale_x_y[level if len(self.scale_x_y) > 1 else 0]
+
+    def reach(self, level: int) -> float:
+        """How far, in cells, a centre can leave its cell on each side."""
+        return (self.scale(level) - 1) / 2
+
+    def cells(
+        self,
+        level: int,
+        values: Tensor,
+        cells_xy: Tensor,
+        anchors: Tensor,
+        stride: Tensor | float,
+    ) -> Tensor:
+        """Boxes of single cells.
+
+        Args:
+            level: which level's scale to use.
+            values: raw (x, y, w, h), [..., 4].
+            cells_xy: column and row of the cell, [..., 2], broadcast against `values`.
+            anchors: width and height, [..., 2]; in pixels, or in any unit together with `stride`.
+            stride: the cell's side in the same unit.
+
+        Returns:
+            boxes_cxcywh [..., 4], in the unit of `anchors` and `stride`.
+        """
+        k = self.scale(level)
+        centre = (k * values[..., :2].sigmoid() - (k - 1) / 2 + cells_xy) * stride
+        if self.size == "exp":
+            size = values[..., 2:].clamp(max=LARGEST_EXPONENT).exp() * anchors
+        else:
+            size = (2 * values[..., 2:].sigmoid()) ** 2 * anchors
+        return torch.cat([centre, size], -1)
 
 
 def grid(height: int, width: int, device: torch.device) -> Tensor:
@@ -41,7 +79,10 @@ def grid(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def decode(
-    raw: Sequence[Tensor], anchors: Tensor, strides: Sequence[int]
+    raw: Sequence[Tensor],
+    anchors: Tensor,
+    strides: Sequence[int],
+    decoder: Decoder | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All boxes of all levels.
 
@@ -49,17 +90,20 @@ def decode(
         raw: by level, [B, A, H, W, 5 + classes], the model's output; any float type.
         anchors: float32 [levels, A, 2], pixels.
         strides: pixels a cell, by level.
+        decoder: that of the weights; (2s)^2 unless said.
 
     Returns:
         boxes_cxcywh float32 [B, N, 4] in pixels, N = sum of A * H * W, level by level, within a level
         anchor-major (a, y, x); objectness [B, N] and class probabilities [B, N, classes] in [0, 1].
         The score of a class is their product.
     """
+    decoder = decoder or Decoder()
     boxes, objectness, classes = [], [], []
-    for values, level_anchors, stride in zip(raw, anchors, strides, strict=True):
+    for number, values in enumerate(raw):
         values = values.float()  # fp16 rounds coordinates above 512 px to half a pixel
         cells = grid(values.shape[2], values.shape[3], values.device)
-        level = decode_cells(values[..., :4], cells, level_anchors[:, None, None], stride)
+        sizes = anchors[number][:, None, None]
+        level = decoder.cells(number, values[..., :4], cells, sizes, strides[number])
         boxes.append(level.flatten(1, 3))
         objectness.append(values[..., 4].sigmoid().flatten(1))
         classes.append(values[..., 5:].sigmoid().flatten(1, 3))

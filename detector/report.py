@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.build import Loaded
 from detector.data import ValSet
 from detector.draw import Picture, contact_sheet, save_image
 from detector.engine import Hardware
 from detector.errors import UserError
 from detector.evaluation import Evaluator, Found, table
+from detector.pretrained import Loaded, nameless
 from detector.structures import Detections
 
 SHOWN_SCORE = 0.25  # boxes with a lower score are left out of pictures
@@ -38,7 +38,7 @@ def evaluate_model(
         UserError: the model knows other classes than the images.
     """
     names = val.reader.index.names
-    if loaded.names != names:
+    if loaded.names != names and not (nameless(loaded.names) and len(names) == len(loaded.names)):
         raise UserError(
             f"{source}: it knows {_some(loaded.names)}, but {val.reader.index.annotations} has "
             f"{_some(names)}; evaluate on the classes it was trained on"

@@ -138,7 +138,7 @@ def test_coco_folder_with_faults_trains_and_names_them(tool, coco_root, tmp_path
         (["--cfg", "yolov4-pacsp-mihs.yaml"], "did you mean yolov4-pacsp-mish.yaml?"),
         (["--cfg", "yolov4-pacsp-n-mish", "train.epoch=3"], "did you mean train.epochs?"),
         (["--cfg", "yolov4-pacsp-n-mish", "model.activation=mihs"], "did you mean mish?"),
-        (["--cfg", "yolov4-pacsp-n-mish", "model.arch=yolov4"], "unknown model.arch 'yolov4'"),
+        (["--cfg", "yolov4-pacsp-n-mish", "model.arch=yolov5"], "unknown model.arch 'yolov5'"),
         (["--cfg", "yolov4-pacsp-n-mish", "data.size=100"], "try 96 or 128"),
         (["--cfg", "yolov4-pacsp-n-mish", "--data", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--cfg", "yolov4-pacsp-n-mish", "train.device=cuda:77"], "try cpu"),

@@ -1,21 +1,46 @@
 import pytest
 import torch
 
-from detector.decode import decode, decode_cells
+from detector.decode import Decoder, decode
+
+CELL = (torch.tensor([3.0, 5.0]), torch.tensor([12.0, 16.0]), 8.0)  # cell, anchor, stride
 
 
 def test_raw_zero_is_the_middle_of_the_cell_and_the_anchor():
-    box = decode_cells(torch.zeros(4), torch.tensor([3.0, 5.0]), torch.tensor([12.0, 16.0]), 8)
+    box = Decoder().cells(0, torch.zeros(4), *CELL)
     assert box.tolist() == [28.0, 44.0, 12.0, 16.0]
 
 
 def test_range_of_a_cell():
-    low, high = (
-        decode_cells(torch.full((4,), v), torch.tensor([3.0, 5.0]), torch.tensor([12.0, 16.0]), 8)
-        for v in (-50.0, 50.0)
-    )
+    low, high = (Decoder().cells(0, torch.full((4,), v), *CELL) for v in (-50.0, 50.0))
     assert low.tolist() == pytest.approx([20.0, 36.0, 0.0, 0.0])  # half a cell before it, no size
     assert high.tolist() == [36.0, 52.0, 48.0, 64.0]  # half a cell behind it, four anchors
+
+
+@pytest.mark.parametrize("k", [1.0, 1.05, 1.2, 2.0])
+def test_darknets_decoders(k):
+    """Against the formulas of the three generations, written out."""
+    raw = torch.tensor([0.7, -1.3, 0.4, -0.6])
+    s = raw.sigmoid()
+    x, y = ((k * s[i] - (k - 1) / 2 + cell) * 8 for i, cell in ((0, 3), (1, 5)))
+    box = Decoder("exp", (k,)).cells(0, raw, *CELL)
+    torch.testing.assert_close(box, torch.stack([x, y, raw[2].exp() * 12, raw[3].exp() * 16]))
+    box = Decoder("sigmoid", (k,)).cells(0, raw, *CELL)
+    torch.testing.assert_close(box, torch.stack([x, y, 4 * s[2] ** 2 * 12, 4 * s[3] ** 2 * 16]))
+
+
+def test_a_scale_for_each_level():
+    decoder = Decoder("exp", (1.2, 1.1, 1.05))
+    assert [decoder.reach(level) for level in range(3)] == pytest.approx([0.1, 0.05, 0.025])
+    assert Decoder().reach(2) == 0.5
+    far = torch.tensor([50.0, -50.0, 0.0, 0.0])
+    x, y = decoder.cells(0, far, *CELL)[:2].tolist()
+    assert (x, y) == pytest.approx(((3 + 1 + 0.1) * 8, (5 - 0.1) * 8))
+
+
+def test_exp_stays_finite():
+    box = Decoder("exp", (1.0,)).cells(0, torch.full((4,), 1e4), *CELL)
+    assert box.isfinite().all()
 
 
 def test_order_is_level_anchor_row_column():

@@ -5,7 +5,7 @@ import torch
 
 from detector import build
 from detector.config import load_config
-from detector.data import Reader, TrainLoader, ValSet, collate, read_coco
+from detector.data import Letterbox, Reader, TrainLoader, ValSet, collate, read_coco
 from detector.decode import decode
 from detector.evaluation import METRICS, CocoAP, Found
 from detector.losses import assign
@@ -49,7 +49,8 @@ def test_life_of_one_image(digits_root, digits_yaml):
 
     # matches and losses
     shapes = [(level.shape[2], level.shape[3]) for level in raw]
-    matches = assign(batch.boxes_xyxy, batch.image_index, model.anchors, model.strides, shapes, 4.0)
+    boxes, owners = batch.boxes_xyxy, batch.image_index
+    matches = assign(boxes, owners, model.anchors, model.strides, shapes, 4.0, [0.5] * 3)
     assert len(matches) == 3
     assert all(m.boxes_cxcywh.shape == (len(m.row), 4) for m in matches)
     losses = build.build_loss(config, model, len(data.names))(raw, batch)
@@ -57,7 +58,7 @@ def test_life_of_one_image(digits_root, digits_yaml):
     assert all(value.shape == () and value > 0 for value in losses.values())
 
     # validation: letterbox, decode, suppression, back to the image's own pixels
-    val = ValSet(data.val.reader, size=SIZE)
+    val = ValSet(data.val.reader, Letterbox(SIZE), batch_size=2)
     batch = collate([val[0], val[1]])
     with torch.no_grad():
         raw = model.eval()(batch.images.float() / 255)

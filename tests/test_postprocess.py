@@ -1,7 +1,7 @@
 import torch
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
-from detector.postprocess import postprocess
+from detector.postprocess import postprocess, postprocess_darknet
 
 SETTINGS = {"conf": 0.001, "nms_iou": 0.65, "max_detections": 300}
 
@@ -67,3 +67,53 @@ def test_one_box_can_be_of_several_classes():
     found = postprocess(boxes, torch.ones(1, 1), torch.tensor([[[0.9, 0.0, 0.8]]]), **SETTINGS)
     assert found[0].labels.tolist() == [0, 2]
     assert found[0].boxes_xyxy.tolist() == [[8.0, 8.0, 12.0, 12.0]] * 2
+
+
+def darknet_twin(boxes, scores, threshold=0.6, beta=0.6):
+    """The sentence in loops: indices kept of one class, best first."""
+    kept = []
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        for j in kept:
+            (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = boxes[i], boxes[j]
+            width, height = min(ax2, bx2) - max(ax1, bx1), min(ay2, by2) - max(ay1, by1)
+            inter = max(width, 0) * max(height, 0)
+            union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter
+            distance = ((ax1 + ax2 - bx1 - bx2) / 2) ** 2 + ((ay1 + ay2 - by1 - by2) / 2) ** 2
+            around = (max(ax2, bx2) - min(ax1, bx1)) ** 2 + (max(ay2, by2) - min(ay1, by1)) ** 2
+            if inter / union - (distance / around) ** beta > threshold:
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+def test_darknets_suppression_equals_its_slow_twin():
+    generator = torch.Generator().manual_seed(5)
+    suppressed = 0
+    for _ in range(20):
+        n = 40
+        centre = 50 + 6 * torch.rand(1, n, 2, generator=generator)
+        boxes = torch.cat([centre, 20 + 6 * torch.rand(1, n, 2, generator=generator)], -1)
+        objectness = torch.rand(1, n, generator=generator)
+        classes = torch.zeros(1, n, 2)
+        classes[0, torch.arange(n), torch.arange(n) % 2] = 0.9
+        (found,) = postprocess_darknet(boxes, objectness, classes)
+        corners = box_convert(boxes[0], "cxcywh", "xyxy")
+        expected = set()
+        for label in (0, 1):
+            mine = list(range(label, n, 2))
+            kept = darknet_twin(corners[mine].tolist(), objectness[0, mine].tolist())
+            expected |= {tuple(corners[mine[k]].tolist()) for k in kept}
+        assert {tuple(box) for box in found.boxes_xyxy.tolist()} == expected
+        assert (found.scores.diff() <= 0).all()
+        suppressed += n - len(expected)
+    assert suppressed > 100
+
+
+def test_darknet_keeps_neighbours_that_plain_suppression_drops():
+    """IoU 0.68, but the centres apart."""
+    boxes = torch.tensor([[[50.0, 50.0, 40.0, 40.0], [57.6, 50.0, 40.0, 40.0]]])
+    scores, one = torch.tensor([[0.9, 0.8]]), torch.ones(1, 2, 1)
+    assert len(postprocess_darknet(boxes, scores, one)[0].scores) == 2
+    plain = postprocess(boxes, scores, one, conf=0.001, nms_iou=0.6, max_detections=300)
+    assert len(plain[0].scores) == 1

@@ -5,11 +5,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from detector import cli  # first: how threads wait, before torch is loaded
-from detector.build import build_detector, build_hardware, load_model
+from detector.build import build_hardware
+from detector.darknet import DarknetOptions
 from detector.data import UnreadableImage, image_files, read_image
 from detector.draw import draw_boxes, save_image
 from detector.engine import RunFolder
 from detector.errors import UserError
+from detector.pretrained import build_detector, load_model
 from detector.report import as_picture, summary
 
 
@@ -18,15 +20,18 @@ def main() -> None:
         __doc__ or "",
         "python tools/detect.py --weights runs/yolov4-pacsp-n-mish/best.pt photo.jpg folder/",
     )
-    parser.add_argument("--weights", metavar="PT", required=True, help="best.pt of a run")
+    parser.add_argument("--weights", metavar="FILE", required=True, help="a .pt or a .weights")
+    parser.add_argument("--cfg", help="network of a .weights: a name in configs/, or a .cfg")
     parser.add_argument("--conf", type=float, default=0.25, help="lowest score (default 0.25)")
     parser.add_argument("--out", metavar="FOLDER", default="runs/detect", help="of the pictures")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
+    cli.add_darknet_options(parser)
     args = parser.parse_args()
     if not 0 <= args.conf <= 1:
         raise UserError(f"--conf {args.conf}: expected a score between 0 and 1")
 
-    loaded = load_model(Path(args.weights))
+    loaded = load_model(Path(args.weights), cfg=args.cfg, options=DarknetOptions.of(args))
+    print(*loaded.notes, sep="\n", end="\n" if loaded.notes else "")
     detect = build_detector(loaded, build_hardware(loaded.config), conf=args.conf)
     files = image_files(args.images)
     folder = RunFolder.create(Path(args.out))

@@ -1,6 +1,9 @@
 """Train a detector, then print COCO's twelve numbers of the best weights."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import nn
 
 from detector import cli  # first: how threads wait, before torch is loaded
 from detector.build import (
@@ -9,12 +12,14 @@ from detector.build import (
     build_hardware,
     build_observers,
     build_trainer,
-    load_model,
 )
-from detector.config import Config, config_from_dict, dump_config, load_config
+from detector.config import Config, config_from_dict, dump_config
+from detector.darknet import DarknetOptions, Weights, read_config
 from detector.engine import RunFolder, load_checkpoint
 from detector.errors import UserError
+from detector.pretrained import load_model, read_weights
 from detector.report import evaluate_model
+from detector.transfer import adopt, transfer
 
 
 def main() -> None:
@@ -22,19 +27,21 @@ def main() -> None:
         __doc__ or "",
         "python tools/train.py --cfg yolov4-pacsp-mish.yaml --data coco.yaml train.epochs=100",
     )
-    parser.add_argument("--cfg", metavar="YAML", help="a path, or a file name in configs/")
+    parser.add_argument("--cfg", metavar="YAML", help="a path, a name in configs/, or a .cfg")
     parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
+    parser.add_argument("--weights", metavar="FILE", help="start from a .pt or a .weights")
     parser.add_argument("--out", metavar="FOLDER", help="of the run; default runs/NAME-OF-CFG")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu"
     )
+    cli.add_darknet_options(parser)
     args = parser.parse_args()
     if (args.cfg is None) == (args.resume is None):
         parser.error("give either --cfg to start a run or --resume to go on with one")
 
     if args.resume is not None:
-        if args.overrides or args.data or args.out:
+        if args.overrides or args.data or args.out or args.weights:
             parser.error("--resume goes on with the run as it is; it takes no other settings")
         path = Path(args.resume)
         folder = RunFolder(path.parent if path.name == "last.pt" else path)
@@ -44,7 +51,10 @@ def main() -> None:
         run = Run(config_from_dict(state["config"], str(folder.last)))
         run.trainer.load_state_dict(state["training"])
     else:
-        run = Run(load_config(args.cfg, args.overrides, data=args.data))
+        config, weights = read_config(args.cfg, args.overrides, data=args.data), None
+        if args.weights is not None:
+            weights = read_weights(Path(args.weights), config, DarknetOptions.of(args))
+        run = Run(config, weights, args.overrides)
         folder = RunFolder.create(Path(args.out or Path("runs", Path(args.cfg).stem)))
         folder.config.write_text(dump_config(run.config), encoding="utf-8")
     run.go(folder)
@@ -53,17 +63,29 @@ def main() -> None:
 class Run:
     """The parts of a run; building them finds what is wrong before there is a folder."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(
+        self, config: Config, weights: Weights | None = None, overrides: Sequence[str] = ()
+    ) -> None:
         self.hardware = build_hardware(config)
         self.data = build_data(config)
+        if weights is not None:
+            config = adopt(config, weights, overrides, len(self.data.names))
+        self.config = config
         self.evaluator = build_evaluator(config, self.data.val, self.hardware)
-        self.trainer = build_trainer(config, self.data, self.evaluator, self.hardware)
+        table: list[str] = []
+
+        def start(model: nn.Module) -> None:
+            if weights is not None:
+                table.append(transfer(model, weights, len(self.data.names)))
+
+        self.trainer = build_trainer(config, self.data, self.evaluator, self.hardware, start)
         print(
             f"{config.model.arch}, {config.data.dataset}: {len(self.data.names)} classes, "
             f"{len(self.data.train)} training and {len(self.data.val)} validation images; "
             f"{self.hardware}"
         )
+        for line in [*(weights.notes if weights else []), *table]:
+            print(line)
         cli.tell_left_out(self.data.complaints)
 
     def go(self, folder: RunFolder) -> None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from detector import cli  # first: how threads wait, before torch is loaded
-from detector.build import build_evaluator, build_hardware, build_val, load_model
+from detector.build import build_evaluator, build_hardware, build_val
+from detector.darknet import DarknetOptions
+from detector.pretrained import load_model
 from detector.report import evaluate_model
 
 
@@ -11,14 +13,26 @@ def main() -> None:
     parser = cli.parser(
         __doc__ or "", "python tools/val.py --weights runs/yolov4-pacsp-n-mish/best.pt"
     )
-    parser.add_argument("--weights", metavar="PT", required=True, help="best.pt of a run")
+    parser.add_argument("--weights", metavar="FILE", required=True, help="a .pt or a .weights")
+    parser.add_argument("--cfg", help="network of a .weights: a name in configs/, or a .cfg")
     parser.add_argument("--data", metavar="YAML", help="default: what the run was trained on")
     parser.add_argument("--out", metavar="JPG", help="picture; default val.jpg beside the weights")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=736")
+    parser.add_argument("--protocol", help="letterbox, pytorch_yolov4 or darknet: eval.protocol")
+    cli.add_darknet_options(parser)
     args = parser.parse_args()
 
+    if args.protocol:
+        args.overrides.append(f"eval.protocol={args.protocol}")
     weights = Path(args.weights)
-    loaded = load_model(weights, args.overrides, dataset=args.data)
+    loaded = load_model(
+        weights,
+        args.overrides,
+        dataset=args.data,
+        cfg=args.cfg,
+        options=DarknetOptions.of(args),
+    )
+    print(*loaded.notes, sep="\n", end="\n" if loaded.notes else "")
     hardware = build_hardware(loaded.config)
     val = build_val(loaded.config)
     cli.tell_left_out(list(val.reader.index.complaints))

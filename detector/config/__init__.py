@@ -1,6 +1,7 @@
 """The typed configuration: `schema` (keys, types, defaults), `loader` (YAML, errors with lines)."""
 
 from detector.config.loader import (
+    PROJECT,
     config_from_dict,
     config_to_dict,
     dump_config,
@@ -9,11 +10,12 @@ from detector.config.loader import (
     load_yaml_as,
 )
 from detector.config.schema import (
-    STRIDES,
+    LARGEST_STRIDE,
     ActivationConfig,
     BagConfig,
     Config,
     DataConfig,
+    DecoderConfig,
     EvalConfig,
     LossConfig,
     ModelConfig,
@@ -22,14 +24,16 @@ from detector.config.schema import (
 )
 
 __all__ = [
-    "STRIDES",
+    "LARGEST_STRIDE",
     "ActivationConfig",
     "BagConfig",
     "Config",
     "DataConfig",
+    "DecoderConfig",
     "EvalConfig",
     "LossConfig",
     "ModelConfig",
+    "PROJECT",
     "PartActivations",
     "TrainConfig",
     "config_from_dict",

@@ -14,7 +14,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Anchor = tuple[Positive, Positive]
 
-STRIDES = (8, 16, 32)  # of the three maps of every network of this family
+LARGEST_STRIDE = 32  # of every network of this family
 
 
 class Section(BaseModel):
@@ -52,31 +52,40 @@ class PartActivations(Section):
     head: ActivationSpec
 
 
+class DecoderConfig(Section):
+    """How raw values become boxes; it belongs to the weights. See `detector.decode.Decoder`."""
+
+    size: Literal["sigmoid", "exp"] = "sigmoid"  # (2s)^2 or exp(raw), times the anchor
+    scale_x_y: tuple[Annotated[float, Field(ge=1)], ...] = (2.0,)  # for all levels, or one a level
+
+
 class ModelConfig(Section):
     """The network. `arch` names a row of the table in `detector/models/variants.py`."""
 
     arch: str = "yolov4-pacsp"
+    darknet_cfg: str | None = None  # text of a darknet .cfg, which then takes the place of `arch`
     activation: Annotated[
         Annotated[str, Tag("<name>")]
         | Annotated[ActivationConfig, Tag("<parameters>")]
         | Annotated[PartActivations, Tag("<parts>")],
         Discriminator(_shape_of_activation),
     ] = "mish"
-    anchors: tuple[tuple[Anchor, ...], ...] = (  # (width, height) in pixels, by stride 8, 16, 32
-        ((12, 16), (19, 36), (40, 28)),
-        ((36, 75), (76, 55), (72, 146)),
-        ((142, 110), (192, 243), (459, 401)),
+    # (width, height) in pixels, a list a level, finest first; unless said, the network's published ones
+    anchors: tuple[tuple[Anchor, ...], ...] | None = None
+    decoder: DecoderConfig | None = None  # unless said: (2s)^2, or what the darknet cfg says
+    split_half: Literal["second", "first"] = (
+        "second"  # of yolov4-tiny's stages: darknet's is the second
     )
     bn_eps: Positive = 1e-4
     bn_momentum: Share = 0.03
 
     @model_validator(mode="after")
     def _anchors_fit_the_levels(self) -> Self:
-        counts = {len(level) for level in self.anchors}
-        if len(self.anchors) != len(STRIDES) or len(counts) != 1 or 0 in counts:
+        counts = {len(level) for level in self.anchors or [[()]]}
+        if len(counts) != 1 or 0 in counts:
             raise ValueError(
-                f"anchors: give {len(STRIDES)} lists (strides {STRIDES}) with equally many "
-                f"[width, height] pairs each"
+                "anchors: give a list for each level of the network, finest first, with equally "
+                "many [width, height] pairs each"
             )
         return self
 
@@ -90,7 +99,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _size_fits_the_strides(self) -> Self:
-        largest = STRIDES[-1]
+        largest = LARGEST_STRIDE
         if self.size % largest:
             below = self.size // largest * largest
             raise ValueError(
@@ -122,7 +131,9 @@ class LossConfig(Section):
     box: NonNegative = 0.05
     obj: NonNegative = 0.6
     cls: NonNegative = 0.3  # for 80 classes; scaled by classes / 80
-    balance: tuple[Positive, Positive, Positive] = (4.0, 1.0, 0.4)  # objectness, stride 8, 16, 32
+    balance: tuple[Positive, ...] | None = (
+        None  # objectness by level; 4, 1, 0.4 for three, 4, 1 for two
+    )
     anchor_ratio: Annotated[float, Field(gt=1)] = 4.0  # largest side ratio of a box and its anchor
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -156,9 +167,12 @@ class EvalConfig(Section):
 
     backend: Literal["pycocotools"] = "pycocotools"
     batch_size: Count = 16
+    # letterbox: a square; pytorch_yolov4: a 64-pixel grid, half a cell of padding, batches by aspect
+    # ratio; darknet: stretched, and its own suppression. Published numbers were made with the last two
+    protocol: Literal["letterbox", "pytorch_yolov4", "darknet"] = "letterbox"
     conf: Share = 0.001  # pairs (box, class) with a lower score are dropped
-    nms_iou: Share = 0.65
-    max_detections: Count = 300  # per image
+    nms_iou: Share = 0.65  # darknet's protocol has its own, 0.6
+    max_detections: Count = 300  # per image; darknet's protocol keeps all
 
 
 class Config(Section):

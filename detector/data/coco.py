@@ -30,7 +30,7 @@ class Index:
 
     Attributes:
         folder: where the image files are.
-        files: n file names; image_ids: int64 [n].
+        files: n file names; image_ids: int64 [n]; sizes: int64 [n, 2], height and width in pixels.
         starts: int64 [n + 1]; the boxes of image i are rows starts[i]:starts[i + 1].
         boxes_xyxy: float32 [m, 4], pixels; labels: int64 [m], 0..classes-1; crowd: bool [m].
         names: the class names, by label. category_ids: int64 [classes], the json's id of each label.
@@ -41,6 +41,7 @@ class Index:
     folder: Path
     files: np.ndarray
     image_ids: np.ndarray
+    sizes: np.ndarray
     starts: np.ndarray
     boxes_xyxy: np.ndarray
     labels: np.ndarray
@@ -102,8 +103,9 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
     owner = np.repeat(np.arange(len(kept)), np.diff(starts))
 
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    limits = np.array([[images[i]["width"], images[i]["height"]] for i in kept], np.float64)
-    limits = limits.reshape(-1, 2)[owner]
+    sizes = np.array([[images[i]["height"], images[i]["width"]] for i in kept], np.int64)
+    sizes = sizes.reshape(-1, 2)
+    limits = sizes[owner, ::-1].astype(np.float64)
     clipped = np.clip(corners, 0, np.concatenate([limits, limits], 1))
     with np.errstate(invalid="ignore"):
         good = np.asarray(np.isfinite(boxes).all(axis=1) & (sides(clipped) > 0).all(axis=1))
@@ -118,6 +120,7 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
         folder=folder,
         files=np.array([images[i]["file_name"] for i in kept], dtype=np.str_),
         image_ids=np.array(kept, np.int64),
+        sizes=sizes,
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         boxes_xyxy=clipped[good].astype(np.float32),
         labels=labels[good],

@@ -14,6 +14,7 @@ from detector.data.colour import HSV
 from detector.data.files import UnreadableImage, read_image
 from detector.data.geometry import Affine, Flip, letterbox
 from detector.data.mosaic import Mosaic
+from detector.data.protocol import Protocol
 from detector.structures import LetterBox, Sample
 
 
@@ -123,17 +124,24 @@ class TrainSet(torch.utils.data.Dataset[Item]):
 
 
 class ValSet(torch.utils.data.Dataset[Item]):
-    """Letterboxed samples of size x size pixels, by number."""
+    """Samples placed as a protocol says, by number.
 
-    def __init__(self, reader: Reader, *, size: int) -> None:
-        self.reader, self.size = reader, size
+    Attributes:
+        reader: the raw samples.
+        batches: the numbers that each batch joins.
+        shapes: (height, width) of each image's canvas; one within a batch.
+    """
+
+    def __init__(self, reader: Reader, protocol: Protocol, *, batch_size: int) -> None:
+        self.reader, self.protocol = reader, protocol
+        self.batches, self.shapes = protocol.plan(reader.index.sizes, batch_size)
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, number: int) -> Item:
         try:
-            sample, placement = letterbox(self.reader.read(number), self.size)
+            sample = self.reader.read(number)
         except UnreadableImage as error:
             return Item(None, unreadable=(str(error),))
-        return Item(sample, placement)
+        return Item(*self.protocol.place(sample, self.shapes[number]))

@@ -16,39 +16,52 @@ from detector.structures import LetterBox, Sample
 GREY = 114  # of everything outside the image, as published
 
 
-def resize_long_side(sample: Sample, size: int) -> Sample:
-    """The sample scaled, up or down, so that its longer side is `size` pixels."""
-    height, width = sample.image.shape[:2]
-    scale = size / max(height, width)
-    new_width, new_height = max(round(width * scale), 1), max(round(height * scale), 1)
-    if (new_width, new_height) == (width, height):
+def resize_to(sample: Sample, height: int, width: int, method: int) -> Sample:
+    """The sample scaled to this size, by one of OpenCV's methods of interpolation."""
+    old_height, old_width = sample.image.shape[:2]
+    if (height, width) == (old_height, old_width):
         return sample
-    # averaging when shrinking keeps thin things; both are exact at the borders
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    factor = np.array([new_width / width, new_height / height] * 2, np.float32)
+    factor = np.array([width / old_width, height / old_height] * 2, np.float32)
     return replace(
         sample,
-        image=cv2.resize(sample.image, (new_width, new_height), interpolation=method),
+        image=cv2.resize(sample.image, (width, height), interpolation=method),
         boxes_xyxy=sample.boxes_xyxy * factor,
         ignore_xyxy=sample.ignore_xyxy * factor,
     )
 
 
-def letterbox(sample: Sample, size: int) -> tuple[Sample, LetterBox]:
+def resize_long_side(sample: Sample, size: int) -> Sample:
+    """The sample scaled, up or down, so that its longer side is `size` pixels."""
+    height, width = sample.image.shape[:2]
+    scale = size / max(height, width)
+    # averaging when shrinking keeps thin things; both are exact at the borders
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return resize_to(sample, max(round(height * scale), 1), max(round(width * scale), 1), method)
+
+
+def letterbox_onto(
+    sample: Sample, shape: tuple[int, int], *, top: int, left: int, grey: int
+) -> Sample:
+    """The sample, not scaled, on a grey canvas (height, width), its corner at (left, top)."""
+    height, width = sample.image.shape[:2]
+    canvas = np.full((*shape, 3), grey, np.uint8)
+    canvas[top : top + height, left : left + width] = sample.image
+    shift = np.array([left, top] * 2, np.float32)
+    return replace(
+        sample,
+        image=canvas,
+        boxes_xyxy=sample.boxes_xyxy + shift,
+        ignore_xyxy=sample.ignore_xyxy + shift,
+    )
+
+
+def letterbox(sample: Sample, size: int, *, grey: int = GREY) -> tuple[Sample, LetterBox]:
     """The sample in the middle of a grey size x size canvas, and the way back."""
     height, width = sample.image.shape[:2]
     scaled = resize_long_side(sample, size)
     new_height, new_width = scaled.image.shape[:2]
     left, top = (size - new_width) // 2, (size - new_height) // 2
-    canvas = np.full((size, size, 3), GREY, np.uint8)
-    canvas[top : top + new_height, left : left + new_width] = scaled.image
-    shift = np.array([left, top] * 2, np.float32)
-    placed = replace(
-        sample,
-        image=canvas,
-        boxes_xyxy=scaled.boxes_xyxy + shift,
-        ignore_xyxy=scaled.ignore_xyxy + shift,
-    )
+    placed = letterbox_onto(scaled, (size, size), top=top, left=left, grey=grey)
     return placed, LetterBox(new_width / width, new_height / height, left, top, height, width)
 
 

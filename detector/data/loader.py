@@ -98,13 +98,11 @@ class TrainLoader:
         return iter(self._loader)
 
 
-def val_loader(
-    dataset: ValSet, *, batch_size: int, workers: int, pin_memory: bool = False
-) -> DataLoader[Item]:
-    """Validation batches, in the order of the annotation file."""
+def val_loader(dataset: ValSet, *, workers: int, pin_memory: bool = False) -> DataLoader[Item]:
+    """Validation batches, as the data set's protocol joins them."""
     return DataLoader(
         dataset,
-        batch_size=batch_size,
+        batch_sampler=dataset.batches,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_one_thread,

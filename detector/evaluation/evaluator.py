@@ -9,7 +9,8 @@ from torch import nn
 from tqdm import tqdm
 
 from detector.evaluation.coco_ap import CocoAP
-from detector.evaluation.predict import Found, Postprocess, predict
+from detector.evaluation.predict import Found, predict
+from detector.postprocess import Postprocess
 
 
 class Evaluator:

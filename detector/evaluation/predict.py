@@ -6,13 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detector.decode import decode
+from detector.postprocess import Postprocess
 from detector.structures import Batch, Detections
-
-# boxes_cxcywh [B, N, 4], objectness [B, N], classes [B, N, C] -> detections of each image
-Postprocess = Callable[[Tensor, Tensor, Tensor], list[Detections]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ def predict(
     """Detections, batch by batch; images that could not be read are missing from them.
 
     Args:
-        model: has `anchors` and `strides` and returns raw maps; set to evaluation mode.
+        model: has `anchors`, `strides` and `decoder` and returns raw maps; set to evaluation mode.
         batches: letterboxed, with `placements`.
         postprocess: thresholds and suppression.
         device, memory_format, autocast: how to run the forward pass.
@@ -48,7 +46,7 @@ def predict(
         moved = batch.to(device, memory_format)
         with autocast():
             raw = model(moved.images.float() / 255)
-        found = postprocess(*decode(raw, model.anchors, model.strides))  # pyright: ignore
+        found = postprocess(*decode(raw, model.anchors, model.strides, model.decoder))  # pyright: ignore
         yield [
             Found(image_id, _to_original(detections, batch, number))
             for number, (image_id, detections) in enumerate(

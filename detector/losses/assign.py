@@ -33,13 +33,14 @@ def assign(
     strides: Sequence[int],
     shapes: Sequence[tuple[int, int]],
     anchor_ratio: float,
+    reach: Sequence[float],
 ) -> list[Matches]:
     """Matches by level.
 
     A box goes to every anchor whose sides differ from its own by a factor below `anchor_ratio`, on
     any level, and there to up to three cells: its own, the left or right neighbour that its centre
-    is nearer to, and the upper or lower one. A centre exactly in the middle, or a neighbour outside
-    the grid, gives none. Source: the yolov4-csp recipe; its slow twin stands in the tests.
+    is nearer to than `reach`, and the upper or lower one. A neighbour outside the grid
+    gives none. Source: the yolov4-csp recipe; its slow twin stands in the tests.
 
     Args:
         boxes_xyxy: float32 [n, 4], pixels.
@@ -48,10 +49,12 @@ def assign(
         strides: pixels a cell, by level.
         shapes: (rows, columns) of the raw map, by level.
         anchor_ratio: > 1; 4 in the recipe, which the decoder's largest size matches.
+        reach: by level, how far in cells the decoder can move a centre out of its cell; 0.5 in the
+            recipe, and 0 leaves the own cell alone.
     """
     return [
-        _assign_level(boxes_xyxy, image_index, level_anchors, stride, shape, anchor_ratio)
-        for level_anchors, stride, shape in zip(anchors, strides, shapes, strict=True)
+        _assign_level(boxes_xyxy, image_index, level_anchors, stride, shape, anchor_ratio, r)
+        for level_anchors, stride, shape, r in zip(anchors, strides, shapes, reach, strict=True)
     ]
 
 
@@ -62,6 +65,7 @@ def _assign_level(
     stride: int,
     shape: tuple[int, int],
     anchor_ratio: float,
+    reach: float,
 ) -> Matches:
     rows, columns = shape
     boxes = box_convert(boxes_xyxy, "xyxy", "cxcywh") / stride
@@ -72,8 +76,8 @@ def _assign_level(
 
     limit = centre.new_tensor([columns, rows])
     part = centre % 1
-    before = (part < 0.5) & (centre > 1)  # [m, 2]: left, up
-    after = (part > 0.5) & (centre < limit - 1)  # [m, 2]: right, down
+    before = (part < reach) & (centre > 1)  # [m, 2]: left, up
+    after = (part > 1 - reach) & (centre < limit - 1)  # [m, 2]: right, down
     own = torch.ones_like(before[:, :1])
     wanted = torch.cat([own, before, after], 1).T  # [5, m]: own, left, up, right, down
     shifts = centre.new_tensor([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import box_convert, complete_box_iou_loss
 
-from detector.decode import decode_cells, grid
+from detector.decode import Decoder, grid
 from detector.losses.assign import Matches, assign
 from detector.structures import Batch
 
@@ -41,8 +41,13 @@ class YOLOLoss(nn.Module):
         balance: Sequence[float],
         anchor_ratio: float,
         label_smoothing: float = 0.0,
+        decoder: Decoder | None = None,
     ) -> None:
-        """`gains["cls"]` is for 80 classes; the weight is scaled by num_classes / 80."""
+        """`gains["cls"]` is for 80 classes; the weight is scaled by num_classes / 80.
+
+        `decoder` is the model's: boxes are compared as it decodes them, and only cells from which it
+        can reach a centre are matched.
+        """
         super().__init__()
         assert len(anchors) == len(strides) == len(balance), "one entry a level"
         self.register_buffer("anchors", anchors.clone())
@@ -50,6 +55,7 @@ class YOLOLoss(nn.Module):
         self.balance = tuple(balance)
         self.num_classes = num_classes
         self.anchor_ratio = anchor_ratio
+        self.decoder = decoder or Decoder()
         self.negative = 0.5 * label_smoothing
         self.positive = 1 - 0.5 * label_smoothing
         self.weights = {**gains, "cls": gains["cls"] * num_classes / 80}
@@ -69,6 +75,7 @@ class YOLOLoss(nn.Module):
             self.strides,
             shapes,
             self.anchor_ratio,
+            [min(self.decoder.reach(level), 0.5) for level in range(len(raw))],
         )
         zero = torch.zeros((), device=raw[0].device)
         losses = {"box": zero, "obj": zero, "cls": zero}
@@ -106,7 +113,7 @@ class YOLOLoss(nn.Module):
         """CIoU of each match's predicted and true box, float32 [m], in (-1.5, 1]."""
         cells = torch.stack([match.column, match.row], -1).float()
         anchors = self.anchors[number][match.anchor] / self.strides[number]
-        found = decode_cells(values[:, :4], cells, anchors, 1.0)
+        found = self.decoder.cells(number, values[:, :4], cells, anchors, 1.0)
         return 1 - complete_box_iou_loss(
             box_convert(found, "cxcywh", "xyxy"),
             box_convert(match.boxes_cxcywh, "cxcywh", "xyxy"),

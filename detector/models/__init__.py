@@ -1,9 +1,52 @@
-"""The networks. Read `variants` (the table), `backbone`, `neck`, `head`, then `yolo` (assembled)."""
+"""The networks.
 
-from detector.models.backbone import CSPDarknet
+Read `variants` (the table), `backbone`, `neck`, `head`, then `yolo` (assembled). `darknet_weights` reads
+and writes darknet's `.weights`, `darknet_cfg` and `darknet_net` read its `.cfg`; `info` counts.
+"""
+
+from detector.models.backbone import Classifier, CSPDarknet, TinyDarknet
+from detector.models.darknet_cfg import cfg_classes, parse_cfg
+from detector.models.darknet_net import DarknetNet
+from detector.models.darknet_weights import (
+    Header,
+    Imported,
+    Stored,
+    file_size,
+    load_darknet,
+    read_header,
+    save_darknet,
+    stored_layers,
+)
 from detector.models.head import YOLOHead
-from detector.models.neck import CSPPANet
+from detector.models.info import Stage, measure, table
+from detector.models.neck import CSPPANet, PANet, TinyNeck, YOLOv3Neck
 from detector.models.variants import VARIANTS, Variant
 from detector.models.yolo import YOLO
 
-__all__ = ["VARIANTS", "CSPDarknet", "CSPPANet", "Variant", "YOLO", "YOLOHead"]
+__all__ = [
+    "VARIANTS",
+    "CSPDarknet",
+    "CSPPANet",
+    "Classifier",
+    "DarknetNet",
+    "Header",
+    "Imported",
+    "PANet",
+    "Stage",
+    "Stored",
+    "TinyDarknet",
+    "TinyNeck",
+    "Variant",
+    "YOLO",
+    "YOLOHead",
+    "YOLOv3Neck",
+    "cfg_classes",
+    "file_size",
+    "load_darknet",
+    "measure",
+    "parse_cfg",
+    "read_header",
+    "save_darknet",
+    "stored_layers",
+    "table",
+]

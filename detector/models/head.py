@@ -1,11 +1,29 @@
 """The YOLO head: one 3x3 convolution and one 1x1 convolution with bias on each map."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
+
+
+@torch.no_grad()
+def bias_to_priors(output: nn.Conv2d, num_anchors: int, stride: int) -> None:
+    """Starts an output from rare objects: 8 in a 640 px image, spread over the cells, and even classes.
+
+    On top of torch's own initialisation, as the published recipe has it.
+    """
+    assert output.bias is not None
+    bias = output.bias.view(num_anchors, -1)  # [A, 5 + classes]
+    bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+    bias[:, 5:] += math.log(0.6 / (bias.shape[1] - 5 - 0.99))
+
+
+def as_raw(maps: Tensor, num_anchors: int) -> Tensor:
+    """[B, A * V, H, W], anchor-major -> [B, A, H, W, V]."""
+    return maps.unflatten(1, (num_anchors, -1)).permute(0, 1, 3, 4, 2)
 
 
 class YOLOHead(nn.Module):
@@ -16,43 +34,30 @@ class YOLOHead(nn.Module):
 
     def __init__(
         self,
-        cin: tuple[int, ...],
+        cin: Sequence[int],
         *,
+        hidden: Sequence[int] | None = None,
         num_classes: int,
         num_anchors: int,
-        strides: tuple[int, ...],
+        strides: Sequence[int],
         act: ActFactory,
-        norm: BatchNormSettings | None = None,
+        norm: BatchNormSettings,
     ) -> None:
+        """`hidden`: channels of the 3x3 convolution by level, twice `cin` unless said."""
         super().__init__()
-        norm = norm or BatchNormSettings()
-        self.num_anchors, self.num_values = num_anchors, 5 + num_classes
-        cout = num_anchors * self.num_values
+        hidden = hidden or [2 * c for c in cin]
+        self.num_anchors = num_anchors
+        cout = num_anchors * (5 + num_classes)
         self.levels = nn.ModuleList(
-            nn.Sequential(ConvNormAct(c, 2 * c, 3, act=act, norm=norm), nn.Conv2d(2 * c, cout, 1))
-            for c in cin
+            nn.Sequential(ConvNormAct(c, h, 3, act=act, norm=norm), nn.Conv2d(h, cout, 1))
+            for c, h in zip(cin, hidden, strict=True)
         )
-        self._bias_to_priors(strides)
+        for level, stride in zip(self.levels, strides, strict=True):
+            bias_to_priors(level[1], num_anchors, stride)  # pyright: ignore
 
-    @torch.no_grad()
-    def _bias_to_priors(self, strides: tuple[int, ...]) -> None:
-        """Start from rare objects: 8 in a 640 px image, spread over the cells, and even classes.
-
-        On top of torch's own initialisation, as the published recipe has it.
-        """
-        classes = self.num_values - 5
-        outputs = [module for module in self.modules() if isinstance(module, nn.Conv2d)][1::2]
-        for output, stride in zip(outputs, strides, strict=True):
-            assert output.bias is not None
-            bias = output.bias.view(self.num_anchors, self.num_values)
-            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
-            bias[:, 5:] += math.log(0.6 / (classes - 0.99))
-
-    def forward(self, features: tuple[Tensor, ...]) -> list[Tensor]:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps [B, c, H, W] by level -> raw values [B, anchors, H, W, 5 + classes] by level."""
-        raw = []
-        for level, x in zip(self.levels, features, strict=True):
-            y = level(x)
-            y = y.unflatten(1, (self.num_anchors, self.num_values))  # [B, A, V, H, W]
-            raw.append(y.permute(0, 1, 3, 4, 2))
-        return raw
+        return [
+            as_raw(level(x), self.num_anchors)
+            for level, x in zip(self.levels, features, strict=True)
+        ]

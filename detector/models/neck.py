@@ -1,69 +1,118 @@
-"""SPP and CSP-PANet: mixes the three maps of the backbone, top-down and then bottom-up."""
+"""The necks: CSP-PANet (pacsp), PANet (yolov4), the top-down necks of YOLOv3 and yolov4-tiny.
+
+Each neck takes the backbone's maps, finest first, and gives as many, finest first. `stored` says where
+darknet's weight files put the heads between its parts.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from detector.nn import ActFactory, BatchNormSettings, ConvNormAct, CSPBlock, SPPBlock
+from detector.nn import (
+    ActFactory,
+    BatchNormSettings,
+    ConvNormAct,
+    CSPBlock,
+    SPPBlock,
+    hourglass,
+)
+from detector.nn.blocks import Pyramid
+
+# input channels, output channels -> a block that mixes two joined maps
+Mixer = Callable[[int, int], nn.Module]
+
+
+class Neck(nn.Module, ABC):
+    """What every neck has.
+
+    Attributes:
+        out_channels: by level, finest first.
+    """
+
+    out_channels: tuple[int, ...]
+
+    @abstractmethod
+    def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
+        """Parts and heads (finest first) in the order of the cfg that has each head by its map."""
 
 
 class TopDown(nn.Module):
-    """A coarse map, halved in width and upsampled, joined with the backbone's next finer map."""
+    """A coarse map, narrowed and upsampled, joined with the backbone's next finer map.
+
+    concat[lateral, up], where the lateral is narrowed as well unless `narrow_lateral` is off.
+    """
 
     def __init__(
-        self, coarse: int, lateral: int, depth: int, *, act: ActFactory, norm: BatchNormSettings
+        self,
+        coarse: int,
+        lateral: int,
+        cout: int,
+        mix: Mixer | None,
+        *,
+        narrow_lateral: bool = True,
+        lateral_first: bool = True,
+        act: ActFactory,
+        norm: BatchNormSettings,
     ) -> None:
         super().__init__()
-        half = coarse // 2
-        self.reduce = ConvNormAct(coarse, half, 1, act=act, norm=norm)
+        self.lateral_first = lateral_first
+        self.reduce = ConvNormAct(coarse, cout, 1, act=act, norm=norm)
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        self.lateral = ConvNormAct(lateral, half, 1, act=act, norm=norm)
-        self.block = CSPBlock(2 * half, half, depth, act=act, norm=norm)
+        self.lateral = (
+            ConvNormAct(lateral, cout, 1, act=act, norm=norm) if narrow_lateral else nn.Identity()
+        )
+        joined = cout + (cout if narrow_lateral else lateral)
+        self.block = mix(joined, cout) if mix else nn.Identity()
+        self.out_channels = cout if mix else joined
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """[B, coarse, H, W] and [B, lateral, 2H, 2W] -> [B, coarse/2, 2H, 2W]."""
+        """[B, coarse, H, W] and [B, lateral, 2H, 2W] -> [B, out_channels, 2H, 2W]."""
         up = self.upsample(self.reduce(coarse))
-        return self.block(torch.cat([self.lateral(fine), up], 1))
+        lateral = self.lateral(fine)
+        return self.block(torch.cat([lateral, up] if self.lateral_first else [up, lateral], 1))
 
 
 class BottomUp(nn.Module):
     """A fine map, brought down by a 3x3/2 convolution, joined with the top-down map there."""
 
-    def __init__(self, fine: int, depth: int, *, act: ActFactory, norm: BatchNormSettings) -> None:
+    def __init__(self, fine: int, mix: Mixer, *, act: ActFactory, norm: BatchNormSettings) -> None:
         super().__init__()
         self.down = ConvNormAct(fine, 2 * fine, 3, 2, act=act, norm=norm)
-        self.block = CSPBlock(4 * fine, 2 * fine, depth, act=act, norm=norm)
+        self.block = mix(4 * fine, 2 * fine)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """[B, fine, 2H, 2W] and [B, 2 * fine, H, W] -> [B, 2 * fine, H, W]."""
         return self.block(torch.cat([self.down(fine), coarse], 1))
 
 
-class CSPPANet(nn.Module):
-    """SPP on C5, then the path-aggregation network of CSP blocks.
+class PathAggregation(Neck):
+    """Pyramid pooling on C5, then top-down and bottom-up paths of one kind of block.
 
-    Source: Liu et al., "Path Aggregation Network", 2018; blocks as in yolov4-csp.
+    Source: Liu et al., "Path Aggregation Network", 2018.
     """
 
     def __init__(
         self,
-        cin: tuple[int, int, int],
+        cin: Sequence[int],
+        width: int,
+        spp: nn.Module,
+        mix: Mixer,
         *,
-        width: int = 512,
-        depth: int = 2,
-        spp_before: tuple[int, ...] = (1, 3, 1),
-        spp_after: tuple[int, ...] = (1, 3),
         act: ActFactory,
-        norm: BatchNormSettings | None = None,
+        norm: BatchNormSettings,
     ) -> None:
+        """`width`: channels at stride 32; a half and a quarter of it at 16 and 8."""
         super().__init__()
-        norm = norm or BatchNormSettings()
-        c3, c4, c5 = cin
+        c3, c4, _ = cin
         self.out_channels = (width // 4, width // 2, width)
-        self.spp = SPPBlock(c5, width, before=spp_before, after=spp_after, act=act, norm=norm)
-        self.top_down4 = TopDown(width, c4, depth, act=act, norm=norm)
-        self.top_down3 = TopDown(width // 2, c3, depth, act=act, norm=norm)
-        self.bottom_up4 = BottomUp(width // 4, depth, act=act, norm=norm)
-        self.bottom_up5 = BottomUp(width // 2, depth, act=act, norm=norm)
+        self.spp = spp
+        self.top_down4 = TopDown(width, c4, width // 2, mix, act=act, norm=norm)
+        self.top_down3 = TopDown(width // 2, c3, width // 4, mix, act=act, norm=norm)
+        self.bottom_up4 = BottomUp(width // 4, mix, act=act, norm=norm)
+        self.bottom_up5 = BottomUp(width // 2, mix, act=act, norm=norm)
 
     def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4, C5 -> maps of width w/4, w/2, w at strides 8, 16, 32."""
@@ -73,3 +122,126 @@ class CSPPANet(nn.Module):
         n3 = self.top_down3(n4, c3)
         m4 = self.bottom_up4(n3, n4)
         return n3, m4, self.bottom_up5(m4, n5)
+
+    def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
+        """Finest head first, each right after its map."""
+        top = [self.spp, self.top_down4, self.top_down3, heads[0]]
+        return [*top, self.bottom_up4, heads[1], self.bottom_up5, heads[2]]
+
+
+class CSPPANet(PathAggregation):
+    """The neck of the pacsp family: SPP in a CSP block, and CSP blocks."""
+
+    def __init__(
+        self,
+        cin: Sequence[int],
+        *,
+        width: int = 512,
+        depth: int = 2,
+        spp_before: tuple[int, ...] = (1, 3, 1),
+        spp_after: tuple[int, ...] = (1, 3),
+        act: ActFactory,
+        norm: BatchNormSettings,
+    ) -> None:
+        """`depth`: (1x1, 3x3) pairs in each block; `spp_*`: kernel sizes around the pools."""
+        spp = SPPBlock(cin[-1], width, before=spp_before, after=spp_after, act=act, norm=norm)
+
+        def mix(cin: int, channels: int) -> nn.Module:
+            return CSPBlock(cin, channels, depth, act=act, norm=norm)
+
+        super().__init__(cin, width, spp, mix, act=act, norm=norm)
+
+
+class PANet(PathAggregation):
+    """The neck of yolov4: SPP between three and three convolutions, blocks of five convolutions."""
+
+    def __init__(
+        self,
+        cin: Sequence[int],
+        *,
+        width: int = 512,
+        act: ActFactory,
+        norm: BatchNormSettings,
+    ) -> None:
+        spp = nn.Sequential(
+            hourglass(cin[-1], width, (1, 3, 1), act=act, norm=norm),
+            Pyramid(),
+            hourglass(4 * width, width, (1, 3, 1), act=act, norm=norm),
+        )
+        mix = partial(hourglass, kernels=(1, 3, 1, 3, 1), act=act, norm=norm)
+        super().__init__(cin, width, spp, mix, act=act, norm=norm)
+
+
+class YOLOv3Neck(Neck):
+    """Top-down only: five convolutions on C5; halved, upsampled, joined with C4; five; so with C3.
+
+    Source: Redmon and Farhadi, "YOLOv3", 2018.
+    """
+
+    def __init__(
+        self,
+        cin: Sequence[int],
+        *,
+        width: int = 512,
+        act: ActFactory,
+        norm: BatchNormSettings,
+    ) -> None:
+        """`width`: channels at stride 32; a half and a quarter of it at 16 and 8."""
+        super().__init__()
+        c3, c4, c5 = cin
+        self.out_channels = (width // 4, width // 2, width)
+        mix = partial(hourglass, kernels=(1, 3, 1, 3, 1), act=act, norm=norm)
+        path = partial(
+            TopDown, mix=mix, narrow_lateral=False, lateral_first=False, act=act, norm=norm
+        )
+        self.top5 = mix(c5, width)
+        self.top_down4 = path(width, c4, width // 2)
+        self.top_down3 = path(width // 2, c3, width // 4)
+
+    def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """C3, C4, C5 -> maps of width w/4, w/2, w at strides 8, 16, 32."""
+        c3, c4, c5 = features
+        n5 = self.top5(c5)
+        n4 = self.top_down4(n5, c4)
+        return self.top_down3(n4, c3), n4, n5
+
+    def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
+        """Coarsest head first, each right after its map."""
+        return [self.top5, heads[2], self.top_down4, heads[1], self.top_down3, heads[0]]
+
+
+class TinyNeck(Neck):
+    """The neck of yolov4-tiny: a 1x1 on C5; halved, upsampled and joined with C4."""
+
+    def __init__(
+        self,
+        cin: Sequence[int],
+        *,
+        width: int = 256,
+        act: ActFactory,
+        norm: BatchNormSettings,
+    ) -> None:
+        super().__init__()
+        c4, c5 = cin
+        self.top5 = ConvNormAct(c5, width, 1, act=act, norm=norm)
+        self.top_down4 = TopDown(
+            width,
+            c4,
+            width // 2,
+            None,
+            narrow_lateral=False,
+            lateral_first=False,
+            act=act,
+            norm=norm,
+        )
+        self.out_channels = (self.top_down4.out_channels, width)
+
+    def forward(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """C4, C5 -> maps of width c4 + w/2 and w at strides 16, 32."""
+        c4, c5 = features
+        n5 = self.top5(c5)
+        return self.top_down4(n5, c4), n5
+
+    def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
+        """Coarsest head first, each right after its map."""
+        return [self.top5, heads[1], self.top_down4, heads[0]]

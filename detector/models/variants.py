@@ -1,72 +1,123 @@
-"""The family as data: one row of widths and depths a network."""
+"""The family as data: one row a network. Widths and depths are the constructors' own words."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from detector.models.backbone import CSPDarknet, TinyDarknet
+from detector.models.head import YOLOHead
+from detector.models.neck import CSPPANet, Neck, PANet, TinyNeck, YOLOv3Neck
+
+Anchors = tuple[tuple[tuple[float, float], ...], ...]
+
+# (width, height) in pixels at strides 8, 16, 32; those of every published network but tiny
+YOLOV4_ANCHORS: Anchors = (
+    ((12, 16), (19, 36), (40, 28)),
+    ((36, 75), (76, 55), (72, 146)),
+    ((142, 110), (192, 243), (459, 401)),
+)
+# strides 16, 32. 81,82 stands twice and 10,14 nowhere: an old slip that the published weights need
+TINY_ANCHORS: Anchors = (
+    ((23, 27), (37, 58), (81, 82)),
+    ((81, 82), (135, 169), (344, 319)),
+)
+CSP_ORDERS = ("pacsp", "csp")  # heads between the neck's parts, or all at the end of the file
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Widths and depths of one network.
+    """One network.
 
     Attributes:
-        stem: channels of the first convolution, at full resolution.
-        channels: c1..c5, output channels of the stages (strides 2, 4, 8, 16, 32).
-        stage1_hidden: bottleneck width of the one residual unit in stage 1.
-        depths: residual units in stages 1..5.
-        neck: width w of the neck at stride 32 (w/2 and w/4 at 16 and 8).
-        neck_depth: (1x1, 3x3) pairs in each of the four neck blocks.
-        spp_before, spp_after: kernel sizes around the pools of the SPP block.
+        backbone: its constructor with all but `act` and `norm` given.
+        neck: the same, taking the backbone's channels first; None for a classifier.
+        head: the same, taking the neck's channels first.
+        anchors: by level, finest first.
+        scale_x_y: by level, what darknet's own cfg of this network decodes centres with.
+        darknet_size: how darknet's own cfg decodes sizes: "sigmoid", (2s)^2, or "exp".
+        orders: in which orders weight files of it exist; see `darknet_weights`.
+        halves: its backbone splits channels in halves and takes `first_half`.
     """
 
-    stem: int
-    channels: tuple[int, int, int, int, int]
-    stage1_hidden: int
-    depths: tuple[int, int, int, int, int]
-    neck: int
-    neck_depth: int
-    spp_before: tuple[int, ...]
-    spp_after: tuple[int, ...]
+    backbone: Callable[..., nn.Module]
+    neck: Callable[..., Neck] | None = None
+    head: Callable[..., YOLOHead] = YOLOHead
+    anchors: Anchors = YOLOV4_ANCHORS
+    scale_x_y: tuple[float, ...] = (2.0, 2.0, 2.0)
+    darknet_size: str = "sigmoid"
+    orders: tuple[str, ...] = ("darknet",)
+    halves: bool = False
 
+
+def _pacsp(backbone: dict[str, Any], neck: dict[str, Any]) -> Variant:
+    return Variant(partial(CSPDarknet, **backbone), partial(CSPPANet, **neck), orders=CSP_ORDERS)
+
+
+# CSP-DarkNet-53 with a CSP first stage: the backbone of yolov4, and of the ImageNet classifier
+_CSPDARKNET53 = partial(CSPDarknet, stage1_csp=True)
 
 VARIANTS = {
     # not published: a sibling of -s small enough to train on two CPU cores in minutes
-    "yolov4-pacsp-n": Variant(
-        stem=8,
-        channels=(16, 32, 64, 128, 192),
-        stage1_hidden=8,
-        depths=(1, 1, 1, 1, 1),
-        neck=96,
-        neck_depth=1,
-        spp_before=(1,),
-        spp_after=(1, 3),
+    "yolov4-pacsp-n": _pacsp(
+        {
+            "stem": 8,
+            "channels": (16, 32, 64, 128, 192),
+            "stage1_hidden": 8,
+            "depths": (1, 1, 1, 1, 1),
+        },
+        {"width": 96, "depth": 1, "spp_before": (1,), "spp_after": (1, 3)},
     ),
-    "yolov4-pacsp-s": Variant(
-        stem=32,
-        channels=(32, 64, 128, 256, 512),
-        stage1_hidden=32,  # not 16: as published
-        depths=(1, 1, 1, 1, 1),
-        neck=256,
-        neck_depth=1,
-        spp_before=(1,),
-        spp_after=(1, 3),
+    "yolov4-pacsp-s": _pacsp(
+        {
+            "stem": 32,
+            "channels": (32, 64, 128, 256, 512),
+            "stage1_hidden": 32,  # not 16: as published
+            "depths": (1, 1, 1, 1, 1),
+        },
+        {"width": 256, "depth": 1, "spp_before": (1,), "spp_after": (1, 3)},
     ),
-    "yolov4-pacsp": Variant(
-        stem=32,
-        channels=(64, 128, 256, 512, 1024),
-        stage1_hidden=32,
-        depths=(1, 2, 8, 8, 4),
-        neck=512,
-        neck_depth=2,
-        spp_before=(1, 3, 1),
-        spp_after=(1, 3),
+    "yolov4-pacsp": _pacsp(
+        {
+            "stem": 32,
+            "channels": (64, 128, 256, 512, 1024),
+            "stage1_hidden": 32,
+            "depths": (1, 2, 8, 8, 4),
+        },
+        {"width": 512, "depth": 2, "spp_before": (1, 3, 1), "spp_after": (1, 3)},
     ),
-    "yolov4-pacsp-x": Variant(
-        stem=32,
-        channels=(80, 160, 320, 640, 1280),
-        stage1_hidden=40,
-        depths=(1, 3, 10, 10, 5),
-        neck=640,
-        neck_depth=3,
-        spp_before=(1, 3, 1),
-        spp_after=(1, 3, 1, 3),
+    "yolov4-pacsp-x": _pacsp(
+        {
+            "stem": 32,
+            "channels": (80, 160, 320, 640, 1280),
+            "stage1_hidden": 40,
+            "depths": (1, 3, 10, 10, 5),
+        },
+        {"width": 640, "depth": 3, "spp_before": (1, 3, 1), "spp_after": (1, 3, 1, 3)},
     ),
+    "yolov4": Variant(
+        _CSPDARKNET53,
+        partial(PANet, width=512),
+        scale_x_y=(1.2, 1.1, 1.05),
+        darknet_size="exp",
+    ),
+    "csdarknet53-yolov3": Variant(
+        _CSPDARKNET53,
+        partial(YOLOv3Neck, width=512),
+        scale_x_y=(1.0, 1.0, 1.0),
+        darknet_size="exp",
+    ),
+    "yolov4-tiny": Variant(
+        TinyDarknet,
+        partial(TinyNeck, width=256),
+        partial(YOLOHead, hidden=(256, 512)),
+        anchors=TINY_ANCHORS,
+        scale_x_y=(1.05, 1.05),
+        darknet_size="exp",
+        halves=True,
+    ),
+    # a classifier: the shape of csdarknet53-omega, 1000 classes
+    "csdarknet53": Variant(_CSPDARKNET53),
 }

@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from detector.decode import Decoder
+from detector.models.head import YOLOHead
+from detector.models.neck import Neck
+
 
 class YOLO(nn.Module):
     """A detector of the family.
@@ -11,6 +15,8 @@ class YOLO(nn.Module):
         backbone, neck, head: the three parts.
         anchors: float32 [levels, anchors, 2], width and height in pixels.
         strides: pixels a cell, by level.
+        decoder: how the raw values become boxes.
+        orders: the orders in which darknet's weight files store this network; the first is the usual.
     """
 
     anchors: Tensor
@@ -18,15 +24,18 @@ class YOLO(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        neck: nn.Module,
-        head: nn.Module,
+        neck: Neck,
+        head: YOLOHead,
         *,
         anchors: tuple[tuple[tuple[float, float], ...], ...],
         strides: tuple[int, ...],
+        decoder: Decoder | None = None,
+        orders: tuple[str, ...] = ("darknet",),
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.head = backbone, neck, head
-        self.strides = strides
+        self.strides, self.orders = strides, orders
+        self.decoder = decoder or Decoder()
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -35,3 +44,11 @@ class YOLO(nn.Module):
         `detector.decode` turns them into boxes; the loss takes them as they are.
         """
         return self.head(self.neck(self.backbone(images)))
+
+    def stored(self, order: str) -> list[nn.Module]:
+        """The parts in the order in which darknet's files of that order store them."""
+        assert order in self.orders, f"this network has the orders {self.orders}"
+        heads = list(self.head.levels)
+        if order == "csp":
+            return [self.backbone, self.neck, *heads]
+        return [self.backbone, *self.neck.stored(heads)]

@@ -1,4 +1,4 @@
-"""Building blocks: `activations` (the registry), then `blocks` (ConvNormAct, CSP stages, SPP)."""
+"""Building blocks: `activations` (the registry), `blocks` (ConvNormAct, CSP stages, SPP), `fuse`."""
 
 from detector.nn.activations import ACTIVATIONS, ActFactory, Mish, activation
 from detector.nn.blocks import (
@@ -6,9 +6,13 @@ from detector.nn.blocks import (
     ConvNormAct,
     CSPBlock,
     CSPStage,
+    Pyramid,
     Residual,
     SPPBlock,
+    TinyStage,
+    hourglass,
 )
+from detector.nn.fuse import fuse_batch_norms
 
 __all__ = [
     "ACTIVATIONS",
@@ -18,7 +22,11 @@ __all__ = [
     "CSPStage",
     "ConvNormAct",
     "Mish",
+    "Pyramid",
     "Residual",
     "SPPBlock",
+    "TinyStage",
     "activation",
+    "fuse_batch_norms",
+    "hourglass",
 ]

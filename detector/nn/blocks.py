@@ -25,8 +25,9 @@ class ConvNormAct(nn.Module):
     """Convolution without bias, BatchNorm, activation; [B, cin, H, W] -> [B, cout, H/stride, W/stride].
 
     Attributes:
-        conv: k x k, zero padding k // 2.
-        norm: BatchNorm2d; its keys in a state dict do not depend on which kernel runs.
+        conv: k x k, with zero padding.
+        norm: BatchNorm2d (its keys in a state dict do not depend on which kernel runs), or Identity
+            once `fuse_batch_norms` folded it.
         act: the activation. One with a method `after_norm(norm, x)` (Mish) computes act(norm(x)) by
             itself, fused.
     """
@@ -38,19 +39,23 @@ class ConvNormAct(nn.Module):
         kernel: int,
         stride: int = 1,
         *,
+        padding: int | None = None,
+        groups: int = 1,
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
+        """`padding` is kernel // 2 unless said."""
         super().__init__()
-        self.conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(cout, eps=norm.eps, momentum=norm.momentum)
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(cout, eps=norm.eps, momentum=norm.momentum)
         self.act = act(cout)
         self._after_norm = hasattr(self.act, "after_norm")
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, cout, H', W']."""
         x = self.conv(x)
-        if self._after_norm:
+        if self._after_norm and isinstance(self.norm, nn.BatchNorm2d):
             return self.act.after_norm(self.norm, x)  # pyright: ignore[reportCallIssue]
         return self.act(self.norm(x))
 
@@ -73,23 +78,32 @@ class Residual(nn.Module):
 class CSPStage(nn.Module):
     """A cross-stage-partial stage of the backbone: halves the resolution.
 
-    down 3x3/2; a bypass and an entry of half the width; residual units on the entry; an exit;
+    down 3x3/2; a bypass and an entry of `branch` channels; residual units on the entry; an exit;
     1x1 merge of concat[exit, bypass]. Source: Wang et al., "CSPNet", 2019, as in yolov4-csp.
     """
 
     def __init__(
-        self, cin: int, cout: int, depth: int, *, act: ActFactory, norm: BatchNormSettings
+        self,
+        cin: int,
+        cout: int,
+        depth: int,
+        *,
+        branch: int | None = None,
+        hidden: int | None = None,
+        act: ActFactory,
+        norm: BatchNormSettings,
     ) -> None:
+        """`branch` is half of `cout` unless said; `hidden`, inside the units, is `branch` unless said."""
         super().__init__()
-        half = cout // 2
+        branch = branch or cout // 2
         self.down = ConvNormAct(cin, cout, 3, 2, act=act, norm=norm)
-        self.bypass = ConvNormAct(cout, half, 1, act=act, norm=norm)
-        self.entry = ConvNormAct(cout, half, 1, act=act, norm=norm)
+        self.bypass = ConvNormAct(cout, branch, 1, act=act, norm=norm)
+        self.entry = ConvNormAct(cout, branch, 1, act=act, norm=norm)
         self.residuals = nn.Sequential(
-            *[Residual(half, half, act=act, norm=norm) for _ in range(depth)]
+            *[Residual(branch, hidden or branch, act=act, norm=norm) for _ in range(depth)]
         )
-        self.exit = ConvNormAct(half, half, 1, act=act, norm=norm)
-        self.merge = ConvNormAct(2 * half, cout, 1, act=act, norm=norm)
+        self.exit = ConvNormAct(branch, branch, 1, act=act, norm=norm)
+        self.merge = ConvNormAct(2 * branch, cout, 1, act=act, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, cout, H/2, W/2]."""
@@ -105,6 +119,21 @@ def alternate(
     return nn.Sequential(
         *[ConvNormAct(channels, channels, kernel, act=act, norm=norm) for kernel in kernels]
     )
+
+
+def hourglass(
+    cin: int, channels: int, kernels: tuple[int, ...], *, act: ActFactory, norm: BatchNormSettings
+) -> nn.Sequential:
+    """Convolutions in a row, no sums: each 1x1 narrows to `channels`, each 3x3 widens to twice that.
+
+    [B, cin, H, W] -> [B, channels, H, W] where the last kernel is 1. The neck of YOLOv3 and YOLOv4.
+    """
+    layers = []
+    for kernel in kernels:
+        cout = channels if kernel == 1 else 2 * channels
+        layers.append(ConvNormAct(cin, cout, kernel, act=act, norm=norm))
+        cin = cout
+    return nn.Sequential(*layers)
 
 
 class CSPBlock(nn.Module):
@@ -127,12 +156,29 @@ class CSPBlock(nn.Module):
         return self.merge(torch.cat([self.pairs(x), self.bypass(x)], 1))
 
 
+class Pyramid(nn.Module):
+    """concat[13, 9, 5, identity]: max pools of these sizes, stride 1; [B, c, ..] -> [B, 4c, ..].
+
+    The order is that of the weight files. A pool of 9 is two of 5 in a row, one of 13 is three: computed
+    so, the values are the same and the cost a third.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(5, stride=1, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c, H, W] -> [B, 4c, H, W]."""
+        pool5 = self.pool(x)
+        pool9 = self.pool(pool5)
+        pool13 = self.pool(pool9)
+        return torch.cat([pool13, pool9, pool5, x], 1)
+
+
 class SPPBlock(nn.Module):
     """Spatial pyramid pooling inside a CSP block, on the coarsest map; [B, cin, ..] -> [B, channels, ..].
 
-    Max pools of 5, 9 and 13 pixels, stride 1. Concatenation order [13, 9, 5, identity], as the weight
-    files have it. A pool of 9 is two of 5 in a row, one of 13 is three: computed so, the values are
-    the same and the cost a third.
+    Source: He et al., "Spatial Pyramid Pooling", 2014, as in yolov4-csp.
     """
 
     def __init__(
@@ -151,7 +197,7 @@ class SPPBlock(nn.Module):
         self.bypass = ConvNormAct(cin, channels, 1, act=act, norm=norm)
         self.squeeze = ConvNormAct(cin, channels, 1, act=act, norm=norm)
         self.before = alternate(channels, before[1:], act=act, norm=norm)
-        self.pool = nn.MaxPool2d(5, stride=1, padding=2)
+        self.pyramid = Pyramid()
         self.fuse = ConvNormAct(4 * channels, channels, 1, act=act, norm=norm)
         self.after = alternate(channels, after[1:], act=act, norm=norm)
         self.merge = ConvNormAct(2 * channels, channels, 1, act=act, norm=norm)
@@ -159,8 +205,33 @@ class SPPBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, channels, H, W]."""
         p = self.before(self.squeeze(x))
-        pool5 = self.pool(p)
-        pool9 = self.pool(pool5)
-        pool13 = self.pool(pool9)
-        q = self.after(self.fuse(torch.cat([pool13, pool9, pool5, p], 1)))
+        q = self.after(self.fuse(self.pyramid(p)))
         return self.merge(torch.cat([q, self.bypass(x)], 1))
+
+
+class TinyStage(nn.Module):
+    """A stage of yolov4-tiny at constant resolution; [B, c, H, W] -> two maps.
+
+    a = 3x3; half of a's channels through two 3x3; mix = 1x1 of concat[second, first]. The stage's output
+    is concat[a, mix]; `mix` alone goes to the neck. Which half is a convention that weights depend on:
+    darknet takes the second, PyTorch_YOLOv4 the first.
+    """
+
+    def __init__(
+        self, channels: int, *, first_half: bool, act: ActFactory, norm: BatchNormSettings
+    ) -> None:
+        super().__init__()
+        half = channels // 2
+        self.first_half = first_half
+        self.entry = ConvNormAct(channels, channels, 3, act=act, norm=norm)
+        self.first = ConvNormAct(half, half, 3, act=act, norm=norm)
+        self.second = ConvNormAct(half, half, 3, act=act, norm=norm)
+        self.mix = ConvNormAct(channels, channels, 1, act=act, norm=norm)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, c, H, W] -> concat[a, mix] [B, 2c, H, W] and mix [B, c, H, W]."""
+        a = self.entry(x)
+        half = a.chunk(2, 1)[0 if self.first_half else 1]
+        first = self.first(half)
+        mix = self.mix(torch.cat([self.second(first), first], 1))
+        return torch.cat([a, mix], 1), mix

@@ -81,7 +81,10 @@ def test_only_true_and_false_are_truth_values(tmp_path, word):
         ("train: 5", "run.yaml:1: train: expected a section with keys, not 5"),
         ("train:\n  precision: int8", "train.precision: should be 'auto', 'fp32', 'bf16' or"),
         ("data:\n  size: 100", "run.yaml:1: data: size 100 is not a multiple"),
-        ("model:\n  anchors: [[[1, 2]]]", "run.yaml:1: model: anchors: give 3 lists"),
+        (
+            "model:\n  anchors: [[[1, 2]], []]",
+            "run.yaml:1: model: anchors: give a list for each level",
+        ),
         ("model:\n  anchors: [[[1, -2]], [[1, 2]], [[1, 2]]]", "run.yaml:2: model.anchors.0.0.1:"),
         ("model:\n  activation: {backbone: mish}", "model.activation.neck: this key is missing"),
         ("model:\n  activation: 5", "model.activation: should be a valid string, not 5"),

@@ -4,6 +4,7 @@ import torch
 
 from detector.data import (
     Bag,
+    Letterbox,
     Reader,
     TrainLoader,
     TrainSet,
@@ -72,7 +73,7 @@ def test_boxes_stay_inside_and_have_a_label(digits_root, bag):
 def test_without_augmentation_it_is_the_letterboxed_image(digits_root):
     plain, val = (
         train_set(digits_root, Bag(), size=320),
-        ValSet(Reader(index_of(digits_root)), size=320),
+        ValSet(Reader(index_of(digits_root)), Letterbox(320), batch_size=3),
     )
     for number in range(4):
         assert same(plain[0, number].sample, val[number].sample)
@@ -109,7 +110,7 @@ def test_every_image_once_an_epoch_in_another_order(digits_root):
 
 
 def test_collate(coco_root):
-    val = ValSet(Reader(index_of(coco_root)), size=64)
+    val = ValSet(Reader(index_of(coco_root)), Letterbox(64), batch_size=3)
     batch = collate([val[0], val[1], val[2]])
     assert batch.images.shape == (3, 3, 64, 64)
     assert batch.images.dtype == torch.uint8
@@ -131,8 +132,8 @@ def test_unreadable_images_are_named_and_left_out(coco_root, how):
     victim.unlink() if how == "missing" else damage(victim, how)
     with pytest.raises(UnreadableImage, match=r"b\.jpg"):
         read_image(str(victim))
-    val = ValSet(Reader(index), size=64)
-    (batch,) = list(val_loader(val, batch_size=3, workers=0))
+    val = ValSet(Reader(index), Letterbox(64), batch_size=3)
+    (batch,) = list(val_loader(val, workers=0))
     assert list(batch.image_ids) == [10, 77]
     assert batch.image_index.tolist() == [0, 0]
     assert len(batch.unreadable) == 1
@@ -147,8 +148,8 @@ def test_unreadable_images_are_named_and_left_out(coco_root, how):
 def test_a_batch_can_be_empty(coco_root):
     for name in ("a.jpg", "b.jpg", "empty.jpg"):
         damage(coco_root / "train2017" / name, "text")
-    val = ValSet(Reader(index_of(coco_root)), size=64)
-    (batch,) = list(val_loader(val, batch_size=3, workers=0))
+    val = ValSet(Reader(index_of(coco_root)), Letterbox(64), batch_size=3)
+    (batch,) = list(val_loader(val, workers=0))
     assert len(batch) == 0
     assert len(batch.unreadable) == 3
 

@@ -16,7 +16,10 @@ ANCHORS = torch.tensor(
 STRIDES = (8, 16, 32)
 
 
-def reference_assign(boxes, image_index, shapes, ratio=4.0):
+THREE_CELLS = (0.5, 0.5, 0.5)  # the reach of the (2s)^2 decoder on each level
+
+
+def reference_assign(boxes, image_index, shapes, ratio=4.0, reach=0.5):
     """The sentence of the recipe in nested loops: sets of (image, anchor, row, column, box)."""
     levels = []
     for anchors, stride, (rows, columns) in zip(ANCHORS.tolist(), STRIDES, shapes, strict=True):
@@ -29,13 +32,13 @@ def reference_assign(boxes, image_index, shapes, ratio=4.0):
                     continue
                 column, row = math.floor(x), math.floor(y)
                 cells = [(row, column)]
-                if x % 1 < 0.5 and x > 1:
+                if x % 1 < reach and x > 1:
                     cells.append((row, column - 1))
-                if y % 1 < 0.5 and y > 1:
+                if y % 1 < reach and y > 1:
                     cells.append((row - 1, column))
-                if x % 1 > 0.5 and x < columns - 1:
+                if x % 1 > 1 - reach and x < columns - 1:
                     cells.append((row, column + 1))
-                if y % 1 > 0.5 and y < rows - 1:
+                if y % 1 > 1 - reach and y < rows - 1:
                     cells.append((row + 1, column))
                 for r, c in cells:
                     r, c = min(max(r, 0), rows - 1), min(max(c, 0), columns - 1)
@@ -74,7 +77,9 @@ def test_equals_its_slow_twin(quarter_pixels):
     generator = torch.Generator().manual_seed(1)
     for _ in range(200):
         boxes, image_index, shapes = random_case(generator, quarter_pixels)
-        fast = assign(boxes.double(), image_index, ANCHORS.double(), STRIDES, shapes, 4.0)
+        fast = assign(
+            boxes.double(), image_index, ANCHORS.double(), STRIDES, shapes, 4.0, THREE_CELLS
+        )
         assert as_sets(fast) == reference_assign(boxes.double(), image_index, shapes)
 
 
@@ -82,10 +87,12 @@ def test_a_batch_of_two_equals_each_alone():
     generator = torch.Generator().manual_seed(2)
     boxes, _, shapes = random_case(generator, False)
     owner = torch.arange(len(boxes)) % 2
-    together = as_sets(assign(boxes, owner, ANCHORS, STRIDES, shapes, 4.0))
+    together = as_sets(assign(boxes, owner, ANCHORS, STRIDES, shapes, 4.0, THREE_CELLS))
     for image in (0, 1):
         mine = (owner == image).nonzero()[:, 0]
-        alone = as_sets(assign(boxes[mine], owner[mine], ANCHORS, STRIDES, shapes, 4.0))
+        alone = as_sets(
+            assign(boxes[mine], owner[mine], ANCHORS, STRIDES, shapes, 4.0, THREE_CELLS)
+        )
         for level, joined in zip(alone, together, strict=True):
             renumbered = {(i, a, r, c, int(mine[b])) for i, a, r, c, b in level}
             assert renumbered == {m for m in joined if m[0] == image}
@@ -96,7 +103,9 @@ def test_at_most_three_cells_and_all_inside():
     for _ in range(50):
         boxes, image_index, shapes = random_case(generator, True)
         for m, (rows, columns) in zip(
-            assign(boxes, image_index, ANCHORS, STRIDES, shapes, 4.0), shapes, strict=True
+            assign(boxes, image_index, ANCHORS, STRIDES, shapes, 4.0, THREE_CELLS),
+            shapes,
+            strict=True,
         ):
             assert ((m.row >= 0) & (m.row < rows)).all()
             assert ((m.column >= 0) & (m.column < columns)).all()
@@ -107,6 +116,22 @@ def test_at_most_three_cells_and_all_inside():
 
 def test_no_boxes():
     none = torch.zeros(0, 4)
-    for m in assign(none, torch.zeros(0).long(), ANCHORS, STRIDES, [(4, 4), (2, 2), (1, 1)], 4.0):
+    shapes = [(4, 4), (2, 2), (1, 1)]
+    for m in assign(none, torch.zeros(0).long(), ANCHORS, STRIDES, shapes, 4.0, THREE_CELLS):
         assert m.boxes_cxcywh.shape == (0, 4)
         assert m.row.dtype == torch.int64
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.025, 0.1])
+def test_a_decoder_that_reaches_less_far_gets_fewer_cells(reach):
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(100):
+        boxes, image_index, shapes = random_case(generator, False)
+        fast = assign(
+            boxes.double(), image_index, ANCHORS.double(), STRIDES, shapes, 4.0, [reach] * 3
+        )
+        assert as_sets(fast) == reference_assign(boxes.double(), image_index, shapes, reach=reach)
+        if reach == 0:
+            for m in fast:
+                pairs = torch.stack([m.anchor, m.box], 1)
+                assert len(pairs.unique(dim=0)) == len(pairs), "the own cell alone"

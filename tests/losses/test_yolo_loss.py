@@ -57,7 +57,7 @@ def ciou(a, b):
 
 def reference_loss(raw, batch, num_classes, balance=(4.0, 1.0, 0.4), smooth=0.0):
     """The recipe in loops, from the matches."""
-    matches = assign(batch.boxes_xyxy, batch.image_index, ANCHORS, STRIDES, SHAPES, 4.0)
+    matches = assign(batch.boxes_xyxy, batch.image_index, ANCHORS, STRIDES, SHAPES, 4.0, [0.5] * 3)
     box_loss = obj_loss = cls_loss = 0.0
     for level, m, anchors, stride, weight in zip(
         raw, matches, ANCHORS, STRIDES, balance, strict=True
@@ -142,7 +142,7 @@ def test_crowds_are_neither_object_nor_background():
     ignore = [(1, [0.0, 0.0, 46.0, 96.0])]
     batch = make_batch([[10, 12, 40, 50]], [0], [1], ignore=ignore)
     raw = [level.requires_grad_() for level in make_raw()]
-    matches = assign(batch.boxes_xyxy, batch.image_index, ANCHORS, STRIDES, SHAPES, 4.0)
+    matches = assign(batch.boxes_xyxy, batch.image_index, ANCHORS, STRIDES, SHAPES, 4.0, [0.5] * 3)
     make_loss()(raw, batch)["obj"].backward()
     for level, stride, m in zip(raw, STRIDES, matches, strict=True):
         taught = level.grad[1, :, :, :, 4] != 0  # [A, H, W]

@@ -3,18 +3,12 @@ import torch
 from torch import nn
 
 from detector import build
-from detector.config import Config, ModelConfig, PartActivations, load_config
+from detector.config import Config, ModelConfig, load_config
+from detector.darknet import network
 from detector.engine import parameter_groups
 from detector.models import VARIANTS
 from detector.nn import ACTIVATIONS, SPPBlock, activation
 from detector.nn.blocks import BatchNormSettings
-
-# parameters with 80 classes
-PARAMETERS = {
-    "yolov4-pacsp-s": 8_270_621,
-    "yolov4-pacsp": 52_921_437,
-    "yolov4-pacsp-x": 99_751_053,
-}
 
 
 def count(model: nn.Module) -> int:
@@ -23,12 +17,7 @@ def count(model: nn.Module) -> int:
 
 def on_meta(arch: str, num_classes: int = 80) -> nn.Module:
     with torch.device("meta"):
-        return build.build_model(ModelConfig(arch=arch), num_classes)
-
-
-@pytest.mark.parametrize("arch", PARAMETERS)
-def test_parameter_counts_are_the_published_ones(arch):
-    assert count(on_meta(arch)) == PARAMETERS[arch]
+        return network(ModelConfig(arch=arch), num_classes)
 
 
 def test_n_is_below_two_million():
@@ -42,17 +31,6 @@ def test_three_parameter_groups_of_the_base_model():
         "gain": 112,
         "bias": 115,
     }
-
-
-@pytest.mark.parametrize("arch", VARIANTS)
-def test_shapes_and_strides(arch):
-    model = on_meta(arch, 3)
-    raw = model(torch.zeros(2, 3, 64, 96, device="meta"))
-    assert [tuple(level.shape) for level in raw] == [
-        (2, 3, 8, 12, 8),
-        (2, 3, 4, 6, 8),
-        (2, 3, 2, 3, 8),
-    ]
 
 
 @pytest.mark.parametrize("arch", VARIANTS)
@@ -75,16 +53,6 @@ def test_state_dict_does_not_depend_on_the_activation():
         for name in ("mish", "leaky_relu")
     )
     assert list(mish) == list(leaky)
-
-
-def test_an_activation_for_each_part():
-    parts = PartActivations(backbone="mish", neck="leaky_relu", head="relu")
-    model = build.build_model(ModelConfig(arch="yolov4-pacsp-n", activation=parts), 2)
-    kinds = {
-        part: {type(m.act).__name__ for m in getattr(model, part).modules() if hasattr(m, "act")}
-        for part in ("backbone", "neck", "head")
-    }
-    assert kinds == {"backbone": {"Mish"}, "neck": {"LeakyReLU"}, "head": {"ReLU"}}
 
 
 def test_activation_parameters_from_yaml(tmp_path):

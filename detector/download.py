@@ -1,0 +1,124 @@
+"""Downloads that can be cut at any byte and go on. Only commands named for it call this."""
+
+import hashlib
+import http.client
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from detector.errors import UserError
+
+CHUNK = 1 << 20
+
+
+class _Cut(Exception):
+    """The connection ended before the file did; what has come is kept."""
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    attempts: int = 5,
+    pause: float = 1.0,
+    timeout: float = 30.0,
+) -> None:
+    """Fetches a file; `path` appears only once all of it is there and checked.
+
+    Until then it grows as `path` + ".part", from which the next call goes on.
+
+    Args:
+        url: of the file.
+        path: where to put it; left alone if it is there already and right.
+        size: bytes it must have, where known.
+        sha256: its hash in hexadecimal digits, where known.
+        attempts: how often to go on, in a row, without getting anything.
+        pause: seconds before the second attempt, twice that before the third, and so on.
+        timeout: seconds without a byte that count as a cut connection.
+
+    Raises:
+        UserError: no answer, a wrong size or hash, or another file at `path`.
+    """
+    if path.exists():
+        _check(path, path, size, sha256, remedy="move it away")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    failed = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _fetch(url, part, size, timeout)
+            break
+        except _Cut as cut:
+            came = part.exists() and part.stat().st_size > before
+            failed = 1 if came else failed + 1
+            if failed >= attempts:
+                kept = part.stat().st_size if part.exists() else 0
+                raise UserError(
+                    f"{url}: {cut}; {kept:,} bytes are kept in {part}, run the command again to go on"
+                ) from None
+            time.sleep(pause * 2 ** (failed - 1))
+    try:
+        _check(part, path, size, sha256, remedy="try again later")
+    except UserError:
+        part.unlink()
+        raise
+    part.replace(path)
+
+
+def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
+    """Appends what is missing, to the end or to the cut."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+                have = 0  # the server sends all of it
+            length = answer.headers.get("Content-Length")
+            total = have + int(length) if length is not None else size
+            if size is not None and total != size:
+                part.unlink(missing_ok=True)
+                raise UserError(f"{url}: the file there has {total:,} bytes, expected {size:,}")
+            with (
+                part.open("ab" if have else "wb") as file,
+                tqdm(
+                    total=total,
+                    initial=have,
+                    unit="B",
+                    unit_scale=True,
+                    desc=part.stem,
+                    disable=None,
+                ) as bar,
+            ):
+                while chunk := answer.read(CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if total is not None and part.stat().st_size < total:
+            raise _Cut(f"the connection was cut at {part.stat().st_size:,} of {total:,} bytes")
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have == size:
+            return
+        if error.code >= 500:
+            raise _Cut(f"the server answers {error.code} {error.reason}") from None
+        part.unlink(missing_ok=True) if error.code == 416 else None
+        raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _Cut(f"no connection: {getattr(error, 'reason', error)}") from None
+
+
+def _check(file: Path, name: Path, size: int | None, sha256: str | None, *, remedy: str) -> None:
+    """Compares a file with what is known of it."""
+    found = file.stat().st_size
+    if size is not None and found != size:
+        raise UserError(f"{name}: has {found:,} bytes, expected {size:,}; {remedy}")
+    if sha256 is not None:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if digest != sha256:
+            raise UserError(f"{name}: has sha256 {digest}, expected {sha256}; {remedy}")

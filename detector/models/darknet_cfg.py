@@ -1,0 +1,119 @@
+"""Darknet's `.cfg` files: the sections with their options and lines. `darknet_net` builds them."""
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from detector.errors import UserError
+
+# Keys that change what a layer computes. Those that only training in darknet reads are left aside.
+COMPUTING = {
+    "convolutional": "batch_normalize filters size stride pad padding groups activation",
+    "shortcut": "from activation",
+    "route": "layers groups group_id",
+    "maxpool": "size stride padding",
+    "upsample": "stride",
+    "dropout": "probability",
+    "yolo": "mask anchors classes num scale_x_y new_coords",
+}
+ASIDE = {
+    "convolutional": "stopbackward learning_rate burnin_update train_only_bn",
+    "yolo": (
+        "jitter resize random ignore_thresh truth_thresh iou_thresh iou_loss iou_normalizer "
+        "cls_normalizer obj_normalizer delta_normalizer max_delta nms_kind beta_nms focal_loss max "
+        "objectness_smooth label_smooth_eps counters_per_class map absolute show_details "
+        "iou_thresh_kind"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One `[kind]` of a file: its options as written, and the line it starts at."""
+
+    source: str
+    kind: str
+    line: int
+    options: dict[str, str] = field(default_factory=dict[str, str])
+
+    def fail(self, message: str) -> NoReturn:
+        """Raises a UserError that names file, line and section."""
+        raise UserError(f"{self.source}:{self.line}: [{self.kind}]: {message}")
+
+    def numbers(self, key: str, default: str | None = None) -> list[float]:
+        """A list of numbers, separated by commas."""
+        text = self.options.get(key, default)
+        if text is None:
+            self.fail(f"{key}= is missing")
+        try:
+            return [float(word) for word in text.split(",") if word.strip()]
+        except ValueError:
+            self.fail(f"{key}={text}: expected numbers, separated by commas")
+
+    def number(self, key: str, default: str | None = None) -> float:
+        """One number."""
+        values = self.numbers(key, default)
+        if len(values) != 1:
+            self.fail(f"{key}={self.options.get(key)}: expected one number")
+        return values[0]
+
+    def whole(self, key: str, default: str | None = None, *, least: int = 0) -> int:
+        """One whole number, `least` or more."""
+        value = self.number(key, default)
+        if value != int(value) or value < least:
+            self.fail(f"{key}={self.options.get(key)}: expected a whole number from {least} on")
+        return int(value)
+
+
+def parse_cfg(text: str, source: str) -> list[Section]:
+    """The sections of a file, [net] first.
+
+    Args:
+        text: of the file.
+        source: its name, for messages.
+
+    Raises:
+        UserError: a line that is neither section, option nor comment; a section or an option that this
+            reader does not know; no [net] at the start.
+    """
+    sections: list[Section] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.split("#")[0].split(";")[0].strip()
+        if not line:
+            continue
+        where = f"{source}:{number}"
+        if line.startswith("["):
+            kind = line.strip("[]").strip().lower()
+            sections.append(Section(source, "net" if kind == "network" else kind, number))
+            continue
+        key, equals, value = (word.strip() for word in line.partition("="))
+        if not equals or not sections:
+            raise UserError(f"{where}: expected a [section] or key=value, not {line!r}")
+        if key in sections[-1].options:
+            raise UserError(f"{where}: {key} stands twice in [{sections[-1].kind}]")
+        sections[-1].options[key] = value
+    if not sections or sections[0].kind != "net":
+        raise UserError(f"{source}: not a darknet cfg: it does not start with [net]")
+    for section in sections[1:]:
+        _refuse_unknown(section)
+    return sections
+
+
+def _refuse_unknown(section: Section) -> None:
+    if section.kind not in COMPUTING:
+        section.fail(f"this section is not supported (known: {', '.join(COMPUTING)})")
+    known = f"{COMPUTING[section.kind]} {ASIDE.get(section.kind, '')}".split()
+    for key in section.options:
+        if key not in known:
+            section.fail(f"the option {key} is not supported (known: {', '.join(known)})")
+
+
+def cfg_classes(sections: list[Section]) -> int:
+    """The number of classes of a detector, from its first [yolo].
+
+    Raises:
+        UserError: there is no [yolo].
+    """
+    outputs = [section for section in sections if section.kind == "yolo"]
+    if not outputs:
+        sections[0].fail("no [yolo] section follows: nothing is detected")
+    return outputs[0].whole("classes", "20", least=1)

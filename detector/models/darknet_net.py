@@ -1,0 +1,312 @@
+"""A network from a darknet `.cfg`, made of the same modules as the rest.
+
+Layer numbers are darknet's: the first section after [net] is 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d, pad
+
+from detector.decode import Decoder
+from detector.models.darknet_cfg import Section, cfg_classes
+from detector.models.head import as_raw, bias_to_priors
+from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
+
+ACTIVATION_NAMES = {"leaky": "leaky_relu", "linear": "identity"}  # darknet's name -> the registry's
+ACTIVATIONS = ("leaky", "mish", "swish", "relu", "linear", "logistic")
+
+
+class Concat(nn.Module):
+    """[route]: maps joined along the channels; of each, one of `groups` equal parts."""
+
+    def __init__(self, groups: int, group: int) -> None:
+        super().__init__()
+        self.groups, self.group = groups, group
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Maps [B, c, H, W] -> [B, sum of c / groups, H, W]."""
+        parts = [m.chunk(self.groups, 1)[self.group] if self.groups > 1 else m for m in maps]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+
+class Sum(nn.Module):
+    """[shortcut]: maps added, then an activation."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.act = act
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Maps of one shape -> their sum."""
+        return self.act(sum(maps[1:], maps[0]))
+
+
+class MaxPool(nn.Module):
+    """[maxpool]: `padding` pixels in all, less than half of them before; outside is -infinity."""
+
+    def __init__(self, size: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+        self.before, self.after = padding // 2, padding - padding // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c, H, W] -> [B, c, H', W']."""
+        if self.before or self.after:
+            x = pad(x, (self.before, self.after) * 2, value=float("-inf"))
+        return max_pool2d(x, self.size, self.stride)
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """What is known of a layer's output while building: channels, and pixels a cell."""
+
+    channels: int
+    stride: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """A [yolo] section: the layer whose map it reads, and how."""
+
+    layer: int
+    stride: int
+    anchors: tuple[tuple[float, float], ...]
+    classes: int
+    scale_x_y: float
+    new_coords: bool
+    section: Section
+
+
+class DarknetNet(nn.Module):
+    """A detector that a .cfg describes; the same interface as `YOLO`.
+
+    Attributes:
+        anchors: float32 [levels, anchors, 2], pixels; strides, decoder: by level, finest first.
+        num_classes: of the cfg.
+        size: (height, width) of the cfg's [net], pixels.
+        letter_box: whether [net] wants images with their aspect ratio kept.
+        orders: one: the cfg's own.
+    """
+
+    anchors: Tensor
+    orders = ("darknet",)
+
+    def __init__(
+        self,
+        sections: Sequence[Section],
+        activation: Callable[[str], ActFactory],
+        norm: BatchNormSettings,
+    ) -> None:
+        """Builds the graph.
+
+        Args:
+            sections: from `parse_cfg`.
+            activation: a registered name -> its factory.
+            norm: of every batch-normalised convolution.
+
+        Raises:
+            UserError: what does not fit together, with its line.
+        """
+        super().__init__()
+        net, *rest = sections
+        self.size = (net.whole("height", "416", least=1), net.whole("width", "416", least=1))
+        self.letter_box = bool(net.whole("letter_box", "0"))
+        builder = _Builder(rest, activation, norm, net.whole("channels", "3", least=1))
+        self.num_classes = cfg_classes([*sections])
+        self.layers, self._inputs = builder.layers, builder.inputs
+        outputs = sorted(builder.outputs, key=lambda output: output.stride)
+        _refuse_uneven(outputs)
+        self._outputs = [output.layer for output in outputs]
+        self._last_use = {i: n for n, inputs in enumerate(self._inputs) for i in inputs}
+        self.strides = tuple(output.stride for output in outputs)
+        self.decoder = Decoder(
+            "sigmoid" if outputs[0].new_coords else "exp",
+            tuple(output.scale_x_y for output in outputs),
+        )
+        self.register_buffer("anchors", torch.tensor([output.anchors for output in outputs]))
+        for output in outputs:
+            conv = next(m for m in self.layers[output.layer].modules() if isinstance(m, nn.Conv2d))
+            bias_to_priors(conv, len(output.anchors), output.stride)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images [B, 3, H, W] in [0, 1] -> raw values [B, A, H/s, W/s, 5 + classes], finest first."""
+        maps: dict[int, Tensor] = {-1: images}
+        for number, (layer, inputs) in enumerate(zip(self.layers, self._inputs, strict=True)):
+            maps[number] = layer(*(maps[i] for i in inputs))
+            for i in inputs:
+                if self._last_use[i] == number and i not in self._outputs:
+                    del maps[i]
+        return [as_raw(maps[number], self.anchors.shape[1]) for number in self._outputs]
+
+    def stored(self, order: str) -> list[nn.Module]:
+        """All layers, in the order of the cfg."""
+        return [self.layers]
+
+
+def _refuse_uneven(outputs: list[_Output]) -> None:
+    first = outputs[0]
+    for other in outputs[1:]:
+        for what in ("classes", "new_coords"):
+            if getattr(other, what) != getattr(first, what):
+                other.section.fail(f"{what} differs from the [yolo] in line {first.section.line}")
+        if len(other.anchors) != len(first.anchors):
+            other.section.fail(
+                f"{len(other.anchors)} anchors, but the [yolo] in line {first.section.line} has "
+                f"{len(first.anchors)}: not supported"
+            )
+
+
+class _Builder:
+    """Layers, their inputs and the outputs, section by section."""
+
+    def __init__(
+        self,
+        sections: Sequence[Section],
+        activation: Callable[[str], ActFactory],
+        norm: BatchNormSettings,
+        channels: int,
+    ) -> None:
+        self.sections, self.activation, self.norm = sections, activation, norm
+        self.layers = nn.ModuleList()
+        self.inputs: list[tuple[int, ...]] = []
+        self.outputs: list[_Output] = []
+        self.maps: dict[int, _Map] = {-1: _Map(channels, Fraction(1))}
+        for number, section in enumerate(sections):
+            layer, inputs, result = getattr(self, f"_{section.kind}")(number, section)
+            self.layers.append(layer)
+            self.inputs.append(inputs)
+            self.maps[number] = result
+
+    def _act(self, section: Section, channels: int, default: str = "linear") -> nn.Module:
+        name = section.options.get("activation", default)
+        if name not in ACTIVATIONS:
+            section.fail(f"activation={name} is not supported (known: {', '.join(ACTIVATIONS)})")
+        if name == "logistic":
+            return nn.Sigmoid()
+        return self.activation(ACTIVATION_NAMES.get(name, name))(channels)
+
+    def _sources(self, number: int, section: Section, key: str) -> tuple[int, ...]:
+        """Layer numbers: negative ones count back from here."""
+        sources = []
+        for value in section.numbers(key):
+            layer = int(value) if value >= 0 else number + int(value)
+            if not 0 <= layer < number:
+                section.fail(f"{key}={value:g}: there is no such layer before layer {number}")
+            sources.append(layer)
+        if not sources:
+            section.fail(f"{key}= is empty")
+        return tuple(sources)
+
+    def _convolutional(self, number: int, section: Section):
+        source = self.maps[number - 1]
+        size = section.whole("size", "1", least=1)
+        stride = section.whole("stride", "1", least=1)
+        filters, groups = (
+            section.whole("filters", "1", least=1),
+            section.whole("groups", "1", least=1),
+        )
+        if source.channels % groups or filters % groups:
+            section.fail(
+                f"groups={groups} divides neither {source.channels} nor {filters} channels"
+            )
+        padding = size // 2 if section.whole("pad", "0") else section.whole("padding", "0")
+        result = _Map(filters, source.stride * stride)
+        before_yolo = number + 1 < len(self.sections) and self.sections[number + 1].kind == "yolo"
+        if section.whole("batch_normalize", "0") and not before_yolo:
+            layer: nn.Module = ConvNormAct(
+                source.channels,
+                filters,
+                size,
+                stride,
+                padding=padding,
+                groups=groups,
+                act=lambda channels: self._act(section, channels, "logistic"),
+                norm=self.norm,
+            )
+            return layer, (number - 1,), result
+        conv = nn.Conv2d(source.channels, filters, size, stride, padding, groups=groups)
+        if before_yolo:  # raw values: the decoder takes the sigmoid
+            return conv, (number - 1,), result
+        act = self._act(section, filters, "logistic")
+        return nn.Sequential(conv, act), (number - 1,), result
+
+    def _shortcut(self, number: int, section: Section):
+        sources = (number - 1, *self._sources(number, section, "from"))
+        first = self.maps[sources[0]]
+        for other in sources[1:]:
+            if self.maps[other] != first:
+                section.fail(
+                    f"adds layer {other} ({_shape(self.maps[other])}) to {_shape(first)}: "
+                    f"only equal shapes are supported"
+                )
+        return Sum(self._act(section, first.channels)), sources, first
+
+    def _route(self, number: int, section: Section):
+        sources = self._sources(number, section, "layers")
+        groups, group = section.whole("groups", "1", least=1), section.whole("group_id", "0")
+        maps = [self.maps[source] for source in sources]
+        if len({each.stride for each in maps}) > 1:
+            section.fail(f"joins maps of different sizes: {', '.join(map(_shape, maps))}")
+        if group >= groups or any(each.channels % groups for each in maps):
+            section.fail(f"group_id={group} of groups={groups}: there is no such part")
+        channels = sum(each.channels // groups for each in maps)
+        return Concat(groups, group), sources, _Map(channels, maps[0].stride)
+
+    def _maxpool(self, number: int, section: Section):
+        source = self.maps[number - 1]
+        stride = section.whole("stride", "1", least=1)
+        size = section.whole("size", str(stride), least=1)
+        padding = section.whole("padding", str(size - 1))
+        result = _Map(source.channels, source.stride * stride)
+        return MaxPool(size, stride, padding), (number - 1,), result
+
+    def _upsample(self, number: int, section: Section):
+        source = self.maps[number - 1]
+        factor = section.whole("stride", "2", least=1)
+        result = _Map(source.channels, source.stride / factor)
+        return nn.Upsample(scale_factor=factor, mode="nearest"), (number - 1,), result
+
+    def _dropout(self, number: int, section: Section):
+        probability = section.number("probability", "0.5")
+        return nn.Dropout(probability), (number - 1,), self.maps[number - 1]
+
+    def _yolo(self, number: int, section: Section):
+        before, source = self.sections[number - 1], self.maps[number - 1]
+        if number == 0 or before.kind != "convolutional":
+            section.fail("has to follow a [convolutional] section")
+        new_coords = bool(section.whole("new_coords", "0"))
+        wanted, found = ("logistic" if new_coords else "linear"), before.options.get("activation")
+        if found != wanted or before.options.get("batch_normalize", "0") != "0":
+            section.fail(
+                f"new_coords={int(new_coords)} needs activation={wanted} without batch_normalize in "
+                f"the [convolutional] in line {before.line}"
+            )
+        sizes = section.numbers("anchors")
+        pairs = list(zip(sizes[::2], sizes[1::2], strict=False))
+        masks = [
+            int(value) for value in section.numbers("mask", ",".join(map(str, range(len(pairs)))))
+        ]
+        classes = section.whole("classes", "20", least=1)
+        if len(sizes) % 2 or not masks or not all(0 <= mask < len(pairs) for mask in masks):
+            section.fail(f"mask={section.options.get('mask')} does not fit {len(pairs)} anchors")
+        if source.channels != len(masks) * (5 + classes):
+            section.fail(
+                f"classes={classes} and {len(masks)} anchors need filters={len(masks) * (5 + classes)} "
+                f"in the [convolutional] in line {before.line}, which has {source.channels}"
+            )
+        anchors = tuple(pairs[mask] for mask in masks)
+        scale = section.number("scale_x_y", "1")
+        if source.stride.denominator != 1 or scale < 1:
+            section.fail(f"scale_x_y={scale:g}, stride {source.stride}: not supported")
+        self.outputs.append(
+            _Output(number - 1, int(source.stride), anchors, classes, scale, new_coords, section)
+        )
+        return nn.Identity(), (number - 1,), source
+
+
+def _shape(each: _Map) -> str:
+    return f"{each.channels} channels, stride {each.stride}"

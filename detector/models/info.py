@@ -1,0 +1,93 @@
+"""What a network costs: parameters, multiply-adds and shapes, stage by stage, without running it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(slots=True)
+class Stage:
+    """One stage of a network.
+
+    Attributes:
+        name: the module's name.
+        parameters: learnable ones.
+        flops: of its convolutions, 2 x multiply-adds, for one image.
+        shapes: (channels, height, width) of each map it gives.
+    """
+
+    name: str
+    parameters: int = 0
+    flops: int = 0
+    shapes: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
+
+
+def stages_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that a table shows a row each: the parts of backbone, neck and head, or all layers."""
+    found: dict[str, nn.Module] = {}
+    for name, part in model.named_children():
+        inner = dict(part.named_children())
+        if isinstance(part, nn.Conv2d) or not inner:
+            found[name] = part
+            continue
+        for child, module in inner.items():
+            if isinstance(module, nn.ModuleList):
+                found |= {f"{name}.{child}.{i}": level for i, level in enumerate(module)}
+            elif any(True for _ in module.parameters()) or isinstance(part, nn.ModuleList):
+                found[f"{name}.{child}"] = module
+    return found
+
+
+def measure(model: nn.Module, height: int, width: int) -> list[Stage]:
+    """Every stage of a model for an image of this size.
+
+    Args:
+        model: on the meta device: nothing is computed, only shapes.
+        height, width: pixels, multiples of the largest stride.
+    """
+    stages = {name: Stage(name) for name in stages_of(model)}
+    hooks = []
+    for name, module in stages_of(model).items():
+        stages[name].parameters = sum(p.numel() for p in module.parameters())
+        hooks.append(module.register_forward_hook(_shape_hook(stages[name])))
+        for inner in module.modules():
+            if isinstance(inner, nn.Conv2d):
+                hooks.append(inner.register_forward_hook(_flops_hook(stages[name])))
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, height, width, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(stages.values())
+
+
+def _shape_hook(stage: Stage):
+    def note(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        maps = (output,) if isinstance(output, Tensor) else output
+        stage.shapes = [(m.shape[1], m.shape[2], m.shape[3]) for m in maps if m.ndim == 4]
+
+    return note
+
+
+def _flops_hook(stage: Stage):
+    def note(conv: nn.Conv2d, _inputs: object, output: Tensor) -> None:
+        stage.flops += 2 * conv.weight[0].numel() * output[0].numel()
+
+    return note
+
+
+def table(stages: list[Stage], height: int) -> str:
+    """A line a stage: parameters, GFLOPs, shape and stride; then the sums."""
+    lines = [f"{'stage':<22} {'parameters':>12} {'GFLOPs':>8}  {'output':<18} stride"]
+    for stage in stages:
+        shapes = ", ".join(f"{c} x {h} x {w}" for c, h, w in stage.shapes)
+        strides = ", ".join(f"{height / h:g}" for _, h, _ in stage.shapes)
+        lines.append(
+            f"{stage.name:<22} {stage.parameters:>12,} {stage.flops / 1e9:>8.3f}  {shapes:<18} {strides}"
+        )
+    total = sum(stage.parameters for stage in stages)
+    flops = sum(stage.flops for stage in stages)
+    lines.append(f"{'all':<22} {total:>12,} {flops / 1e9:>8.3f}")
+    return "\n".join(lines)

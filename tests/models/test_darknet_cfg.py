@@ -1,0 +1,159 @@
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detector.config import ModelConfig
+from detector.darknet import network, read_config
+from detector.decode import decode
+from detector.errors import UserError
+from detector.models import DarknetNet, load_darknet, parse_cfg, save_darknet
+from detector.nn import BatchNormSettings, activation
+from tests.models import darknet_texts as texts
+from tests.models.test_networks import randomised
+
+
+def build(text, eps=1e-5):
+    return DarknetNet(parse_cfg(text, "my.cfg"), activation, BatchNormSettings(eps=eps))
+
+
+def test_tiny_from_its_cfg_equals_the_table(tmp_path):
+    ours = randomised(network(ModelConfig(arch="yolov4-tiny", activation="leaky_relu"), 80))
+    theirs = build(texts.tiny(), eps=1e-4).eval()
+    assert [theirs.strides, theirs.decoder.scale_x_y] == [(16, 32), (1.05, 1.05)]
+    assert torch.equal(theirs.anchors, ours.anchors)
+    save_darknet(ours, tmp_path / "tiny.weights")
+    load_darknet(theirs, tmp_path / "tiny.weights")
+    x = torch.rand(1, 3, 96, 64)
+    with torch.no_grad():
+        for a, b in zip(ours(x), theirs(x), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_shapes_levels_and_decoder():
+    model = build(texts.everything())
+    raw = model(torch.rand(2, 3, 64, 96))
+    assert [tuple(level.shape) for level in raw] == [(2, 3, 8, 12, 7), (2, 3, 4, 6, 7)]
+    assert model.strides == (8, 16)
+    assert model.decoder.size == "exp"
+    assert model.anchors[0].tolist() == [[10, 14], [23, 27], [37, 58]]
+    assert build(texts.everything(new_coords=1)).decoder.size == "sigmoid"
+
+
+def test_it_trains():
+    model = build(texts.everything())
+    sum(level.sum() for level in model(torch.rand(2, 3, 64, 64))).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+HAS_READER = hasattr(cv2.dnn, "readNetFromDarknet")
+
+
+@pytest.mark.skipif(not HAS_READER, reason="OpenCV 5 has no darknet reader")
+@pytest.mark.parametrize(
+    ("text", "outputs"),
+    [
+        pytest.param(texts.everything(), (20, 13), id="everything"),
+        pytest.param(texts.tiny(3), (36, 29), id="tiny"),
+    ],
+)
+def test_raw_heads_agree_with_opencv(tmp_path, text, outputs):
+    model = randomised(build(text, eps=1e-6))  # OpenCV divides by sqrt(variance + 1e-6)
+    cfg, weights = tmp_path / "my.cfg", tmp_path / "my.weights"
+    cfg.write_text(text)
+    save_darknet(model, weights)
+    other = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    image = np.random.default_rng(0).random((64, 96, 3), np.float32)
+    other.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+    theirs = other.forward([f"conv_{number}" for number in outputs])
+    with torch.no_grad():
+        ours = model(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+    for mine, his in zip(ours, theirs, strict=True):
+        batch, anchors, height, width, values = mine.shape
+        flat = mine.permute(0, 1, 4, 2, 3).reshape(batch, anchors * values, height, width)
+        np.testing.assert_allclose(flat.numpy(), his, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not HAS_READER, reason="OpenCV 5 has no darknet reader")
+@pytest.mark.parametrize("new_coords", [0, 1])
+def test_boxes_agree_with_opencv(tmp_path, new_coords):
+    """Its region layer gives centre and size as shares of the image, and the scores."""
+    text = texts.everything(new_coords)
+    model = randomised(build(text, eps=1e-6))
+    cfg, weights = tmp_path / "my.cfg", tmp_path / "my.weights"
+    cfg.write_text(text)
+    save_darknet(model, weights)
+    other = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    image = np.random.default_rng(0).random((64, 64, 3), np.float32)
+    other.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+    fine, coarse = other.forward(["yolo_21", "yolo_14"])
+    with torch.no_grad():
+        raw = model(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+    for level, his in zip(range(2), (fine, coarse), strict=True):
+        boxes, objectness, _ = decode(
+            raw[level : level + 1],
+            model.anchors[level : level + 1],
+            model.strides[level : level + 1],
+            type(model.decoder)(model.decoder.size, (model.decoder.scale(level),)),
+        )
+        cells, anchors = raw[level].shape[2:4].numel(), 3
+        mine = torch.cat([boxes[0] / 64, objectness[0][:, None]], 1)
+        mine = mine.view(anchors, cells, 5).transpose(0, 1).reshape(-1, 5)  # his: cell, then anchor
+        np.testing.assert_allclose(mine.numpy(), his.reshape(-1, his.shape[-1])[:, :5], atol=1e-4)
+
+
+NET = "[net]\nwidth=64\nheight=64\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "my.cfg: not a darknet cfg"),
+        ("[convolutional]\nfilters=3\n", "my.cfg: not a darknet cfg"),
+        (NET + "filters\n", r"my.cfg:4: expected a \[section\] or key=value"),
+        (NET + "[lstm]\nsize=3\n", r"my.cfg:4: \[lstm\]: this section is not supported"),
+        (NET + "[convolutional]\nfilters=3\nbinary=1\n", r"my.cfg:4: .*option binary is not supported"),
+        (NET + "[convolutional]\nfilters=x\n", "my.cfg:4: .*filters=x: expected numbers"),
+        (NET + "[convolutional]\nfilters=3\nfilters=4\n", "my.cfg:6: filters stands twice"),
+        (NET + texts.conv(8, act="elu"), "my.cfg:4: .*activation=elu is not supported"),
+        (NET + texts.conv(8) + "[shortcut]\nfrom=-5\n", "there is no such layer before layer 1"),
+        (NET + texts.conv(8) + texts.conv(16) + "[shortcut]\nfrom=-2\n", "only equal shapes"),
+        (NET + texts.conv(8) + texts.conv(8, 3, 2) + texts.route(-1, -2), "different sizes"),
+        (NET + texts.conv(9) + texts.route(-1, groups=2, group_id=0), "there is no such part"),
+        (NET + texts.conv(8), r"my.cfg:1: \[net\]: no \[yolo\] section follows"),
+        (NET + texts.conv(20, act="linear", bn=0) + texts.yolo("0,1,2", texts.TINY_SIZES),
+         "need filters=21 in the .convolutional. in line 4, which has 20"),
+        (NET + texts.conv(21, act="logistic", bn=0) + texts.yolo("0,1,2", texts.TINY_SIZES),
+         "new_coords=0 needs activation=linear"),
+        (NET + texts.conv(21, act="linear", bn=0) + texts.yolo("0,1,9", texts.TINY_SIZES),
+         "mask=0,1,9 does not fit 6 anchors"),
+        (NET + POOL_YOLO if (POOL_YOLO := texts.POOL + texts.yolo("0", "1,2")) else "",
+         "has to follow a .convolutional. section"),
+    ],
+)  # fmt: skip
+def test_mistakes_name_their_line(text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_comments_spaces_and_the_old_name_of_net():
+    text = texts.everything().replace("[net]", "# a comment\n[network]").replace("=", " = ")
+    sections = parse_cfg(re.sub(r"(filters = \d+)", r"\1  ; of it", text), "my.cfg")
+    assert sections[0].kind == "net"
+    assert build(text).num_classes == 2
+
+
+def test_a_cfg_as_the_config_of_a_run(tmp_path):
+    path = tmp_path / "my.cfg"
+    path.write_text(texts.everything().replace("width=64", "width=100"))
+    config = read_config(str(path), ["train.epochs=3"])
+    assert (config.data.size, config.train.epochs, config.model.bn_eps) == (128, 3, 1e-5)
+    model = network(config.model, 2)
+    assert model.decoder.scale_x_y == (1.1, 1.1)
+    with pytest.raises(UserError, match="classes=2, but the data has 5"):
+        network(config.model, 5)
+    with pytest.raises(UserError, match=r"model.activation=relu: .*my.cfg fixes this"):
+        read_config(str(path), ["model.activation=relu"])
