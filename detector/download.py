@@ -104,9 +104,10 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have == size:
             return
-        if error.code >= 500:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()  # it cannot be a part of that file
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or error.code >= 500:
             raise _Cut(f"the server answers {error.code} {error.reason}") from None
-        part.unlink(missing_ok=True) if error.code == 416 else None
         raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _Cut(f"no connection: {getattr(error, 'reason', error)}") from None

@@ -130,7 +130,7 @@ def load_model(
             raise UserError(f"{path}: a checkpoint brings its config; leave --cfg {cfg} out")
         allowed = ("data", "eval", "train", "model.decoder")
         for word in overrides:
-            if not word.startswith(tuple(f"{section}." for section in allowed)):
+            if not word.startswith((*(f"{key}." for key in allowed), "model.decoder=")):
                 raise UserError(
                     f"{word}: the checkpoint fixes this; only "
                     f"{', '.join(f'{section}.*' for section in allowed)} can change"

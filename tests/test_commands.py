@@ -13,7 +13,12 @@ import pytest
 import torch
 
 from detector import cli
-from detector.engine import Console
+from detector.config import ModelConfig
+from detector.darknet import network, read_config
+from detector.engine import Console, load_checkpoint
+from detector.models import Header, save_darknet
+from tests.models import darknet_texts as texts
+from tests.models.test_networks import randomised
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["data.size=96", "data.workers=0", "train.threads=1", "train.precision=fp32"]
@@ -216,3 +221,111 @@ def test_as_a_process(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: x.yaml: no such file")
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def my_darknet(tmp_path):
+    """A user's own cfg and weights: ten classes, untrained."""
+    torch.manual_seed(0)
+    cfg, weights = tmp_path / "my.cfg", tmp_path / "my.weights"
+    cfg.write_text(texts.everything(classes=10))
+    model = randomised(network(read_config(str(cfg)).model, 10))
+    save_darknet(model, weights, header=Header(seen=77))
+    return cfg, weights
+
+
+def test_a_users_own_darknet_model_is_evaluated_and_trained(
+    tool, my_darknet, digits_yaml, tmp_path
+):
+    cfg, weights = my_darknet
+    words = ["--cfg", cfg, "--weights", weights, "--data", digits_yaml, *SMALL]
+    status, out, err = tool("val", *words, "--out", "val.jpg")
+    assert status == 0, err
+    assert len(table_of(out)) == 12
+    assert "10 of 10 convolutions, order darknet, 10 classes, seen 77 images" in out
+    status, out, err = tool("train", *words, "train.epochs=1", "train.batch_size=4", "--out", "run")
+    assert status == 0, err
+    assert "weights from" in out
+    best = tmp_path / "run" / "best.pt"
+    status, out, err = tool("val", "--weights", best)
+    assert status == 0, err
+    assert tool("convert_weights", best, "-o", "back.weights")[0] == 0
+    assert (tmp_path / "back.weights").stat().st_size == weights.stat().st_size
+
+
+def test_convert_there_and_back(tool, my_darknet, tmp_path):
+    cfg, weights = my_darknet
+    status, _, err = tool("convert_weights", weights, "--cfg", cfg, "-o", "my.pt")
+    assert status == 0, err
+    status, _, err = tool("convert_weights", "my.pt", "-o", "back.weights")
+    assert status == 0, err
+    assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
+    status, _, err = tool("convert_weights", "my.pt", "-o", "back.weights")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "exists already" in err
+    status, _, err = tool("convert_weights", weights, "-o", "new.pt")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "say which network it is" in err
+
+
+def test_train_from_other_classes(tool, digits_yaml, tmp_path):
+    """A head for other classes starts anew; the rest is taken over, and said so."""
+    model = randomised(network(ModelConfig(arch="yolov4-pacsp-n"), 80))
+    save_darknet(model, tmp_path / "n.weights", order="csp")
+    words = ["--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, *SMALL, "train.epochs=1"]
+    status, out, err = tool("train", *words, "--weights", "n.weights", "--out", "run")
+    assert status == 0, err
+    assert "6 for 80 classes, here 10" in out
+    saved = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert saved["config"]["model"]["bn_eps"] == 1e-5
+
+
+@pytest.mark.parametrize("protocol", ["letterbox", "pytorch_yolov4", "darknet"])
+def test_protocols(tool, my_darknet, digits_yaml, protocol):
+    cfg, weights = my_darknet
+    words = ["--cfg", cfg, "--weights", weights, "--data", digits_yaml, *SMALL]
+    status, out, err = tool("val", *words, "--out", "val.jpg", "--protocol", protocol)
+    assert status == 0, err
+    assert len(table_of(out)) == 12
+
+
+def test_an_unknown_protocol(tool, my_darknet):
+    cfg, weights = my_darknet
+    status, _, err = tool("val", "--cfg", cfg, "--weights", weights, "--protocol", "yolov5")
+    assert status == 2
+    assert "eval.protocol" in err
+    assert "'letterbox', 'pytorch_yolov4' or 'darknet'" in err
+
+
+def test_model_info(tool):
+    status, out, err = tool("model_info", "--cfg", "yolov4-pacsp-s-mish.yaml", "--size", "640")
+    assert status == 0, err
+    assert out.splitlines()[-1].split() == ["all", "8,270,621", "20.890"]
+    assert "head.levels.2" in out
+    assert "255 x 20 x 20" in out
+    status, _, err = tool("model_info", "--cfg", "yolov4-tiny", "--size", "100")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_model_info_of_a_cfg_and_of_a_classifier(tool, my_darknet):
+    status, out, _ = tool("model_info", "--cfg", my_darknet[0])
+    assert status == 0
+    assert "10 classes, 64 x 64 pixels" in out
+    status, out, _ = tool("model_info", "--cfg", "csdarknet53-omega")
+    assert status == 0
+    assert out.splitlines()[-1].split() == ["all", "27,642,184", "13.067"]
+
+
+def test_get_weights_lists_and_refuses(tool):
+    status, out, _ = tool("get_weights")
+    assert status == 0
+    assert "yolov4-pacsp-mish " in out
+    status, _, err = tool("get_weights", "yolov4-csp")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "by hand from https://" in err
+
+
+def test_a_classifier_is_not_trained_as_a_detector(tool, digits_yaml):
+    status, _, err = tool("train", "--cfg", "csdarknet53-omega", "--data", digits_yaml)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is a classifier; it finds no boxes" in err
