@@ -1,6 +1,7 @@
 """The index of published weight files, `weights/index.yaml`."""
 
 import functools
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -82,7 +83,14 @@ def find_published(name: str) -> PublishedFile:
 
 
 def published_as(path: Path) -> list[PublishedFile]:
-    """The entries whose file has this name and size; darknet's first."""
-    found = [entry for entry in published_files() if entry.file == path.name]
-    found = [entry for entry in found if path.is_file() and entry.size == path.stat().st_size]
+    """The entries whose file has this name, size, and sha256 where one is known; darknet's first."""
+    if not path.is_file():
+        return []
+    size = path.stat().st_size
+    found = [e for e in published_files() if (e.file, e.size) == (path.name, size)]
+    if any(entry.sha256 for entry in found):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        exact = [entry for entry in found if entry.sha256 == digest]
+        found = exact or [entry for entry in found if entry.sha256 is None]
     return sorted(found, key=lambda entry: entry.publisher != "darknet")
