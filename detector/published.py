@@ -56,6 +56,12 @@ class PublishedFile(_Entry):
     partial: bool = False
     results: tuple[PublishedAP, ...] = ()
 
+    @property
+    def saved_as(self) -> str:
+        """The file's name here: its own, unless another publisher's file has the same."""
+        stem = self.file.removesuffix(".weights")
+        return self.file if self.partial or stem == self.name else f"{self.name}.weights"
+
 
 class Index(_Entry):
     """All of them."""
@@ -86,8 +92,9 @@ def published_as(path: Path) -> list[PublishedFile]:
     """The entries whose file has this name, size, and sha256 where one is known; darknet's first."""
     if not path.is_file():
         return []
-    size = path.stat().st_size
-    found = [e for e in published_files() if (e.file, e.size) == (path.name, size)]
+    fitting = [entry for entry in published_files() if entry.size == path.stat().st_size]
+    found = [entry for entry in fitting if entry.file == path.name]
+    found = found or [entry for entry in fitting if entry.saved_as == path.name]
     if any(entry.sha256 for entry in found):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

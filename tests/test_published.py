@@ -49,5 +49,8 @@ def test_by_name_and_size(tmp_path):
     with path.open("wb") as file:
         file.truncate(257_717_640)
     assert [entry.publisher for entry in published_as(path)] == ["darknet", "PyTorch_YOLOv4"]
+    assert [
+        entry.name for entry in published_as(path.rename(tmp_path / "yolov4-pytorch.weights"))
+    ] == ["yolov4-pytorch"]
     path.write_bytes(b"other")
     assert published_as(path) == []

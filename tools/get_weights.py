@@ -28,10 +28,15 @@ def main() -> None:
             f"{entry.name}: no address of the file is confirmed; get {entry.file} by hand from "
             f"{entry.page} and put it into {args.out}"
         )
-    path = args.out / entry.file
+    path = args.out / entry.saved_as
     download(url, path, size=entry.size, sha256=entry.sha256)
     print(f"{path}: {entry.size:,} bytes, as {entry.publisher} published it")
-    print(f"evaluate it: python tools/val.py --cfg {entry.config} --weights {path}")
+    use = (
+        "train from it: python tools/train.py"
+        if entry.partial
+        else "evaluate it: python tools/val.py"
+    )
+    print(f"{use} --cfg {entry.config} --weights {path}")
 
 
 if __name__ == "__main__":
