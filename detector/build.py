@@ -63,6 +63,7 @@ from detector.postprocess import Postprocess, postprocess, postprocess_darknet
 from detector.registry import nearest
 
 Detector = YOLO | DarknetNet
+DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
 DARKNET_GREY = 127  # of darknet's letter_box: 0.5
 # of the objectness loss, finest level first, as published for three levels; two take the first two
 BALANCE = (4.0, 1.0, 0.4, 0.1)
@@ -151,6 +152,12 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
     return Classifier(backbone, num_classes=num_classes)
 
 
+def build_norm(config: ModelConfig) -> BatchNormSettings:
+    """How every BatchNorm counts; eps is the publisher's unless said."""
+    usual = DARKNET_EPS if config.darknet_cfg is not None else PYTORCH_EPS
+    return BatchNormSettings(eps=config.bn_eps or usual, momentum=config.bn_momentum)
+
+
 def find_variant(config: ModelConfig) -> Variant:
     """The row of the table that `model.arch` names.
 
@@ -167,7 +174,7 @@ def _build_backbone(
     config: ModelConfig, variant: Variant
 ) -> tuple[Any, Callable[[str], ActFactory], BatchNormSettings]:
     spec = config.activation
-    norm = BatchNormSettings(eps=config.bn_eps, momentum=config.bn_momentum)
+    norm = build_norm(config)
 
     def part_act(part: str) -> ActFactory:
         return build_activation(getattr(spec, part) if isinstance(spec, PartActivations) else spec)
@@ -181,8 +188,7 @@ def _build_backbone(
 
 
 def _build_darknet(config: ModelConfig, text: str, num_classes: int) -> DarknetNet:
-    norm = BatchNormSettings(eps=config.bn_eps, momentum=config.bn_momentum)
-    model = DarknetNet(parse_cfg(text, config.arch), activation, norm)
+    model = DarknetNet(parse_cfg(text, config.arch), activation, build_norm(config))
     if model.num_classes != num_classes:
         raise UserError(
             f"{config.arch}: its [yolo] sections have classes={model.num_classes}, but the data has "

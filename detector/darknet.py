@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detector.build import build_classifier, build_model, find_variant
+from detector.build import DARKNET_EPS, build_classifier, build_model, find_variant
 from detector.config import (
     LARGEST_STRIDE,
     Config,
@@ -34,7 +34,6 @@ from detector.published import PublishedFile, published_as
 
 DECODERS = ("sigmoid", "darknet", "exp")
 PREFIX = re.compile(r"\.conv\.\d+$")  # darknet's name for the first so many layers of a file
-DARKNET_EPS = 1e-5
 CLASSIFIER_CLASSES = 1000
 
 
@@ -112,7 +111,7 @@ def read_config(name: str, overrides: Sequence[str] = (), *, data: str | None = 
     side = max(net.whole("width", "416", least=1), net.whole("height", "416", least=1))
     return config_from_dict(
         {
-            "model": {"arch": path.name, "darknet_cfg": text, "bn_eps": DARKNET_EPS},
+            "model": {"arch": path.name, "darknet_cfg": text},
             "data": {"size": -(-side // LARGEST_STRIDE) * LARGEST_STRIDE},
         },
         name,
@@ -183,15 +182,19 @@ def _as_published(
         notes.append(f"decoder {_words(known[0].decoder)}: as {known[0].publisher} published it")
     elif model.decoder is None:
         choices["decoder"] = named_decoder("darknet", model)
+        whose = (
+            "as the cfg says"
+            if model.darknet_cfg
+            else "assumed, as darknet has it for this network"
+        )
         notes.append(
-            f"decoder {_words(choices['decoder'])}: assumed, it is darknet's for this network; "
-            f"weights of {'other' if model.darknet_cfg else 'PyTorch'} projects may need "
-            f"--decoder sigmoid or --decoder exp"
+            f"decoder {_words(choices['decoder'])}: {whose}; weights trained with a PyTorch project "
+            f"may need --decoder sigmoid or --decoder exp"
         )
     epsilons = {entry.bn_eps for entry in known}
     if options.bn_eps is not None:
         choices["bn_eps"] = options.bn_eps
-    elif model.bn_eps == ModelConfig().bn_eps or model.darknet_cfg is not None:
+    elif model.bn_eps is None:
         choices["bn_eps"] = known[0].bn_eps if len(epsilons) == 1 else DARKNET_EPS
     return config.model_copy(update={"model": model.model_copy(update=choices)})
 

@@ -1,7 +1,5 @@
 """From trained weights into a model to be trained: all that fits, and a table of what did not and why."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -12,22 +10,16 @@ from detector.errors import UserError
 CONFIGURED = ("anchors",)  # tensors that the config decides, not the weights
 
 
-def adopt(config: Config, weights: Weights, overrides: Sequence[str], num_classes: int) -> Config:
+def adopt(config: Config, weights: Weights, num_classes: int) -> Config:
     """The config with what travels with weights: BatchNorm eps, and with the head the decoder.
 
-    What the user said on the command line stays.
+    What the config says itself stays.
     """
-    theirs = weights.config.model
-    changes: dict[str, object] = {}
-    if not _said("model.bn_eps", overrides):
-        changes["bn_eps"] = theirs.bn_eps
-    if len(weights.names) == num_classes and not _said("model.decoder", overrides):
-        changes["decoder"] = theirs.decoder
-    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
-
-
-def _said(key: str, overrides: Sequence[str]) -> bool:
-    return any(word.startswith(key) for word in overrides)
+    own, theirs = config.model, weights.config.model
+    changes: dict[str, object] = {"bn_eps": own.bn_eps or theirs.bn_eps}
+    if len(weights.names) == num_classes:
+        changes["decoder"] = own.decoder or theirs.decoder
+    return config.model_copy(update={"model": own.model_copy(update=changes)})
 
 
 def transfer(model: nn.Module, weights: Weights, num_classes: int) -> str:

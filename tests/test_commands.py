@@ -278,6 +278,11 @@ def test_train_from_other_classes(tool, digits_yaml, tmp_path):
     assert "6 for 80 classes, here 10" in out
     saved = load_checkpoint(tmp_path / "run" / "best.pt")
     assert saved["config"]["model"]["bn_eps"] == 1e-5
+    status, again, err = tool("train", "--cfg", "run/config.yaml", "--out", "again")
+    assert status == 0, err
+    assert "6 for 80 classes, here 10" in again, "the run's config starts from the same weights"
+    other = load_checkpoint(tmp_path / "again" / "best.pt")
+    assert all(torch.equal(t, saved["weights"][n]) for n, t in other["weights"].items())
 
 
 @pytest.mark.parametrize("protocol", ["letterbox", "pytorch_yolov4", "darknet"])

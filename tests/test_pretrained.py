@@ -81,7 +81,7 @@ def test_darknets_yolov4_is_assumed_where_two_have_one_name(tmp_path, monkeypatc
     weights = read_darknet(path, Config(model=tiny), DarknetOptions())
     assert weights.config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.05, 1.05))
     assert weights.config.model.bn_eps == 1e-5
-    assert "assumed, it is darknet's" in weights.notes[1]
+    assert "assumed, as darknet has it" in weights.notes[1]
 
 
 def test_the_decoder_reaches_model_and_loss(small, tmp_path):
@@ -132,7 +132,7 @@ def test_class_names(small, tmp_path):
 
 def test_transfer_to_other_classes(small, tmp_path):
     weights = read_darknet(named(small["csp"], tmp_path, "a.weights"), S, DarknetOptions())
-    config = adopt(S, weights, [], 10)
+    config = adopt(S, weights, 10)
     assert config.model.bn_eps == 1e-5
     assert config.model.decoder is None, "a fresh head is trained with the config's decoder"
     model = network(config.model, 10)
@@ -148,9 +148,10 @@ def test_transfer_to_other_classes(small, tmp_path):
 def test_transfer_to_the_same_classes_takes_head_and_decoder(small, tmp_path):
     path = named(small["csp"], tmp_path, "a.weights")
     weights = read_darknet(path, S, DarknetOptions(decoder="exp"))
-    config = adopt(S, weights, [], 80)
+    config = adopt(S, weights, 80)
     assert config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.0,))
-    assert adopt(S, weights, ["model.decoder.size=sigmoid", "model.bn_eps=1e-3"], 80) == S
+    said = ModelConfig(arch="yolov4-pacsp-s", bn_eps=1e-3, decoder=DecoderConfig())
+    assert adopt(Config(model=said), weights, 80).model == said
     model = network(config.model, 80)
     table = transfer(model, weights, 80)
     assert all(line.rstrip().endswith("-") for line in table.splitlines()[2:])

@@ -31,7 +31,8 @@ def main() -> None:
         raise UserError(f"--conf {args.conf}: expected a score between 0 and 1")
 
     loaded = load_model(Path(args.weights), cfg=args.cfg, options=DarknetOptions.of(args))
-    print(*loaded.notes, sep="\n", end="\n" if loaded.notes else "")
+    for line in loaded.notes:
+        print(line)
     detect = build_detector(loaded, build_hardware(loaded.config), conf=args.conf)
     files = image_files(args.images)
     folder = RunFolder.create(Path(args.out))

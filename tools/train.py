@@ -1,6 +1,6 @@
 """Train a detector, then print COCO's twelve numbers of the best weights."""
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
 
 from torch import nn
@@ -51,10 +51,14 @@ def main() -> None:
         run = Run(config_from_dict(state["config"], str(folder.last)))
         run.trainer.load_state_dict(state["training"])
     else:
-        config, weights = read_config(args.cfg, args.overrides, data=args.data), None
+        words = list(args.overrides)
         if args.weights is not None:
-            weights = read_weights(Path(args.weights), config, DarknetOptions.of(args))
-        run = Run(config, weights, args.overrides)
+            words.append(f"train.weights={json.dumps(str(Path(args.weights).resolve()))}")
+        config, weights = read_config(args.cfg, words, data=args.data), None
+        if config.train.weights is not None:
+            options = DarknetOptions.of(args)
+            weights = read_weights(Path(config.train.weights), config, options)
+        run = Run(config, weights)
         folder = RunFolder.create(Path(args.out or Path("runs", Path(args.cfg).stem)))
         folder.config.write_text(dump_config(run.config), encoding="utf-8")
     run.go(folder)
@@ -63,13 +67,11 @@ def main() -> None:
 class Run:
     """The parts of a run; building them finds what is wrong before there is a folder."""
 
-    def __init__(
-        self, config: Config, weights: Weights | None = None, overrides: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, config: Config, weights: Weights | None = None) -> None:
         self.hardware = build_hardware(config)
         self.data = build_data(config)
         if weights is not None:
-            config = adopt(config, weights, overrides, len(self.data.names))
+            config = adopt(config, weights, len(self.data.names))
         self.config = config
         self.evaluator = build_evaluator(config, self.data.val, self.hardware)
         table: list[str] = []

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: COCO's twelve numbers on the validation split."""
+"""Evaluate weights: COCO's twelve numbers on the validation split."""
 
 from pathlib import Path
 
@@ -32,7 +32,8 @@ def main() -> None:
         cfg=args.cfg,
         options=DarknetOptions.of(args),
     )
-    print(*loaded.notes, sep="\n", end="\n" if loaded.notes else "")
+    for line in loaded.notes:
+        print(line)
     hardware = build_hardware(loaded.config)
     val = build_val(loaded.config)
     cli.tell_left_out(list(val.reader.index.complaints))

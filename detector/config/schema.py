@@ -76,7 +76,9 @@ class ModelConfig(Section):
     split_half: Literal["second", "first"] = (
         "second"  # of yolov4-tiny's stages: darknet's is the second
     )
-    bn_eps: Positive = 1e-4
+    bn_eps: Positive | None = (
+        None  # unless said: 1e-4 as published, 1e-5 for darknet's cfgs and weights
+    )
     bn_momentum: Share = 0.03
 
     @model_validator(mode="after")
@@ -156,6 +158,7 @@ class TrainConfig(Section):
     ema_warmup: Positive = 2000.0  # decay at step n is ema_decay * (1 - exp(-n / ema_warmup))
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what the device does fast
     channels_last: bool = True
+    weights: str | None = None  # what to start from, a .pt or a .weights; --weights sets it
     device: str = "auto"  # auto: the first GPU, else the CPU
     threads: Annotated[int, Field(ge=0)] = 0  # CPU threads; 0 leaves it to torch
     seed: Annotated[int, Field(ge=0)] = 0

@@ -87,8 +87,6 @@ class DarknetNet(nn.Module):
     Attributes:
         anchors: float32 [levels, anchors, 2], pixels; strides, decoder: by level, finest first.
         num_classes: of the cfg.
-        size: (height, width) of the cfg's [net], pixels.
-        letter_box: whether [net] wants images with their aspect ratio kept.
         orders: one: the cfg's own.
     """
 
@@ -113,8 +111,6 @@ class DarknetNet(nn.Module):
         """
         super().__init__()
         net, *rest = sections
-        self.size = (net.whole("height", "416", least=1), net.whole("width", "416", least=1))
-        self.letter_box = bool(net.whole("letter_box", "0"))
         builder = _Builder(rest, activation, norm, net.whole("channels", "3", least=1))
         self.num_classes = cfg_classes([*sections])
         self.layers, self._inputs = builder.layers, builder.inputs

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from detector.config import ModelConfig
 from detector.darknet import network, read_config
@@ -40,6 +41,14 @@ def test_shapes_levels_and_decoder():
     assert model.decoder.size == "exp"
     assert model.anchors[0].tolist() == [[10, 14], [23, 27], [37, 58]]
     assert build(texts.everything(new_coords=1)).decoder.size == "sigmoid"
+
+
+def test_a_route_takes_the_same_part_of_each_map():
+    section = texts.route(-1, -2, groups=2, group_id=1)
+    text = NET + texts.conv(8) + texts.conv(6) + section + texts.conv(21, act="linear", bn=0)
+    layer = build(text + texts.yolo("0,1,2", texts.TINY_SIZES)).layers[2]
+    a, b = torch.rand(1, 6, 2, 2), torch.rand(1, 8, 2, 2)
+    assert torch.equal(layer(a, b), torch.cat([a[:, 3:], b[:, 4:]], 1))
 
 
 def test_it_trains():
@@ -150,8 +159,9 @@ def test_a_cfg_as_the_config_of_a_run(tmp_path):
     path = tmp_path / "my.cfg"
     path.write_text(texts.everything().replace("width=64", "width=100"))
     config = read_config(str(path), ["train.epochs=3"])
-    assert (config.data.size, config.train.epochs, config.model.bn_eps) == (128, 3, 1e-5)
+    assert (config.data.size, config.train.epochs) == (128, 3)
     model = network(config.model, 2)
+    assert {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
     assert model.decoder.scale_x_y == (1.1, 1.1)
     with pytest.raises(UserError, match="classes=2, but the data has 5"):
         network(config.model, 5)
