@@ -334,3 +334,14 @@ def test_a_classifier_is_not_trained_as_a_detector(tool, digits_yaml):
     status, _, err = tool("train", "--cfg", "csdarknet53-omega", "--data", digits_yaml)
     assert (status, err.count("\n")) == (2, 1)
     assert "is a classifier; it finds no boxes" in err
+
+
+def test_plot_activations(tool, tmp_path):
+    pytest.importorskip("matplotlib")
+    status, _, err = tool("plot_activations", "all", "--out", "pictures/all")
+    assert status == 0, err
+    assert cv2.imread(str(tmp_path / "pictures" / "all.png")) is not None
+    assert "<svg" in (tmp_path / "pictures" / "all.svg").read_text()
+    status, _, err = tool("plot_activations", "mihs")
+    assert status == 2
+    assert "did you mean mish?" in err

@@ -189,6 +189,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "generators": generator_states(),
             "progress": {"epoch": self.progress.epoch, "best_ap": self.progress.best_ap},
         }
 
@@ -198,8 +199,22 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        restore_generators(state["generators"])
         self.progress.epoch = state["progress"]["epoch"]
         self.progress.best_ap = state["progress"]["best_ap"]
+
+
+def generator_states() -> dict[str, Any]:
+    """Torch's own generators, from which dropout and a random activation draw."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Draws go on from where `generator_states` was taken; a GPU that is not here is left out."""
+    torch.set_rng_state(states["cpu"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
 
 
 class TrainerObserver:

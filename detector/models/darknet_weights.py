@@ -111,6 +111,11 @@ class Layer:
         return [tensor for tensor in (*first, self.conv.weight) if tensor is not None]
 
     @property
+    def learned(self) -> int:
+        """Numbers stored that are learned: all but the running statistics."""
+        return sum(t.numel() for t in self.tensors() if isinstance(t, nn.Parameter))
+
+    @property
     def size(self) -> int:
         """Numbers stored."""
         return sum(tensor.numel() for tensor in self.tensors())
@@ -259,10 +264,18 @@ def save_darknet(
     order = order or model.orders[0]
     if order not in model.orders:
         raise UserError(f"there is no order {order!r} (known: {', '.join(model.orders)})")
+    layers = stored_layers(model, order)
+    held = sum(layer.learned for layer in layers)
+    total = sum(p.numel() for part in model.stored(order) for p in part.parameters())
+    if held != total:
+        raise UserError(
+            f"{path}: not written: the network learns {total - held:,} numbers in its activations, for "
+            f"which darknet's files have no place"
+        )
     new = path.with_name(path.name + ".new")
     with new.open("wb") as file:
         file.write((header or Header()).pack())
-        for layer in stored_layers(model, order):
+        for layer in layers:
             for tensor in layer.tensors():
                 file.write(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
         file.flush()

@@ -12,6 +12,7 @@ from detector.nn.blocks import (
     TinyStage,
     hourglass,
 )
+from detector.nn.curves import curves
 from detector.nn.fuse import fuse_batch_norms
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SPPBlock",
     "TinyStage",
     "activation",
+    "curves",
     "fuse_batch_norms",
     "hourglass",
 ]

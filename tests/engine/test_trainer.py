@@ -41,6 +41,17 @@ class Loader:
             yield batch_of(torch.randint(0, 255, (size, 3, 8, 8), dtype=torch.uint8, generator=g))
 
 
+def test_random_layers_go_on_with_the_same_draws():
+    """Dropout, a random activation: a checkpoint holds the generators."""
+    first = make()
+    state = copy.deepcopy(first.state_dict())
+    drawn = torch.rand(5)
+    other = make()
+    torch.manual_seed(99)
+    other.load_state_dict(state)
+    assert torch.equal(torch.rand(5), drawn)
+
+
 class Criterion:
     weights = {"a": 2.0, "b": 0.5}  # noqa: RUF012
 

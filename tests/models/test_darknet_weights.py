@@ -180,3 +180,10 @@ def test_the_size_of_another_network_is_recognised(small):
     config = Config(model=ModelConfig(arch="yolov4-tiny"))
     with pytest.raises(UserError, match="it has the size of yolov4-pacsp-s: 33,164,680 bytes"):
         read_darknet(small[0]["csp"], config, DarknetOptions())
+
+
+def test_learned_activations_have_no_place_in_a_file(tmp_path):
+    model = network(ModelConfig(arch="yolov4-pacsp-n", activation="srelu"), 2)
+    with pytest.raises(UserError, match=r"not written: the network learns [\d,]+ numbers"):
+        save_darknet(model, tmp_path / "a.weights")
+    assert list(tmp_path.iterdir()) == []
