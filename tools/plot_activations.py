@@ -28,7 +28,11 @@ def main() -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = list(ACTIVATIONS) if args.names == ["all"] else args.names or list(SHOWN)
+    names = args.names or list(SHOWN)
+    if names == ["all"]:  # each once, by its first name
+        names = list({ACTIVATIONS[name]: name for name in reversed(list(ACTIVATIONS))}.values())[
+            ::-1
+        ]
     x = torch.linspace(args.low, args.high, 2001, dtype=torch.float64)
     figure, panels = pyplot.subplots(1, 3, figsize=(15, 5), layout="constrained")
     for number, name in enumerate(names):
