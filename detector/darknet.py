@@ -25,6 +25,7 @@ from detector.models import (
     VARIANTS,
     Header,
     cfg_classes,
+    cfg_with_classes,
     file_size,
     load_darknet,
     parse_cfg,
@@ -136,7 +137,9 @@ def read_darknet(path: Path, config: Config, options: DarknetOptions) -> Weights
     partial = options.partial or PREFIX.search(path.name) is not None
     header = read_header(path)
     classes = _classes_of_file(path, config.model, header, partial)
-    model = network(config.model, classes)
+    own = _for_classes(config.model, classes)
+    config = config.model_copy(update={"model": own})
+    model = network(own, classes)
     got = load_darknet(model, path, order=options.order, partial=partial)
     notes = [
         f"{path}: {got.convolutions} of {got.total} convolutions, order {got.order}, "
@@ -150,8 +153,8 @@ def read_darknet(path: Path, config: Config, options: DarknetOptions) -> Weights
     complete = got.convolutions == got.total
     if not complete:
         kept = set(map(id, got.tensors))
-        own = dict(model.named_parameters()) | dict(model.named_buffers())
-        tensors = {name: tensor for name, tensor in own.items() if id(tensor) in kept}
+        named = dict(model.named_parameters()) | dict(model.named_buffers())
+        tensors = {name: tensor for name, tensor in named.items() if id(tensor) in kept}
     return Weights(
         source=str(path),
         config=config,
@@ -230,16 +233,22 @@ def usual_classes(model: ModelConfig) -> int:
     return CLASSIFIER_CLASSES if find_variant(model).neck is None else len(COCO_NAMES)
 
 
+def _for_classes(model: ModelConfig, classes: int) -> ModelConfig:
+    """The config of the same network for a file's number of classes; only a cfg has to change."""
+    if model.darknet_cfg is None or usual_classes(model) == classes:
+        return model
+    text = cfg_with_classes(parse_cfg(model.darknet_cfg, model.arch), classes)
+    return model.model_copy(update={"darknet_cfg": text})
+
+
 def _bytes(config: ModelConfig, classes: int, header: Header) -> int:
     with torch.device("meta"):
-        return file_size(network(config, classes), header)
+        return file_size(network(_for_classes(config, classes), classes), header)
 
 
 def _classes_of_file(path: Path, config: ModelConfig, header: Header, partial: bool) -> int:
     """The number of classes for which the network has the file's size."""
     usual = usual_classes(config)
-    if config.darknet_cfg is not None:
-        return usual
     size = path.stat().st_size
     with_one, with_two, expected = (_bytes(config, n, header) for n in (1, 2, usual))
     more, rest = divmod(size - with_one, with_two - with_one)

@@ -70,7 +70,8 @@ def _reason(
 ) -> str:
     if theirs is None:
         return "not in the file"
-    if their_classes != classes and own.shape[1:] == theirs.shape[1:] and name.startswith("head"):
+    per_class = their_classes != classes and own.shape[1:] == theirs.shape[1:]
+    if per_class and own.shape[0] * (5 + their_classes) == theirs.shape[0] * (5 + classes):
         return f"for {their_classes} classes, here {classes}"
     return f"of another shape ({name}: {list(theirs.shape)}, here {list(own.shape)})"
 

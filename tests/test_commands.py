@@ -253,6 +253,23 @@ def test_a_users_own_darknet_model_is_evaluated_and_trained(
     assert (tmp_path / "back.weights").stat().st_size == weights.stat().st_size
 
 
+def test_darknet_weights_of_other_classes_start_a_cfg(tool, my_darknet, digits_yaml, tmp_path):
+    """The usual way with darknet: a cfg edited for one's own classes, weights of other ones."""
+    cfg, weights = my_darknet
+    theirs = read_config(str(cfg)).model
+    text = texts.everything(classes=33)
+    other = network(theirs.model_copy(update={"darknet_cfg": text}), 33)
+    save_darknet(randomised(other), weights)
+    words = ["--cfg", cfg, "--weights", weights, "--data", digits_yaml, *SMALL, "--out", "run"]
+    status, out, err = tool("train", *words, "train.epochs=1", "train.batch_size=4")
+    assert status == 0, err
+    assert "10 of 10 convolutions, order darknet, 33 classes" in out
+    assert "4 for 33 classes, here 10" in out
+    status, _, err = tool("val", *words[:6])
+    assert (status, err.count("\n")) == (2, 1)
+    assert "it knows 33 classes" in err
+
+
 def test_convert_there_and_back(tool, my_darknet, tmp_path):
     cfg, weights = my_darknet
     status, _, err = tool("convert_weights", weights, "--cfg", cfg, "-o", "my.pt")

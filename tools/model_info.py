@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", help="side, or height and width, in pixels")
     parser.add_argument("--classes", type=int, help="default: 80, a classifier's 1000, a cfg's own")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="model.activation=relu")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     config = read_config(args.cfg, args.overrides)
     size = args.size or [config.data.size]

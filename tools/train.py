@@ -36,7 +36,7 @@ def main() -> None:
         "overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu"
     )
     cli.add_darknet_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if (args.cfg is None) == (args.resume is None):
         parser.error("give either --cfg to start a run or --resume to go on with one")
 

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=736")
     parser.add_argument("--protocol", help="letterbox, pytorch_yolov4 or darknet: eval.protocol")
     cli.add_darknet_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     if args.protocol:
         args.overrides.append(f"eval.protocol={args.protocol}")

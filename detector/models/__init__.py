@@ -5,7 +5,7 @@ and writes darknet's `.weights`, `darknet_cfg` and `darknet_net` read its `.cfg`
 """
 
 from detector.models.backbone import Classifier, CSPDarknet, TinyDarknet
-from detector.models.darknet_cfg import cfg_classes, parse_cfg
+from detector.models.darknet_cfg import cfg_classes, cfg_with_classes, parse_cfg
 from detector.models.darknet_net import DarknetNet
 from detector.models.darknet_weights import (
     Header,
@@ -41,6 +41,7 @@ __all__ = [
     "YOLOHead",
     "YOLOv3Neck",
     "cfg_classes",
+    "cfg_with_classes",
     "file_size",
     "load_darknet",
     "measure",

@@ -117,3 +117,25 @@ def cfg_classes(sections: list[Section]) -> int:
     if not outputs:
         sections[0].fail("no [yolo] section follows: nothing is detected")
     return outputs[0].whole("classes", "20", least=1)
+
+
+def cfg_with_classes(sections: list[Section], classes: int) -> str:
+    """The text of the same network for another number of classes; comments are lost.
+
+    Raises:
+        UserError: there is no [yolo], or its `filters=` does not fit its classes.
+    """
+    old = cfg_classes(sections)
+    texts = []
+    for section, after in zip(sections, [*sections[1:], None], strict=True):
+        options = dict(section.options)
+        if section.kind == "yolo":
+            options["classes"] = str(classes)
+        elif after is not None and after.kind == "yolo":
+            anchors, rest = divmod(section.whole("filters", "1", least=1), 5 + old)
+            if rest:
+                section.fail(f"filters={section.options.get('filters')} does not fit classes={old}")
+            options["filters"] = str(anchors * (5 + classes))
+        lines = [f"{key}={value}" for key, value in options.items()]
+        texts.append("\n".join([f"[{section.kind}]", *lines]) + "\n")
+    return "\n".join(texts)
