@@ -19,6 +19,7 @@ from detector.config import (
     config_to_dict,
 )
 from detector.data import (
+    DARKNET_GREY,
     Bag,
     Darknet,
     Index,
@@ -49,7 +50,7 @@ from detector.engine import (
 )
 from detector.errors import UserError
 from detector.evaluation import CocoAP, Evaluator
-from detector.losses import YOLOLoss
+from detector.losses import BALANCE, YOLOLoss
 from detector.models import (
     VARIANTS,
     YOLO,
@@ -64,9 +65,6 @@ from detector.registry import nearest
 
 Detector = YOLO | DarknetNet
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
-DARKNET_GREY = 127  # of darknet's letter_box: 0.5
-# of the objectness loss, finest level first, as published for three levels; two take the first two
-BALANCE = (4.0, 1.0, 0.4, 0.1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from detector.data.coco_names import COCO_NAMES
 from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
 from detector.data.description import DatasetConfig, describe, read_split
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
-from detector.data.geometry import letterbox
+from detector.data.geometry import DARKNET_GREY, letterbox
 from detector.data.loader import TrainLoader, collate, val_loader
 from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
 from detector.data.subset import write_subset
 
 __all__ = [
     "COCO_NAMES",
+    "DARKNET_GREY",
     "Bag",
     "Darknet",
     "DatasetConfig",

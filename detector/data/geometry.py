@@ -14,6 +14,7 @@ from detector.boxes import clip_boxes, sides, transform_boxes
 from detector.structures import LetterBox, Sample
 
 GREY = 114  # of everything outside the image, as published
+DARKNET_GREY = 127  # where darknet's letter_box says 0.5
 
 
 def resize_to(sample: Sample, height: int, width: int, method: int) -> Sample:

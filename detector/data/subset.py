@@ -4,21 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from detector.boxes import sides
 from detector.data.coco import Index, read_json
 from detector.errors import UserError
 
 
-def choose(
-    index: Index, sizes: np.ndarray, *, count: int, min_boxes: int, min_side: float, size: int
-) -> list[int]:
+def choose(index: Index, *, count: int, min_boxes: int, min_side: float, size: int) -> list[int]:
     """The first images that are neither too easy nor hopeless.
 
     Args:
         index: of the whole split.
-        sizes: int [n, 2], width and height of every image, pixels.
         count: images wanted.
         min_boxes: boxes an image has at least.
         min_side: pixels of the shorter side of every box, once the image's long side is `size`.
@@ -33,7 +28,7 @@ def choose(
     chosen = []
     for number in range(len(index)):
         rows = slice(index.starts[number], index.starts[number + 1])
-        scaled = sides(index.boxes_xyxy[rows]) * size / sizes[number].max()
+        scaled = sides(index.boxes_xyxy[rows]) * size / index.sizes[number].max()
         enough = len(scaled) >= min_boxes and (scaled >= min_side).all()
         if enough and not index.crowd[rows].any():
             chosen.append(number)
@@ -64,8 +59,7 @@ def write_subset(
     tree = read_json(index.annotations)
     by_id = {entry["id"]: entry for entry in tree["images"]}
     entries = [by_id[int(image_id)] for image_id in index.image_ids]
-    sizes = np.array([[entry["width"], entry["height"]] for entry in entries])
-    chosen = choose(index, sizes, count=count, min_boxes=min_boxes, min_side=min_side, size=size)
+    chosen = choose(index, count=count, min_boxes=min_boxes, min_side=min_side, size=size)
     ids = {entries[number]["id"] for number in chosen}
     few = {
         "images": [entries[number] for number in chosen],

@@ -1,6 +1,6 @@
 """What the network is trained on: `assign` (targets -> cells), then `yolo` (box, objectness, class)."""
 
 from detector.losses.assign import Matches, assign
-from detector.losses.yolo import YOLOLoss
+from detector.losses.yolo import BALANCE, YOLOLoss
 
-__all__ = ["Matches", "YOLOLoss", "assign"]
+__all__ = ["BALANCE", "Matches", "YOLOLoss", "assign"]

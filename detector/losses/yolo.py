@@ -11,6 +11,9 @@ from detector.decode import Decoder, grid
 from detector.losses.assign import Matches, assign
 from detector.structures import Batch
 
+# weight of the objectness by level, finest first; published for three levels, two take the first two
+BALANCE = (4.0, 1.0, 0.4, 0.1)
+
 
 class YOLOLoss(nn.Module):
     """Box, objectness and class loss of the yolov4-csp recipe.
