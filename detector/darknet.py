@@ -250,10 +250,11 @@ def _classes_of_file(path: Path, config: ModelConfig, header: Header, partial: b
     """The number of classes for which the network has the file's size."""
     usual = usual_classes(config)
     size = path.stat().st_size
-    with_one, with_two, expected = (_bytes(config, n, header) for n in (1, 2, usual))
-    more, rest = divmod(size - with_one, with_two - with_one)
+    expected = _bytes(config, usual, header)
     if size == expected or partial:
         return usual
+    with_one, with_two = (_bytes(config, n, header) for n in (1, 2))
+    more, rest = divmod(size - with_one, with_two - with_one)
     if more >= 0 and rest == 0:
         return 1 + more
     whose = [

@@ -133,7 +133,7 @@ class DarknetNet(nn.Module):
         maps: dict[int, Tensor] = {-1: images}
         for number, (layer, inputs) in enumerate(zip(self.layers, self._inputs, strict=True)):
             maps[number] = layer(*(maps[i] for i in inputs))
-            for i in inputs:
+            for i in set(inputs):
                 if self._last_use[i] == number and i not in self._outputs:
                     del maps[i]
         return [as_raw(maps[number], self.anchors.shape[1]) for number in self._outputs]

@@ -51,6 +51,13 @@ def test_a_route_takes_the_same_part_of_each_map():
     assert torch.equal(layer(a, b), torch.cat([a[:, 3:], b[:, 4:]], 1))
 
 
+def test_a_map_may_be_taken_twice():
+    sections = "[route]\nlayers=-1,-1\n" + "[shortcut]\nfrom=-1\nactivation=linear\n"
+    text = NET + texts.conv(8) + sections + texts.conv(21, act="linear", bn=0)
+    raw = build(text + texts.yolo("0,1,2", texts.TINY_SIZES))(torch.rand(1, 3, 32, 32))
+    assert raw[0].shape == (1, 3, 32, 32, 7)
+
+
 def test_it_trains():
     model = build(texts.everything())
     sum(level.sum() for level in model(torch.rand(2, 3, 64, 64))).backward()
@@ -58,6 +65,19 @@ def test_it_trains():
 
 
 HAS_READER = hasattr(cv2.dnn, "readNetFromDarknet")
+
+
+def both_on_an_image(text, folder, names, *, height, width):
+    """A random model of the text, its raw maps of a random image, and OpenCV's layers of these names."""
+    model = randomised(build(text, eps=1e-6))  # OpenCV divides by sqrt(variance + 1e-6)
+    cfg, weights = folder / "my.cfg", folder / "my.weights"
+    cfg.write_text(text)
+    save_darknet(model, weights)
+    other = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    image = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+    other.setInput(image)
+    with torch.no_grad():
+        return model, model(torch.from_numpy(image)), other.forward(names)
 
 
 @pytest.mark.skipif(not HAS_READER, reason="OpenCV 5 has no darknet reader")
@@ -69,16 +89,8 @@ HAS_READER = hasattr(cv2.dnn, "readNetFromDarknet")
     ],
 )
 def test_raw_heads_agree_with_opencv(tmp_path, text, outputs):
-    model = randomised(build(text, eps=1e-6))  # OpenCV divides by sqrt(variance + 1e-6)
-    cfg, weights = tmp_path / "my.cfg", tmp_path / "my.weights"
-    cfg.write_text(text)
-    save_darknet(model, weights)
-    other = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
-    image = np.random.default_rng(0).random((64, 96, 3), np.float32)
-    other.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
-    theirs = other.forward([f"conv_{number}" for number in outputs])
-    with torch.no_grad():
-        ours = model(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+    names = [f"conv_{number}" for number in outputs]
+    _, ours, theirs = both_on_an_image(text, tmp_path, names, height=64, width=96)
     for mine, his in zip(ours, theirs, strict=True):
         batch, anchors, height, width, values = mine.shape
         flat = mine.permute(0, 1, 4, 2, 3).reshape(batch, anchors * values, height, width)
@@ -89,17 +101,9 @@ def test_raw_heads_agree_with_opencv(tmp_path, text, outputs):
 @pytest.mark.parametrize("new_coords", [0, 1])
 def test_boxes_agree_with_opencv(tmp_path, new_coords):
     """Its region layer gives centre and size as shares of the image, and the scores."""
-    text = texts.everything(new_coords)
-    model = randomised(build(text, eps=1e-6))
-    cfg, weights = tmp_path / "my.cfg", tmp_path / "my.weights"
-    cfg.write_text(text)
-    save_darknet(model, weights)
-    other = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
-    image = np.random.default_rng(0).random((64, 64, 3), np.float32)
-    other.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
-    fine, coarse = other.forward(["yolo_21", "yolo_14"])
-    with torch.no_grad():
-        raw = model(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+    model, raw, (fine, coarse) = both_on_an_image(
+        texts.everything(new_coords), tmp_path, ["yolo_21", "yolo_14"], height=64, width=64
+    )
     for level, his in zip(range(2), (fine, coarse), strict=True):
         boxes, objectness, _ = decode(
             raw[level : level + 1],
