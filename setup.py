@@ -2,17 +2,23 @@
 
     pip install -r requirements.txt && pip install --no-build-isolation -e .
 
-One call of $CXX (default: c++ or g++) with the headers of the torch that is installed. The kernels
-use only LibTorch's stable ABI, so the library is tied neither to a Python nor to one torch. Without
-a compiler, or in an isolated build without torch, the install succeeds all the same: the package
-then runs on torch's own operators, and `detector/ops/build_error.txt` keeps the reason for the run
-time.
+A call of $CXX (default: c++ or g++) for the CPU and, where there is an nvcc and the installed torch is
+one for CUDA, a call of nvcc, with torch's own headers. The kernels use only LibTorch's stable ABI,
+so a library is tied neither to a Python nor to one torch. Without a compiler, or in an isolated build
+without torch, the install succeeds all the same: the package then runs on torch's own operators, and
+a `*_build_error.txt` beside the missing library keeps the reason for the run time.
 
-Environment: CXX the compiler, CXXFLAGS further flags, DETECTOR_CUDA=0|1 reserved for CUDA kernels.
+Environment:
+    CXX, CXXFLAGS         the C++ compiler, and further flags for it
+    DETECTOR_CUDA=0|1     0: no CUDA kernels; 1: the install fails where they cannot be built
+    CUDA_HOME             the toolkit whose bin/nvcc is used; default: nvcc on PATH
+    TORCH_CUDA_ARCH_LIST  architectures, as in "8.6;9.0+PTX"; default: those of the GPUs in this
+                          machine, and without one all in ARCHITECTURES that the nvcc knows
 """
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,13 +30,18 @@ from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
 PACKAGE = Path("detector", "ops")
-ERROR_FILE = "build_error.txt"
 TORCH_TARGET = "0x020a000000000000"  # the stable ABI as of torch 2.10
 CXX_FLAGS = (
     "-std=c++17 -O3 -fPIC -shared -fvisibility=hidden -Wall -Wextra "
     # Without the first two GCC leaves half of the loops scalar; none of them changes a value.
     "-fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp-simd"
 )
+# The CUDA runtime goes into the library: so it loads beside a torch of whatever CUDA.
+NVCC_FLAGS = (
+    "-std=c++17 -O3 -shared -cudart static -DUSE_CUDA --threads 0 "
+    "-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
+)
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 
 
 class BuildError(Exception):
@@ -46,10 +57,7 @@ def cxx_command(sources: list[str], library: Path) -> list[str]:
     compiler = shlex.split(os.environ.get("CXX", "")) or ["c++" if shutil.which("c++") else "g++"]
     if shutil.which(compiler[0]) is None:
         raise BuildError(f"no C++ compiler: {compiler[0]} not found (set CXX, or install g++)")
-    spec = importlib.util.find_spec("torch")  # found, not imported: that would take seconds
-    if spec is None or spec.origin is None:
-        raise BuildError("no torch during the build (an isolated build does not see it)")
-    torch = Path(spec.origin).parent
+    torch = torch_folder()
     return [
         *compiler,
         *shlex.split(CXX_FLAGS),
@@ -63,9 +71,101 @@ def cxx_command(sources: list[str], library: Path) -> list[str]:
     ]
 
 
-# Library -> its compiler. A CUDA library is a second row, `_C_cuda` from csrc/*.cu by nvcc, and a
-# second Extension below where there are such sources and an nvcc.
-COMMANDS: dict[str, Callable[[list[str], Path], list[str]]] = {"_C_cpu": cxx_command}
+def torch_folder() -> Path:
+    """Where the installed torch is; it is found, not imported: that would take seconds.
+
+    Raises:
+        BuildError: there is none.
+    """
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise BuildError("no torch during the build (an isolated build does not see it)")
+    return Path(spec.origin).parent
+
+
+def nvcc_command(sources: list[str], library: Path) -> list[str]:
+    """The one command that compiles and links the CUDA library.
+
+    nvcc links by itself, and so needs no search for its root: that goes wrong where the nvcc on PATH
+    is a script in another folder.
+
+    Raises:
+        BuildError: not wanted, no nvcc, or a torch without CUDA.
+    """
+    if os.environ.get("DETECTOR_CUDA") == "0":
+        raise BuildError("switched off by DETECTOR_CUDA=0 during the build")
+    torch = torch_folder()
+    version = (torch / "version.py").read_text(encoding="utf-8")
+    if re.search(r"^cuda\b.*= None", version, re.MULTILINE):
+        raise BuildError("the installed torch is one without CUDA")
+    home = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which(str(Path(home, "bin", "nvcc")) if home else "nvcc")
+    if nvcc is None:
+        where = f"in CUDA_HOME={home}" if home else "on PATH (set CUDA_HOME)"
+        raise BuildError(f"no nvcc {where}")
+    return [
+        nvcc,
+        *NVCC_FLAGS.split(),
+        *architecture_flags(nvcc),
+        f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
+        *["-isystem", str(torch / "include")],
+        *sources,
+        *["-o", str(library)],
+        f"-L{torch / 'lib'}",
+        *["-ltorch_cpu", "-ltorch_cuda"],
+    ]
+
+
+def architecture_flags(nvcc: str) -> list[str]:
+    """-gencode for each architecture; code of the last also as PTX, for GPUs that are newer.
+
+    Raises:
+        BuildError: TORCH_CUDA_ARCH_LIST is not a list of architectures.
+    """
+    wanted = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    found = re.split(r"[;, ]+", wanted.strip()) if wanted.strip() else gpus_in_this_machine()
+    if not found:
+        known = output_of([nvcc, "--list-gpu-code"]).split()
+        found = [code for code in ARCHITECTURES if f"sm_{code}" in known]
+        found[-1] += "+PTX"
+    flags = []
+    for name in found:
+        match = re.fullmatch(r"(\d+)\.?(\d[af]?)(\+PTX)?", name)
+        if match is None:
+            raise BuildError(
+                f"TORCH_CUDA_ARCH_LIST={wanted}: {name!r} is no architecture such as 9.0 or 9.0+PTX"
+            )
+        code = match[1] + match[2]
+        flags += ["-gencode", f"arch=compute_{code},code=sm_{code}"]
+        if match[3]:
+            flags += ["-gencode", f"arch=compute_{code},code=compute_{code}"]
+    return flags
+
+
+def gpus_in_this_machine() -> list[str]:
+    """Their architectures, each once, such as ["9.0"]; empty without a GPU."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    lines = output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+    return sorted(set(re.findall(r"^\d+\.\d+$", lines, re.MULTILINE)), key=float)
+
+
+def output_of(command: list[str]) -> str:
+    """What a command prints; nothing if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+# Library -> the command that makes it.
+COMMANDS: dict[str, Callable[[list[str], Path], list[str]]] = {
+    "_C_cpu": cxx_command,
+    "_C_cuda": nvcc_command,
+}
+
+
+def error_file(library: str) -> str:
+    """The name of the file that says why there is no such library."""
+    return f"{library}_build_error.txt"
 
 
 class BuildKernels(build_ext):
@@ -79,14 +179,16 @@ class BuildKernels(build_ext):
         """Leaves either the library or the error file in the build folder, never both."""
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
-        error_file = library.with_name(ERROR_FILE)
-        for stale in (library, error_file):
+        why = library.with_name(error_file(library.stem))
+        for stale in (library, why):
             stale.unlink(missing_ok=True)
         try:
             self._compile(COMMANDS[library.stem](ext.sources, library))
         except BuildError as error:
-            self.warn(f"no compiled kernels: {error}")
-            error_file.write_text(f"{error}\n", encoding="utf-8")
+            if library.stem == "_C_cuda" and os.environ.get("DETECTOR_CUDA") == "1":
+                raise SystemExit(f"DETECTOR_CUDA=1, but {error}") from None
+            self.warn(f"no {library.name}: {error}")
+            why.write_text(f"{error}\n", encoding="utf-8")
 
     def _compile(self, command: list[str]) -> None:
         self.announce(shlex.join(command), level=2)
@@ -101,9 +203,9 @@ class BuildKernels(build_ext):
         return [path for path in super().get_outputs() if Path(path).exists()]
 
     def copy_extensions_to_source(self) -> None:
-        """For editable installs: the libraries, or the error file, beside the Python sources."""
+        """For editable installs: the libraries, or the error files, beside the Python sources."""
         built = Path(self.build_lib) / PACKAGE
-        for name in [f"{library}.so" for library in COMMANDS] + [ERROR_FILE]:
+        for name in [f"{library}.so" for library in COMMANDS] + list(map(error_file, COMMANDS)):
             target = PACKAGE / name
             if not (built / name).exists():
                 target.unlink(missing_ok=True)
@@ -116,10 +218,11 @@ class BuildKernels(build_ext):
 setup(
     ext_modules=[
         Extension(
-            "detector.ops._C_cpu",
-            sources=sorted(map(str, CSRC.glob("*.cpp"))),
-            depends=sorted(map(str, CSRC.glob("*.h"))),
+            f"detector.ops.{library}",
+            sources=sorted(map(str, CSRC.glob(pattern))),
+            depends=sorted(map(str, [*CSRC.glob("*.h"), *CSRC.glob("*.cuh")])),
         )
+        for library, pattern in (("_C_cpu", "*.cpp"), ("_C_cuda", "*.cu"))
     ],
     cmdclass={"build_ext": BuildKernels},
 )

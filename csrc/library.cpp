@@ -4,6 +4,7 @@
 STABLE_TORCH_LIBRARY(detector_ops, library) {
   library.def("mish_forward(Tensor x) -> Tensor");
   library.def("mish_backward(Tensor grad, Tensor x) -> Tensor");
+  library.def("mish_out(Tensor x, Tensor(a!) y) -> ()");
   library.def("mish_(Tensor(a!) x) -> ()");
 
   // BatchNorm + Mish, cut where processes that share statistics exchange them.

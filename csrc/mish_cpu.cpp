@@ -1,4 +1,5 @@
-// Mish on the CPU: forward, backward and in place; float32, float64 and bfloat16 (float32 inside).
+// Mish on the CPU: forward, backward and in place; float32, float64, and bfloat16 and
+// float16 with float32 inside.
 #include "cpu.h"
 
 namespace detector {
@@ -54,8 +55,11 @@ void mish_backward_into(const Tensor& grad, const Tensor& x, const Tensor& grad_
     case ScalarType::BFloat16:                                                            \
       function<BFloat16>(__VA_ARGS__);                                                    \
       break;                                                                              \
+    case ScalarType::Half:                                                                \
+      function<Half>(__VA_ARGS__);                                                        \
+      break;                                                                              \
     default:                                                                              \
-      STD_TORCH_CHECK(false, "detector_ops: Mish on the CPU takes float32, float64, bfloat16"); \
+      STD_TORCH_CHECK(false, "detector_ops: Mish takes floating-point tensors");          \
   }
 
 Tensor mish_forward(const Tensor& x) {
@@ -74,6 +78,12 @@ Tensor mish_backward(const Tensor& grad, const Tensor& x) {
   return grad_x;
 }
 
+void mish_out(const Tensor& x, const Tensor& y) {
+  STD_TORCH_CHECK(is_dense(x) && same_layout(y, x),
+                  "detector_ops::mish_out: x must be dense, y of its shape, strides and dtype");
+  DISPATCH(x, mish_into, x, y);
+}
+
 void mish_in_place(const Tensor& x) {
   STD_TORCH_CHECK(is_dense(x), "detector_ops::mish_: x must be dense");
   DISPATCH(x, mish_into, x, x);
@@ -85,5 +95,6 @@ void mish_in_place(const Tensor& x) {
 STABLE_TORCH_LIBRARY_IMPL(detector_ops, CPU, library) {
   library.impl("mish_forward", TORCH_BOX(&detector::mish_forward));
   library.impl("mish_backward", TORCH_BOX(&detector::mish_backward));
+  library.impl("mish_out", TORCH_BOX(&detector::mish_out));
   library.impl("mish_", TORCH_BOX(&detector::mish_in_place));
 }

@@ -1,85 +1,285 @@
-"""Times Mish, and BatchNorm + Mish in training, on the CPU: torch's own and the compiled kernels.
+"""Time Mish beside ReLU and SoftPlus, as the Mish paper's Table 6 does, and fused with BatchNorm.
 
-python tools/bench_mish.py --shape 16,64,40,40 --threads 2
+For each dtype two tensors: the paper's 16 x 10 x 256 x 256, which fits the caches of some machines, and
+16 x 64 x 160 x 160, which fits none; further ones with --shape. Each line gives the forward and the
+backward time, both as ratios to ReLU, and the per cent of this machine's copy bandwidth that they reach,
+counted with the memory that the operation cannot do without.
+
+The rows of kernels allocate their result and leave autograd out; "forward into a given tensor" does not
+allocate; the paper's protocol is autograd.grad(f(x).mean(), x), the mean's own backward included.
 """
 
 import argparse
+import json
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detector import ops
+from detector import cli, ops
+from detector.engine.hardware import DTYPES
 
-FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
-SHAPES = ["16,16,160,160", "16,32,80,80", "16,64,40,40"]
+PAPER, LARGE, SMALL = "16,10,256,256", "16,64,160,160", "16,64,40,40"
 
 
-def milliseconds(function: Callable[[], object], runs: int) -> float:
-    """The fastest of `runs` calls, after two to warm up: the least disturbed by other processes."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table; times in ms, bandwidth in per cent of a copy's."""
+
+    what: str
+    dtype: str
+    shape: str
+    forward: float
+    backward: float | None
+    forward_bandwidth: float | None = None
+    backward_bandwidth: float | None = None
+    tensors: tuple[int, int] | None = None  # that forward and backward have to move
+
+
+def milliseconds(call: Callable[[], object], device: str, runs: int) -> float:
+    """Median over `runs` calls, after a fifth of them to warm up.
+
+    On a GPU of CUDA events around each call, which leave the launch out where the GPU is behind.
+    """
+    for _ in range(max(2, runs // 5)):
+        call()
+    if device == "cuda":
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
+        torch.cuda.synchronize()
+        for start, end in events:
+            start.record()
+            call()
+            end.record()
+        torch.cuda.synchronize()
+        return statistics.median(start.elapsed_time(end) for start, end in events)
     times = []
-    for _ in range(runs + 2):
+    for _ in range(runs):
         start = time.perf_counter()
-        function()
+        call()
         times.append(time.perf_counter() - start)
-    return 1e3 * min(times[2:])
+    return 1e3 * statistics.median(times)
 
 
-def train_step(norm: nn.BatchNorm2d, x: Tensor, grad: Tensor, *, fused: bool) -> None:
-    """Forward and backward of BatchNorm + Mish for x [B, C, H, W]."""
-    if fused:
-        z = ops.batch_norm_mish(x, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    else:
-        z = functional.mish(norm(x))
-    torch.autograd.grad(z, (x, norm.weight, norm.bias), grad)
+def composed(x: Tensor) -> Tensor:
+    """Mish as three operators, which is what the paper's Table 6 calls Mish."""
+    return x * torch.tanh(functional.softplus(x))
 
 
-def rows(shape: list[int], memory_format: torch.memory_format) -> dict[str, tuple]:
-    """What is timed -> (torch's own, ours)."""
-    x = torch.randn(shape).contiguous(memory_format=memory_format).requires_grad_()
-    grad = torch.randn(shape).contiguous(memory_format=memory_format)
-    still = x.detach()
-    norm = nn.BatchNorm2d(shape[1])
-    native, ours = functional.mish(x), ops.mish(x)
-    return {
-        "mish forward": (lambda: functional.mish(still), lambda: ops.mish(still)),
-        "mish backward": (
-            lambda: torch.autograd.grad(native, x, grad, retain_graph=True),
-            lambda: torch.autograd.grad(ours, x, grad, retain_graph=True),
-        ),
-        "mish in place": (
-            lambda: functional.mish(grad, inplace=True),
-            lambda: ops.mish_(grad),
-        ),
-        "bn + mish, forward and backward": (
-            lambda: train_step(norm, x, grad, fused=False),
-            lambda: train_step(norm, x, grad, fused=True),
-        ),
-    }
+class Bench:
+    """One dtype and one shape on a device; `rows` yields the lines."""
+
+    def __init__(self, shape: str, dtype: torch.dtype, device: str, runs: int, *, last: bool):
+        self.sizes = [int(size) for size in shape.split(",")]
+        self.shape = shape + (" nhwc" if last else "")
+        self.device, self.runs = device, runs
+        self.format = torch.channels_last if last else torch.contiguous_format
+        x = torch.randn(self.sizes, device=device).to(dtype)
+        self.x = x.contiguous(memory_format=self.format)
+        self.grad = torch.randn_like(self.x)
+        out = torch.empty_like(x)
+        bytes_copied = 2 * x.numel() * x.element_size()
+        self.copy = bytes_copied / 2 / self.time(lambda: out.copy_(x))  # per tensor moved and ms
+
+    def time(self, call: Callable[[], object]) -> float:
+        return milliseconds(call, self.device, self.runs)
+
+    def row(
+        self,
+        what: str,
+        forward: Callable[[], object],
+        backward: Callable[[], object] | None,
+        tensors: tuple[int, int] | None = None,
+    ) -> Row:
+        times = [self.time(forward), self.time(backward) if backward else None]
+        share: list[float | None] = [None, None]
+        for i, milliseconds_taken in enumerate(times):
+            if tensors and milliseconds_taken:
+                moved = tensors[i] * self.x.numel() * self.x.element_size()
+                share[i] = 100 * moved / milliseconds_taken / self.copy
+        dtype = str(self.x.dtype).removeprefix("torch.")
+        return Row(what, dtype, self.shape, times[0] or 0.0, times[1], share[0], share[1], tensors)
+
+    def through_autograd(
+        self, what: str, function: Callable[[Tensor], Tensor], *, paper: bool
+    ) -> Row:
+        """Forward with autograd recording; backward alone, of the mean or with a given gradient."""
+        x = self.x.clone().requires_grad_()
+        y = function(x)
+        root, grad = (y.mean(), None) if paper else (y, self.grad)
+        return self.row(
+            what,
+            lambda: function(x),
+            lambda: torch.autograd.grad(root, x, grad, retain_graph=True),
+        )
+
+    def paper(self, *, compiled: bool) -> Iterator[Row]:
+        """The paper's protocol: forward, and the backward of the mean."""
+        functions = {
+            "ReLU": functional.relu,
+            "SoftPlus": functional.softplus,
+            "Mish composed": composed,
+            "Mish of torch": functional.mish,
+            "Mish ours": ops.mish,
+        }
+        if compiled:
+            functions["Mish ours, torch.compile"] = torch.compile(ops.mish)
+        for what, function in functions.items():
+            yield self.through_autograd(what, function, paper=True)
+
+    def kernels(self) -> Iterator[Row]:
+        """The operators alone: 2 tensors moved forward, 3 backward."""
+        x, grad, out = self.x, self.grad, torch.empty_like(self.x)
+        aten, own = torch.ops.aten, torch.ops.detector_ops
+        yield self.row(
+            "kernel: ReLU",
+            lambda: aten.relu(x),
+            lambda: aten.threshold_backward(grad, x, 0),
+            (2, 3),
+        )
+        yield self.row(
+            "kernel: Mish of torch",
+            lambda: aten.mish(x),
+            lambda: aten.mish_backward(grad, x),
+            (2, 3),
+        )
+        ours = ops.kernel_runs("mish", x)
+        if ours:
+            yield self.row(
+                "kernel: Mish ours",
+                lambda: own.mish_forward(x),
+                lambda: own.mish_backward(grad, x),
+                (2, 3),
+            )
+        yield self.row(
+            "into a given tensor: Mish of torch", lambda: aten.mish.out(x, out=out), None, (2, 0)
+        )
+        if ours:
+            yield self.row(
+                "into a given tensor: Mish ours", lambda: own.mish_out(x, out), None, (2, 0)
+            )
+
+    def batch_norm(self, *, compiled: bool) -> Iterator[Row]:
+        """BatchNorm in training, then Mish; through autograd, with a given gradient."""
+        norm = nn.BatchNorm2d(self.sizes[1]).to(self.device)
+        values = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+
+        def fused(x: Tensor) -> Tensor:
+            return ops.batch_norm_mish(x, *values)
+
+        functions = {
+            "BN + ReLU of torch": lambda x: functional.relu(norm(x)),
+            "BN + Mish of torch": lambda x: functional.mish(norm(x)),
+            "BN + Mish ours": fused,
+        }
+        if compiled:
+            functions["BN + Mish, torch.compile"] = torch.compile(fused)
+        for what, function in functions.items():
+            x = self.x.clone().requires_grad_()
+
+            def step(function: Callable = function, x: Tensor = x) -> object:
+                return torch.autograd.grad(function(x), (x, norm.weight, norm.bias), self.grad)
+
+            forward = self.time(lambda function=function, x=x: function(x))
+            both = self.time(step)
+            dtype = str(self.x.dtype).removeprefix("torch.")
+            yield Row(what, dtype, self.shape, forward, both - forward)
+
+
+def overhead(device: str, runs: int) -> dict[str, float]:
+    """Microseconds of a call on a tensor of 128 elements: what it costs beside the work."""
+    x = torch.randn(128, device=device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    result = {}
+    for what, function in {"Mish of torch": functional.mish, "Mish ours": ops.mish}.items():
+        best = float("inf")
+        for _ in range(max(5, runs)):
+            start = time.perf_counter()
+            for _ in range(200):
+                function(x)
+            best = min(best, time.perf_counter() - start)
+            wait()
+        result[what] = 1e6 * best / 200
+    return result
+
+
+def print_rows(rows: list[Row]) -> None:
+    """A block of lines of one dtype and shape; the first row is what the ratios refer to."""
+    base = rows[0]
+    for row in rows:
+        shown = [f"{row.forward:9.3f}", f"{row.backward:9.3f}" if row.backward else " " * 9]
+        shown.append(f"{row.forward / base.forward:8.2f}")
+        both = row.backward and base.backward
+        shown.append(f"{row.backward / base.backward:8.2f}" if both else " " * 8)  # pyright: ignore
+        for share in (row.forward_bandwidth, row.backward_bandwidth):
+            shown.append(f"{share:7.0f}%" if share else " " * 8)
+        print(f"{row.dtype:9}{row.shape:19}{row.what:36}" + "".join(shown).rstrip())
+
+
+def print_gains(rows: list[Row]) -> None:
+    """Torch's time over ours, where both stand beside each other."""
+    print("\ntorch's time / ours                                                forward  backward  both")
+    for native in rows:
+        if "Mish of torch" not in native.what:
+            continue
+        name = native.what.replace("of torch", "ours")
+        for own in rows:
+            if (own.what, own.dtype, own.shape) != (name, native.dtype, native.shape):
+                continue
+            line = f"{own.dtype:9}{own.shape:19}{own.what:36}{native.forward / own.forward:9.1f}"
+            if native.backward and own.backward:
+                total = (native.forward + native.backward) / (own.forward + own.backward)
+                line += f"{native.backward / own.backward:10.1f}{total:6.1f}"
+            print(line)
 
 
 def main() -> None:
-    """Prints one line for each operator, shape and memory format."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--shape", action="append", help="B,C,H,W; may be given several times")
+    parser = cli.parser(__doc__ or "", "python tools/bench_mish.py --dtypes fp32 bf16")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument("--shape", nargs="+", default=[PAPER, SMALL, LARGE], help="B,C,H,W")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--runs", type=int, default=20)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser.add_argument("--runs", type=int, default=0, help="calls timed; default 100, on CPUs 20")
+    parser.add_argument("--compile", action="store_true", help="rows of torch.compile, too")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    runs = args.runs or (100 if args.device == "cuda" else 20)
 
-    print(f"torch {torch.__version__}, {arguments.threads} threads, float32, ms: fastest call")
-    print(f"{'':52}{'torch':>9}{'ours':>9}{'ratio':>7}")
-    for shape in arguments.shape or SHAPES:
-        for name, memory_format in FORMATS.items():
-            sizes = [int(size) for size in shape.split(",")]
-            for what, (native, ours) in rows(sizes, memory_format).items():
-                a, b = milliseconds(native, arguments.runs), milliseconds(ours, arguments.runs)
-                print(f"{shape:15} {name:14}{what:34}{a:8.2f}{b:9.2f}{a / b:7.1f}")
+    machine = {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else cli.cpu_name(),
+        "threads": args.threads,
+        "runs": runs,
+    }
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print("times in ms, median; ratios to the first line of a block; bandwidth against a copy's")
+    print(f"{'':64}  forward backward   ratio   ratio   bandwidth")
+    rows: list[Row] = []
+    for name in args.dtypes:
+        for shape in args.shape:
+            for last in (False, True):
+                bench = Bench(shape, DTYPES[name], args.device, runs, last=last)
+                blocks = [bench.batch_norm(compiled=args.compile)]
+                if not last:  # an elementwise kernel does not see the order of dimensions
+                    blocks = [bench.paper(compiled=args.compile), bench.kernels(), *blocks]
+                for block in blocks:
+                    lines = list(block)
+                    print_rows(lines)
+                    rows += lines
+    print_gains(rows)
+    calls = overhead(args.device, runs)
+    print("\na call: " + ", ".join(f"{what} {value:.1f} us" for what, value in calls.items()))
+    if args.json:
+        figures = {"machine": machine, "rows": [asdict(row) for row in rows], "call_us": calls}
+        args.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        print(f"written: {args.json}")
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -1,8 +1,8 @@
-"""Loads the compiled kernels once, checks them, and says why where they cannot be used.
+"""Loads the compiled kernels, checks them, and says why where they cannot be used.
 
-The state is decided at the first use and then stays: `status()` is either usable or carries the
-reason. `DETECTOR_NATIVE=1` in the environment switches the kernels off without a word; every other
-reason is told in one RuntimeWarning.
+One library a device type, each loaded at its first use there; what is decided then stays: `status()`
+is either usable or carries the reason. `DETECTOR_NATIVE=1` in the environment switches the kernels off
+without a word; every other reason is told in one RuntimeWarning.
 """
 
 import functools
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CPU_LIBRARY = Path(__file__).with_name("_C_cpu.so")
-BUILD_ERROR = Path(__file__).with_name("build_error.txt")
+FOLDER = Path(__file__).parent
 # Operator -> device type -> the dtypes there is a kernel for.
 KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
-    "mish": {"cpu": (torch.float32, torch.float64, torch.bfloat16)},
+    "mish": {
+        "cpu": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+    },
     "batch_norm_mish": {"cpu": (torch.float32,)},
 }
 _SWITCH = "DETECTOR_NATIVE"
@@ -34,17 +36,19 @@ class Status:
 
 
 @functools.cache
-def status() -> Status:
-    """Loads the library at the first call; warns at most once, at that call."""
+def status(device: str = "cpu") -> Status:
+    """Loads the library for a device type at the first call; warns at most once, at that call."""
     if os.environ.get(_SWITCH, "0") not in ("", "0"):
         return Status(False, f"switched off by {_SWITCH}={os.environ[_SWITCH]}")
+    if device != "cpu" and not status("cpu").usable:  # it says what operators there are
+        return status("cpu")
     try:
-        _load()
-        _self_test()
+        _load(device)
+        _SELF_TESTS[device]()
     except (OSError, RuntimeError) as error:
-        reason = str(error)
+        reason = str(error).strip().splitlines()[0]
         warnings.warn(
-            f"detector: the compiled kernels are not in use, torch's own run instead: {reason}",
+            f"detector: the compiled {device} kernels are not in use, torch's own run instead: {reason}",
             RuntimeWarning,
             stacklevel=4,  # the line that called mish: this, compiled, mish, it
         )
@@ -54,7 +58,8 @@ def status() -> Status:
 
 def compiled(op: str, x: Tensor) -> bool:
     """Whether a compiled kernel of `op` takes the device and dtype of x."""
-    return x.dtype in KERNELS[op].get(x.device.type, ()) and status().usable
+    device = x.device.type
+    return x.dtype in KERNELS[op].get(device, ()) and status(device).usable
 
 
 def why_not(op: str, device: str, dtype: torch.dtype) -> str:
@@ -63,20 +68,36 @@ def why_not(op: str, device: str, dtype: torch.dtype) -> str:
         return f"no kernel for {device}"
     if dtype not in KERNELS[op][device]:
         return f"no {device} kernel for this dtype"
-    return status().reason
+    if device == "cuda" and not torch.cuda.is_available():
+        return _built("cuda") or "torch finds no NVIDIA GPU here"
+    return status(device).reason
 
 
-def _load() -> None:
-    """Loads the library and tells torch the shapes its operators return.
+def library_for(device: str) -> Path:
+    """The compiled kernels for a device type, whether they are there or not."""
+    return FOLDER / f"_C_{device}.so"
+
+
+def _built(device: str) -> str:
+    """Why there is no library for a device type; empty where there is one."""
+    library = library_for(device)
+    if library.exists():
+        return ""
+    error = library.with_name(f"{library.stem}_build_error.txt")
+    why = error.read_text("utf-8").strip() if error.exists() else "not built"
+    return f"{why}; `pip install --no-build-isolation -e .` builds them"
+
+
+def _load(device: str) -> None:
+    """Loads a library and tells torch the shapes its operators return.
 
     Raises:
         RuntimeError: not built; the message quotes the build's own.
         OSError: built, but the dynamic linker refuses it.
     """
-    if not CPU_LIBRARY.exists():
-        why = BUILD_ERROR.read_text("utf-8").strip() if BUILD_ERROR.exists() else "not built"
-        raise RuntimeError(f"{why}; `pip install --no-build-isolation -e .` builds them")
-    torch.ops.load_library(CPU_LIBRARY)
+    if why := _built(device):
+        raise RuntimeError(why)
+    torch.ops.load_library(library_for(device))
     _register_fakes()
 
 
@@ -91,6 +112,10 @@ def _register_fakes() -> None:
     @torch.library.register_fake("detector_ops::mish_backward")
     def _(grad: Tensor, x: Tensor) -> Tensor:
         return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
+
+    @torch.library.register_fake("detector_ops::mish_out")
+    def _(x: Tensor, y: Tensor) -> None:
+        return None
 
     @torch.library.register_fake("detector_ops::mish_")
     def _(x: Tensor) -> None:
@@ -113,20 +138,24 @@ def _register_fakes() -> None:
         return None
 
 
-def _self_test() -> None:
-    """A library that loads may still be wrong here (another torch or CPU): 1 ms to find out.
+def _test_mish(device: str) -> None:
+    """A library that loads may still be wrong here (another torch, CPU or driver): 1 ms to find out.
 
     Raises:
-        RuntimeError: a value differs from torch's own.
+        RuntimeError: a value differs from torch's own, or the device refuses the kernel.
     """
     kernels = torch.ops.detector_ops
-    for dtype in KERNELS["mish"]["cpu"]:
-        x = torch.linspace(-12.0, 24.0, 91, dtype=torch.float64).to(dtype)
+    for dtype in KERNELS["mish"][device]:
+        x = torch.linspace(-12.0, 24.0, 91, dtype=torch.float64).to(dtype).to(device)
         ones = torch.ones_like(x)
         _compare("mish", kernels.mish_forward(x), functional.mish(x))
         slope = torch.ops.aten.mish_backward(ones, x)
         _compare("mish backward", kernels.mish_backward(ones, x), slope)
 
+
+def _test_cpu() -> None:
+    _test_mish("cpu")
+    kernels = torch.ops.detector_ops
     maps = torch.linspace(-3.0, 5.0, 2 * 3 * 35).reshape(2, 3, 5, 7)
     weight, bias = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([-1.0, 0.0, 1.0])
     expected = functional.batch_norm(maps, None, None, weight, bias, True)
@@ -138,8 +167,10 @@ def _self_test() -> None:
 
 
 def _compare(what: str, ours: Tensor, expected: Tensor) -> None:
-    tolerance = 1e-2 if ours.dtype == torch.bfloat16 else 1e-4
+    tolerance = 1e-2 if ours.dtype in (torch.bfloat16, torch.float16) else 1e-4
     if not torch.allclose(ours, expected, rtol=tolerance, atol=tolerance):
-        raise RuntimeError(
-            f"self-test failed: {what} of {CPU_LIBRARY.name} is wrong for {ours.dtype}"
-        )
+        library = library_for(ours.device.type).name
+        raise RuntimeError(f"self-test failed: {what} of {library} is wrong for {ours.dtype}")
+
+
+_SELF_TESTS = {"cpu": _test_cpu, "cuda": functools.partial(_test_mish, "cuda")}

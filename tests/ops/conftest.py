@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from detector.ops import _load
 
@@ -20,11 +21,29 @@ def kernels() -> _load.Status:
     return decide()
 
 
+CUDA = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+    ],
+)
+
+
+@pytest.fixture(params=["cpu", CUDA])
+def device(request) -> Iterator[str]:
+    """The whole test on this device: it is where new tensors are made."""
+    with torch.device(request.param):
+        yield request.param
+
+
 @pytest.fixture
-def compiled(kernels: _load.Status) -> None:
-    """For tests of the compiled kernels themselves."""
-    if not kernels.usable:
-        pytest.skip(f"the compiled kernels do not run here: {kernels.reason}")
+def compiled(kernels: _load.Status, request) -> None:
+    """For tests of the compiled kernels themselves, on the device of the test."""
+    device = request.getfixturevalue("device") if "device" in request.fixturenames else "cpu"
+    status = kernels if device == "cpu" else _load.status(device)
+    if not status.usable:
+        pytest.skip(f"the compiled kernels do not run here: {status.reason}")
 
 
 @pytest.fixture

@@ -33,8 +33,7 @@ import json, sys, warnings
 from pathlib import Path
 from detector.ops import _load
 
-_load.CPU_LIBRARY = Path(sys.argv[1])
-_load.BUILD_ERROR = Path(sys.argv[1]).with_name("build_error.txt")
+_load.FOLDER = Path(sys.argv[1])
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     results = values(), values()
@@ -46,10 +45,10 @@ print(json.dumps({
 """
 
 
-def report(library: Path, **environment: str) -> dict:
-    """What a fresh process computes and says with this library file."""
+def report(folder: Path, **environment: str) -> dict:
+    """What a fresh process computes and says with the libraries of this folder."""
     done = subprocess.run(
-        [sys.executable, "-c", VALUES + REPORT, str(library)],
+        [sys.executable, "-c", VALUES + REPORT, str(folder)],
         env={**os.environ, "DETECTOR_NATIVE": "", **environment},
         capture_output=True,
         text=True,
@@ -66,15 +65,15 @@ def assert_same_values_here(got: list[list[float]]) -> None:
 
 
 def test_switched_off_silently():
-    native = report(_load.CPU_LIBRARY, DETECTOR_NATIVE="1")
+    native = report(_load.FOLDER, DETECTOR_NATIVE="1")
     assert native["warnings"] == []
     assert native["reason"] == "switched off by DETECTOR_NATIVE=1"
     assert_same_values_here(native["values"])
 
 
 def test_missing_library_is_told_once(tmp_path):
-    (tmp_path / "build_error.txt").write_text("no C++ compiler: g++ not found\n")
-    missing = report(tmp_path / "_C_cpu.so")
+    (tmp_path / "_C_cpu_build_error.txt").write_text("no C++ compiler: g++ not found\n")
+    missing = report(tmp_path)
     ((category, message),) = missing["warnings"]
     assert category == "RuntimeWarning"
     assert "no C++ compiler: g++ not found" in message
@@ -85,7 +84,7 @@ def test_missing_library_is_told_once(tmp_path):
 @pytest.mark.usefixtures("undecided")
 def test_broken_library_is_told_at_the_callers_line(monkeypatch, tmp_path):
     (tmp_path / "_C_cpu.so").write_text("not a library")
-    monkeypatch.setattr(_load, "CPU_LIBRARY", tmp_path / "_C_cpu.so")
+    monkeypatch.setattr(_load, "FOLDER", tmp_path)
     monkeypatch.delenv("DETECTOR_NATIVE", raising=False)
     with pytest.warns(RuntimeWarning, match="_C_cpu.so") as caught:
         y = ops.mish(torch.ones(1))
@@ -95,7 +94,7 @@ def test_broken_library_is_told_at_the_callers_line(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("compiled", "undecided")
 def test_wrong_values_are_noticed(monkeypatch):
-    monkeypatch.setattr(_load, "_load", lambda: None)  # loaded before; its fakes exist once
+    monkeypatch.setattr(_load, "_load", lambda device: None)  # loaded before; its fakes exist once
     monkeypatch.setattr(torch.ops.detector_ops, "mish_forward", lambda x: x.relu())
     with pytest.warns(RuntimeWarning, match="self-test failed"):
         y = ops.mish(torch.ones(1))
@@ -106,5 +105,15 @@ def test_table_is_printed(capsys):
     command.main()
     header, *rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert header == ["op", "device", "dtype", "implementation", "reason"]
-    assert rows[3][:4] == ["mish", "cpu", "float16", "torch"]
+    assert rows[3][:3] == ["mish", "cpu", "float16"]
+    assert ["batch_norm_mish", "cpu", "float64", "torch"] in [row[:4] for row in rows]
     assert all(row[3] in ("compiled", "torch") for row in rows)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_cuda_library_loads_where_there_is_no_gpu():
+    """It needs nothing but torch: the CUDA runtime is inside."""
+    if not _load.library_for("cuda").exists() or torch.version.cuda is None:
+        pytest.skip("no CUDA library was built here")
+    torch.ops.load_library(_load.library_for("cuda"))
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("detector_ops::mish_forward", "CUDA")

@@ -13,6 +13,8 @@ from detector.ops import _load, _mish
 SPECIAL = [0.0, -0.0, 1e-40, -1e-40, 19.99, 20.0, 20.01, 3e38, -104.0, -110.0, -1.192, 88.8, -3e38]
 
 compiled_only = pytest.mark.usefixtures("compiled")
+pytestmark = pytest.mark.usefixtures("device")
+ALL = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 def reference(x: Tensor) -> Tensor:
@@ -33,11 +35,12 @@ def slope_of(x: Tensor) -> Tensor:
 
 
 @compiled_only
-def test_the_compiled_kernel_is_what_runs():
-    assert _load.status() == _load.Status(usable=True)
-    rows = {row["dtype"]: row["implementation"] for row in ops.implementation_table()}
-    assert rows["float32"] == "compiled"
-    assert rows["float16"] == "torch"
+def test_the_compiled_kernel_is_what_runs(device):
+    assert _load.status(device) == _load.Status(usable=True)
+    rows = [r for r in ops.implementation_table() if (r["op"], r["device"]) == ("mish", device)]
+    assert {row["dtype"]: row["implementation"] for row in rows} == dict.fromkeys(
+        ("float32", "float64", "bfloat16", "float16"), "compiled"
+    )
 
 
 @compiled_only  # torch's own slope is off by 1e-6
@@ -51,7 +54,7 @@ def test_values_and_slopes_are_those_of_float64(dtype):
     torch.testing.assert_close(slope_of(x).double(), reference_slope(x), rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_special_values(dtype):
     x = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0], dtype=dtype)
     y = ops.mish(x)
@@ -61,20 +64,53 @@ def test_special_values(dtype):
 
 
 @compiled_only  # torch's own gives NaN at inf
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_slope_above_20_is_exactly_1(dtype):
-    x = torch.tensor([20.25, 21.0, 88.0, 700.0, 1e30, math.inf], dtype=dtype)
+    x = torch.tensor([20.25, 21.0, 88.0, 700.0, 6e4, 1e30, math.inf], dtype=dtype)
     assert torch.equal(slope_of(x), torch.ones_like(x))
     assert torch.equal(ops.mish(x), x)
     assert slope_of(torch.tensor([math.nan], dtype=dtype)).isnan().all()
 
 
-def test_every_bfloat16_is_as_torch_rounds_it():
-    x = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
-    torch.testing.assert_close(ops.mish(x), functional.mish(x), rtol=0, atol=1e-37, equal_nan=True)
+@compiled_only  # against torch's own, whose values are right to the last bit of a 16-bit number
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_every_number_of_16_bits(dtype, device):
+    x = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(dtype)
+    # Near a tie the last bit of two exponentials decides; bfloat16 has no such tie on the CPU.
+    last_bit = 0 if device == "cpu" and dtype == torch.bfloat16 else torch.finfo(dtype).eps
+    smallest = 1e-37 if dtype == torch.bfloat16 else 2**-24
+    torch.testing.assert_close(
+        ops.mish(x), functional.mish(x), rtol=last_bit, atol=smallest, equal_nan=True
+    )
     finite = x[x.isfinite()]
-    expected = torch.ops.aten.mish_backward(torch.ones_like(finite), finite)
-    torch.testing.assert_close(slope_of(finite), expected, rtol=2**-7, atol=1e-6)
+    slope = reference_slope(finite)
+    torch.testing.assert_close(
+        slope_of(finite).double(), slope, rtol=torch.finfo(dtype).eps, atol=1e-6
+    )
+
+
+@compiled_only
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_16_bit_numbers_go_in_and_out_unchanged(dtype):
+    """Above 20 Mish is the identity and its slope 1: what is left is the conversion, there and back."""
+    x = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(dtype)
+    above = x[x > 20]
+    assert torch.equal(ops.mish(above), above)
+    finite = x[x.isfinite()]
+    passed = torch.ops.detector_ops.mish_backward(finite, torch.full_like(finite, 21))
+    assert torch.equal(passed.view(torch.int16), finite.view(torch.int16))
+
+
+@compiled_only
+def test_float16_results_are_right_to_the_last_bit():
+    """Products of two float16 that fall between two others, up to overflow and down to denormals."""
+    grad = torch.rand(20_000).mul(6e4).add(1).half()
+    x = torch.linspace(0, 12, 20_000).half()  # below 0 the slope has a zero, and no relative accuracy
+    for scale in (1.0, 1e-4, 1e-8):
+        upstream = (grad.float() * scale).half()
+        got = torch.ops.detector_ops.mish_backward(upstream, x)
+        exact = (upstream.double() * reference_slope(x)).half()
+        torch.testing.assert_close(got, exact, rtol=2**-10, atol=2**-24)
 
 
 LAYOUTS = {
@@ -119,10 +155,10 @@ def test_first_and_second_derivatives_numerically():
 
 
 @compiled_only
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_operators_keep_torchs_contract(dtype):
     x = torch.randn(3, 4, 5).transpose(0, 2).to(dtype)
-    for op, arguments in [("mish_forward", (x,)), ("mish_backward", (x, x)), ("mish_", (x,))]:
+    for op, arguments in [("mish_forward", (x,)), ("mish_backward", (x, x)), ("mish_", (x,)), ("mish_out", (x, x.clone()))]:
         torch.library.opcheck(getattr(torch.ops.detector_ops, op).default, arguments)
 
 
@@ -132,7 +168,7 @@ def test_operators_refuse_what_they_cannot_do():
     with pytest.raises(RuntimeError):
         torch.ops.detector_ops.mish_forward(x[:, ::2])
     with pytest.raises(RuntimeError):
-        torch.ops.detector_ops.mish_forward(x.half())
+        torch.ops.detector_ops.mish_forward(x.int())
     with pytest.raises(RuntimeError):
         torch.ops.detector_ops.mish_backward(x.t().contiguous().t(), x)
 
@@ -158,15 +194,19 @@ def test_in_place_under_autograd():
         y.sum().backward()
 
 
-def test_autocast_passes_the_dtype_through():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+def test_autocast_passes_the_dtype_through(device):
+    with torch.autocast(device, dtype=torch.bfloat16):
         assert ops.mish(torch.randn(3)).dtype == torch.float32
         assert ops.mish(torch.randn(3, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_half_precision_is_torchs_own():
-    x = torch.randn(64).half()
-    assert torch.equal(ops.mish(x), functional.mish(x))
+@compiled_only
+def test_into_a_given_tensor():
+    x, y = torch.randn(5, 7), torch.empty(5, 7)
+    torch.ops.detector_ops.mish_out(x, y)
+    assert torch.equal(y, ops.mish(x))
+    with pytest.raises(RuntimeError):
+        torch.ops.detector_ops.mish_out(x, y.t())
 
 
 def test_formula_in_torch_operators_agrees():
@@ -199,3 +239,43 @@ def test_compiles_without_graph_breaks():
     compiled = torch.compile(ops.mish, fullgraph=True)
     (slope,) = torch.autograd.grad(compiled(x).sum(), x)
     torch.testing.assert_close(slope, slope_of(x.detach()))
+
+
+@pytest.mark.gpu
+@compiled_only
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+class TestOnlyOnAGPU:
+    def test_more_than_2_to_the_31_elements(self):
+        if torch.cuda.mem_get_info()[0] < 18 << 30:
+            pytest.skip("needs 18 GB of GPU memory")
+        x = torch.full((2**31 + 5,), -1.0, dtype=torch.bfloat16, device="cuda")
+        x[-3:] = 2.0
+        y = ops.mish(x)
+        assert y[-6:].tolist() == [y[0].item()] * 3 + [y[-1].item()] * 3
+        assert y[-1].item() == pytest.approx(1.944, rel=1e-2)
+
+    def test_runs_on_the_current_stream(self):
+        x, stream = torch.randn(1 << 22, device="cuda"), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(50_000_000)
+            x.fill_(1.0)
+            y = ops.mish(x)
+        stream.synchronize()
+        torch.testing.assert_close(y, torch.full_like(y, 0.86509839))
+
+    def test_can_be_captured_in_a_graph(self):
+        x = torch.zeros(1000, device="cuda")
+        ops.mish(x)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = ops.mish(x)
+        x.fill_(1.0)
+        graph.replay()
+        torch.testing.assert_close(y, torch.full_like(y, 0.86509839))
+
+    @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+    def test_a_second_gpu(self):
+        x = torch.randn(100, device="cuda:1")
+        torch.testing.assert_close(ops.mish(x), functional.mish(x))
+        assert torch.cuda.current_device() == 0
