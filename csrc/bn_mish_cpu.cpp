@@ -1,4 +1,4 @@
-// mish(batch_norm(x)) on the CPU, float32, in few passes over memory: one for the statistics, one for
+// mish(batch_norm(x)) on the CPU, float32 or bfloat16 maps, in few passes over memory: one for the statistics, one for
 // the result, two backward. Of the maps only x is kept in between.
 //
 //   y = (x - mean) * scale + bias,  scale = weight * rstd,  z = mish(y)
@@ -40,44 +40,45 @@ struct Each {
 
 // sum[i] of d and square[i] of d * d with d = x - pivot[i]. The pivot, a value of the tile, takes a
 // large mean out before anything is squared.
-SIMD_CLONES void stats_loop(const float* x, int64_t count, int64_t width, const float* pivot,
+template <typename T>
+SIMD_CLONES void stats_loop(const T* x, int64_t count, int64_t width, const float* pivot,
                             float* sum, float* square) {
   for (int64_t start = 0; start < count; start += width) {
     const int64_t lanes = std::min(width, count - start);
 #pragma omp simd
     for (int64_t i = 0; i < lanes; ++i) {
-      const float d = x[start + i] - pivot[i];
+      const float d = load(x[start + i]) - pivot[i];
       sum[i] += d;
       square[i] += d * d;
     }
   }
 }
 
-template <typename Values>
-SIMD_CLONES void apply_loop(const float* x, float* z, int64_t count, int64_t width, Values mean,
+template <typename T, typename Values>
+SIMD_CLONES void apply_loop(const T* x, T* z, int64_t count, int64_t width, Values mean,
                             Values scale, Values bias) {
   for (int64_t start = 0; start < count; start += width) {
     const int64_t lanes = std::min(width, count - start);
 #pragma omp simd
     for (int64_t i = 0; i < lanes; ++i) {
-      z[start + i] = mish((x[start + i] - mean[i]) * scale[i] + bias[i]);
+      store(&z[start + i], mish((load(x[start + i]) - mean[i]) * scale[i] + bias[i]));
     }
   }
 }
 
 // dy, sum[i] of dy and product[i] of dy * (x - mean). Computing dy once more in the second pass would
 // spare writing it here, and cost twice as much: the exponential is dearer than the memory.
-template <typename Values>
-SIMD_CLONES void reduce_loop(const float* grad, const float* x, float* dy, int64_t count,
+template <typename T, typename Values>
+SIMD_CLONES void reduce_loop(const T* grad, const T* x, T* dy, int64_t count,
                              int64_t width, Values mean, Values scale, Values bias, float* sum,
                              float* product) {
   for (int64_t start = 0; start < count; start += width) {
     const int64_t lanes = std::min(width, count - start);
 #pragma omp simd
     for (int64_t i = 0; i < lanes; ++i) {
-      const float centred = x[start + i] - mean[i];
-      const float d = grad[start + i] * mish_derivative(centred * scale[i] + bias[i]);
-      dy[start + i] = d;
+      const float centred = load(x[start + i]) - mean[i];
+      const float d = load(grad[start + i]) * mish_derivative(centred * scale[i] + bias[i]);
+      store(&dy[start + i], d);
       sum[i] += d;
       product[i] += d * centred;
     }
@@ -85,15 +86,16 @@ SIMD_CLONES void reduce_loop(const float* grad, const float* x, float* dy, int64
 }
 
 // dy becomes grad_x = scale * (dy - offset - (x - mean) * slope).
-template <typename Values>
-SIMD_CLONES void backward_loop(float* dy, const float* x, int64_t count, int64_t width, Values mean,
+template <typename T, typename Values>
+SIMD_CLONES void backward_loop(T* dy, const T* x, int64_t count, int64_t width, Values mean,
                                Values scale, Values offset, Values slope) {
   for (int64_t start = 0; start < count; start += width) {
     const int64_t lanes = std::min(width, count - start);
 #pragma omp simd
     for (int64_t i = 0; i < lanes; ++i) {
-      const float centred = x[start + i] - mean[i];
-      dy[start + i] = scale[i] * (dy[start + i] - offset[i] - centred * slope[i]);
+      const float centred = load(x[start + i]) - mean[i];
+      const float d = load(dy[start + i]);
+      store(&dy[start + i], scale[i] * (d - offset[i] - centred * slope[i]));
     }
   }
 }
@@ -113,13 +115,15 @@ struct Lanes {
 };
 
 // Lane i gets the value of channel i % channels.
-void repeat(const float* values, int64_t channels, std::vector<float>& lanes) {
+template <typename T>
+void repeat(const T* values, int64_t channels, std::vector<float>& lanes) {
   if (channels == 1) {
-    std::fill(lanes.begin(), lanes.end(), values[0]);
+    std::fill(lanes.begin(), lanes.end(), load(values[0]));
     return;
   }
+  const auto value = [](T element) { return load(element); };
   for (size_t start = 0; start < lanes.size(); start += channels) {
-    std::copy(values, values + channels, lanes.begin() + start);
+    std::transform(values, values + channels, lanes.begin() + start, value);
   }
 }
 
@@ -137,8 +141,8 @@ bool is_channels_last(const Tensor& x) {
 class Tiles {
  public:
   explicit Tiles(const Tensor& x) {
-    STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 4 && x.numel() > 0,
-                    "detector_ops: BatchNorm + Mish takes a float32 tensor [B, C, H, W]");
+    STD_TORCH_CHECK(x.dim() == 4 && x.numel() > 0,
+                    "detector_ops: BatchNorm + Mish takes a tensor [B, C, H, W] with elements");
     const bool planes = x.is_contiguous();
     STD_TORCH_CHECK(planes || is_channels_last(x),
                     "detector_ops: BatchNorm + Mish takes contiguous or channels_last tensors");
@@ -249,8 +253,23 @@ class Partials {
 
 // ---- The operators ----
 
-const float* data(const Tensor& x) { return static_cast<const float*>(x.const_data_ptr()); }
-float* mutable_data(const Tensor& x) { return static_cast<float*>(x.mutable_data_ptr()); }
+template <typename T = float>
+const T* data(const Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+template <typename T = float>
+T* mutable_data(const Tensor& x) {
+  return static_cast<T*>(x.mutable_data_ptr());
+}
+
+// function(element) with an element of the type of x's.
+template <typename Function>
+void with_type_of(const Tensor& x, const Function& function) {
+  const ScalarType type = x.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
+                  "detector_ops: BatchNorm + Mish on the CPU takes float32 or bfloat16 maps");
+  type == ScalarType::Float ? function(float{}) : function(BFloat16{});
+}
 
 const float* channel_data(const Tensor& values, const Tiles& tiles) {
   STD_TORCH_CHECK(values.scalar_type() == ScalarType::Float && values.is_contiguous() &&
@@ -286,23 +305,26 @@ struct Affine {
 std::tuple<Tensor, Tensor> bn_stats(const Tensor& x) {
   const Tiles tiles(x);
   Partials partials(tiles);
-  tiles.parallel([&](const Tile& tile, Lanes& lanes, auto) {
-    const int64_t channels = tiles.channels_in_tile();
-    const float* from = data(x) + tile.begin;
-    repeat(from, channels, lanes.pivot);
-    stats_loop(from, tile.count, tiles.width(), lanes.pivot.data(), lanes.first.data(),
-               lanes.second.data());
+  with_type_of(x, [&](auto element) {
+    using T = decltype(element);
+    tiles.parallel([&](const Tile& tile, Lanes& lanes, auto) {
+      const int64_t channels = tiles.channels_in_tile();
+      const T* from = data<T>(x) + tile.begin;
+      repeat(from, channels, lanes.pivot);
+      stats_loop(from, tile.count, tiles.width(), lanes.pivot.data(), lanes.first.data(),
+                 lanes.second.data());
 
-    double* mean = partials.first(tile.index);
-    double* squares = partials.second(tile.index);  // of the distances from that mean
-    fold(lanes.first, channels, mean);
-    fold(lanes.second, channels, squares);
-    const auto elements = static_cast<double>(tile.count / channels);
-    for (int64_t c = 0; c < channels; ++c) {
-      const double shift = mean[c] / elements;
-      squares[c] = std::max(squares[c] - mean[c] * shift, 0.0);
-      mean[c] = static_cast<double>(from[c]) + shift;
-    }
+      double* mean = partials.first(tile.index);
+      double* squares = partials.second(tile.index);  // of the distances from that mean
+      fold(lanes.first, channels, mean);
+      fold(lanes.second, channels, squares);
+      const auto elements = static_cast<double>(tile.count / channels);
+      for (int64_t c = 0; c < channels; ++c) {
+        const double shift = mean[c] / elements;
+        squares[c] = std::max(squares[c] - mean[c] * shift, 0.0);
+        mean[c] = static_cast<double>(load(from[c])) + shift;
+      }
+    });
   });
 
   const auto n = static_cast<double>(tiles.elements_in_channel());
@@ -323,9 +345,12 @@ Tensor bn_mish_apply(const Tensor& x, const Tensor& mean, const Tensor& rstd, co
   const Tiles tiles(x);
   const Affine affine(tiles, mean, rstd, weight, bias);
   Tensor z = empty_same(x);
-  tiles.parallel([&](const Tile& tile, Lanes&, auto pick) {
-    apply_loop(data(x) + tile.begin, mutable_data(z) + tile.begin, tile.count, tiles.width(),
-               pick(affine.mean), pick(affine.scale), pick(affine.bias));
+  with_type_of(x, [&](auto element) {
+    using T = decltype(element);
+    tiles.parallel([&](const Tile& tile, Lanes&, auto pick) {
+      apply_loop(data<T>(x) + tile.begin, mutable_data<T>(z) + tile.begin, tile.count,
+                 tiles.width(), pick(affine.mean), pick(affine.scale), pick(affine.bias));
+    });
   });
   return z;
 }
@@ -340,12 +365,15 @@ std::tuple<Tensor, Tensor, Tensor> bn_mish_backward_reduce(const Tensor& grad, c
   const Affine affine(tiles, mean, rstd, weight, bias);
   Tensor dy = empty_same(x);
   Partials partials(tiles);
-  tiles.parallel([&](const Tile& tile, Lanes& lanes, auto pick) {
-    reduce_loop(data(grad) + tile.begin, data(x) + tile.begin, mutable_data(dy) + tile.begin,
-                tile.count, tiles.width(), pick(affine.mean), pick(affine.scale),
-                pick(affine.bias), lanes.first.data(), lanes.second.data());
-    fold(lanes.first, tiles.channels_in_tile(), partials.first(tile.index));
-    fold(lanes.second, tiles.channels_in_tile(), partials.second(tile.index));
+  with_type_of(x, [&](auto element) {
+    using T = decltype(element);
+    tiles.parallel([&](const Tile& tile, Lanes& lanes, auto pick) {
+      reduce_loop(data<T>(grad) + tile.begin, data<T>(x) + tile.begin,
+                  mutable_data<T>(dy) + tile.begin, tile.count, tiles.width(), pick(affine.mean),
+                  pick(affine.scale), pick(affine.bias), lanes.first.data(), lanes.second.data());
+      fold(lanes.first, tiles.channels_in_tile(), partials.first(tile.index));
+      fold(lanes.second, tiles.channels_in_tile(), partials.second(tile.index));
+    });
   });
 
   std::vector<double> sums(tiles.channels()), products(tiles.channels());
@@ -374,9 +402,13 @@ void bn_backward_apply(const Tensor& dy, const Tensor& x, const Tensor& mean, co
     offset[i] /= static_cast<float>(count);
     slope[i] *= factor[i] / static_cast<float>(count);
   }
-  tiles.parallel([&](const Tile& tile, Lanes&, auto pick) {
-    backward_loop(mutable_data(dy) + tile.begin, data(x) + tile.begin, tile.count, tiles.width(),
-                  pick(affine.mean), pick(affine.scale), pick(offset), pick(slope));
+  with_type_of(x, [&](auto element) {
+    using T = decltype(element);
+    tiles.parallel([&](const Tile& tile, Lanes&, auto pick) {
+      backward_loop(mutable_data<T>(dy) + tile.begin, data<T>(x) + tile.begin, tile.count,
+                    tiles.width(), pick(affine.mean), pick(affine.scale), pick(offset),
+                    pick(slope));
+    });
   });
 }
 

@@ -22,7 +22,7 @@ KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
         "cpu": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
         "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
     },
-    "batch_norm_mish": {"cpu": (torch.float32,)},
+    "batch_norm_mish": {"cpu": (torch.float32, torch.bfloat16)},
 }
 _SWITCH = "DETECTOR_NATIVE"
 
@@ -123,7 +123,7 @@ def _register_fakes() -> None:
 
     @torch.library.register_fake("detector_ops::bn_stats")
     def _(x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+        return _channel_values(x), _channel_values(x)
 
     @torch.library.register_fake("detector_ops::bn_mish_apply")
     def _(x: Tensor, *channel_values: Tensor) -> Tensor:
@@ -131,11 +131,15 @@ def _register_fakes() -> None:
 
     @torch.library.register_fake("detector_ops::bn_mish_backward_reduce")
     def _(grad: Tensor, x: Tensor, *channel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.empty_like(x), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+        return torch.empty_like(x), _channel_values(x), _channel_values(x)
 
     @torch.library.register_fake("detector_ops::bn_backward_apply_")
     def _(dy: Tensor, *others: Tensor | int) -> None:
         return None
+
+
+def _channel_values(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[1], dtype=torch.float32)
 
 
 def _test_mish(device: str) -> None:
@@ -159,11 +163,12 @@ def _test_cpu() -> None:
     maps = torch.linspace(-3.0, 5.0, 2 * 3 * 35).reshape(2, 3, 5, 7)
     weight, bias = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([-1.0, 0.0, 1.0])
     expected = functional.batch_norm(maps, None, None, weight, bias, True)
-    for memory_format in (torch.contiguous_format, torch.channels_last):
-        x = maps.contiguous(memory_format=memory_format)
-        mean, var = kernels.bn_stats(x)
-        fused = kernels.bn_mish_apply(x, mean, (var + 1e-5).rsqrt(), weight, bias)
-        _compare("BatchNorm + Mish", fused, functional.mish(expected))
+    for dtype in KERNELS["batch_norm_mish"]["cpu"]:
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            x = maps.to(dtype).contiguous(memory_format=memory_format)
+            mean, var = kernels.bn_stats(x)
+            fused = kernels.bn_mish_apply(x, mean, (var + 1e-5).rsqrt(), weight, bias)
+            _compare("BatchNorm + Mish", fused, functional.mish(expected).to(dtype))
 
 
 def _compare(what: str, ours: Tensor, expected: Tensor) -> None:

@@ -1,6 +1,6 @@
 """BatchNorm and Mish in one: fewer passes over memory, and only x kept for the backward pass.
 
-Eager training on float32 maps on the CPU, contiguous or channels_last, runs the kernels of
+Eager training on float32 or bfloat16 maps on the CPU, contiguous or channels_last, runs the kernels of
 csrc/bn_mish_cpu.cpp; everything else runs torch's batch_norm and then `mish`. Results do not depend
 on the number of threads.
 """
@@ -63,7 +63,7 @@ def _fusible(x: Tensor, *channel_values: Tensor | None) -> bool:
         and not special_mode()
         and _load.compiled("batch_norm_mish", x)
         and all(
-            v is None or (v.dtype == x.dtype and v.device == x.device and v.is_contiguous())
+            v is None or (v.dtype == torch.float32 and v.device == x.device and v.is_contiguous())
             for v in channel_values
         )
     )

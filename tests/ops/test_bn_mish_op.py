@@ -157,8 +157,35 @@ def test_without_affine_or_running_statistics():
     torch.testing.assert_close(ops.batch_norm_mish(x, weight, bias, None, None), expected)
 
 
+@compiled_only
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bfloat16_maps_are_rounded_only_on_the_way_out(shape, memory_format):
+    """Parameters and statistics in float32, as under autocast; against float64 on the same maps."""
+    norm = module(shape[1])
+    x = draw(shape, FORMATS[memory_format]).bfloat16().requires_grad_()
+    wide = x.detach().float().requires_grad_()
+    upstream = torch.randn(shape).bfloat16()
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    z = fused(norm, x)
+    grads = torch.autograd.grad(z, (x, norm.weight, norm.bias), upstream)
+    statistics = norm.running_mean.clone(), norm.running_var.clone()
+    norm.load_state_dict(before)
+    expected = fused(norm, wide)
+    wanted = torch.autograd.grad(expected, (wide, norm.weight, norm.bias), upstream.float())
+
+    assert z.dtype == x.dtype
+    assert z.stride() == x.stride()
+    assert torch.equal(z, expected.bfloat16())
+    assert torch.equal(statistics[0], norm.running_mean)
+    assert torch.equal(statistics[1], norm.running_var)
+    assert_near(grads[0], wanted[0], 2**-7)
+    assert_near(grads[1], wanted[1], 1e-6)
+    assert_near(grads[2], wanted[2], 1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_other_dtypes_run_on_torchs_operators(dtype):
+def test_other_dtypes_equal_torchs_operators(dtype):
     x = draw((2, 3, 4, 4), torch.contiguous_format).to(dtype)
     norm = module(3).to(torch.float64 if dtype == torch.float64 else torch.float32)
     expected = functional.mish(nn.BatchNorm2d.forward(norm, x))
@@ -238,7 +265,7 @@ def test_operators_keep_torchs_contract(memory_format):
 @compiled_only
 def test_operators_refuse_what_they_cannot_do():
     kernels, x, channel = torch.ops.detector_ops, torch.randn(2, 3, 4, 4), torch.ones(3)
-    for wrong in (x.double(), x[:, :, ::2], x.flatten(2), x[:0]):
+    for wrong in (x.double(), x.half(), x[:, :, ::2], x.flatten(2), x[:0]):
         with pytest.raises(RuntimeError):
             kernels.bn_stats(wrong)
     with pytest.raises(RuntimeError):

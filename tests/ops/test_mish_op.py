@@ -105,7 +105,9 @@ def test_16_bit_numbers_go_in_and_out_unchanged(dtype):
 def test_float16_results_are_right_to_the_last_bit():
     """Products of two float16 that fall between two others, up to overflow and down to denormals."""
     grad = torch.rand(20_000).mul(6e4).add(1).half()
-    x = torch.linspace(0, 12, 20_000).half()  # below 0 the slope has a zero, and no relative accuracy
+    x = torch.linspace(
+        0, 12, 20_000
+    ).half()  # below 0 the slope has a zero, and no relative accuracy
     for scale in (1.0, 1e-4, 1e-8):
         upstream = (grad.float() * scale).half()
         got = torch.ops.detector_ops.mish_backward(upstream, x)
@@ -158,7 +160,12 @@ def test_first_and_second_derivatives_numerically():
 @pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_operators_keep_torchs_contract(dtype):
     x = torch.randn(3, 4, 5).transpose(0, 2).to(dtype)
-    for op, arguments in [("mish_forward", (x,)), ("mish_backward", (x, x)), ("mish_", (x,)), ("mish_out", (x, x.clone()))]:
+    for op, arguments in [
+        ("mish_forward", (x,)),
+        ("mish_backward", (x, x)),
+        ("mish_", (x,)),
+        ("mish_out", (x, x.clone())),
+    ]:
         torch.library.opcheck(getattr(torch.ops.detector_ops, op).default, arguments)
 
 
