@@ -1,9 +1,9 @@
 """Mish: which implementation runs where, and its derivatives.
 
 Eager, on a device and dtype with a compiled kernel: the kernel, with autograd written here. Under
-torch.compile: the same rational formula in plain torch operators, which the compiler then fuses
-with its neighbours. While exporting or tracing, and for everything else: torch.nn.functional.mish
-(an exporter writes it as ONNX's own Mish).
+torch.compile and torch.export: the same rational formula in plain torch operators, which a compiler
+then fuses with their neighbours. While exporting to ONNX (whose own Mish it becomes) or tracing, and for
+everything else: torch.nn.functional.mish.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def mish(x: Tensor) -> Tensor:
         tensor([-0.3034,  0.0000,  0.8651])
     """
     if special_mode():
-        compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        compiling = torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export()
         return rational_mish(x) if compiling else functional.mish(x)
     if not _load.compiled("mish", x):
         return functional.mish(x)

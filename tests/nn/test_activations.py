@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from detector import ops
 from detector.errors import UserError
 from detector.nn import ACTIVATIONS, BatchNormSettings, ConvNormAct, activation, curves
 
@@ -189,3 +190,29 @@ def test_mish_after_norm_equals_norm_then_mish():
     assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
     for name, value in plain[1].state_dict().items():
         assert torch.allclose(fused.norm.state_dict()[name].float(), value.float(), atol=1e-6), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_layer_keeps_two_maps_for_the_backward_pass(dtype):
+    """The convolution's input, which is the layer before it's output, and BatchNorm's; torch keeps 3."""
+    if not ops.compiled("batch_norm_mish", torch.ones(1, dtype=dtype)):
+        pytest.skip("the compiled kernels do not run here")
+
+    def kept(layers: nn.Module) -> int:
+        maps = set()
+        x = torch.randn(2, 4, 8, 8, requires_grad=True)
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: maps.add(t.data_ptr()) or t if t.numel() == x.numel() else t, lambda t: t
+        )
+        with hooks, torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            y = layers(x if dtype == torch.float32 else x.to(dtype))
+        y.sum().backward()
+        return len(maps)
+
+    ours = [ConvNormAct(4, 4, 3, act=activation("mish"), norm=BatchNormSettings())]
+    ours += [ConvNormAct(4, 4, 3, act=activation("mish"), norm=BatchNormSettings())] * 3
+    torchs = [
+        nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Mish()) for _ in range(4)
+    ]
+    assert kept(nn.Sequential(*ours)) == 4 * 2
+    assert kept(nn.Sequential(*torchs)) == 4 * 3

@@ -1,6 +1,7 @@
 """Mish against float64, against torch's own, and against the definition of its derivatives."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -231,8 +232,24 @@ def test_functorch_and_tracing_use_torchs_operators():
     x = torch.randn(3, 4)
     per_row = torch.func.vmap(torch.func.grad(lambda row: ops.mish(row).sum()))(x)
     torch.testing.assert_close(per_row, reference_slope(x).float())
+
+
+def test_exports_the_formula_in_torchs_operators():
+    x = torch.randn(3, 4)
     exported = torch.export.export(nn.Sequential(MishModule()), (x,))
-    assert "detector_ops" not in str(exported.graph)
+    assert "aten.exp" in str(exported.graph)
+    assert "mish" not in str(exported.graph)
+    torch.testing.assert_close(exported.module()(x), ops.mish(x))
+
+
+def test_onnx_gets_its_own_mish():
+    pytest.importorskip("onnxscript")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        program = torch.onnx.export(
+            MishModule().eval(), (torch.randn(2, 3),), dynamo=True, verbose=False
+        )
+    assert [node.op_type for node in program.model_proto.graph.node] == ["Mish"]
 
 
 class MishModule(nn.Module):
