@@ -66,15 +66,18 @@ class Mish(nn.Module):
         """mish(norm(x)) for x [B, C, H, W]; in training by one fused, less memory-hungry kernel."""
         if not norm.training:
             return ops.mish(norm(x))
-        assert norm.num_batches_tracked is not None, "batch statistics are tracked"
-        norm.num_batches_tracked.add_(1)
+        momentum = norm.momentum
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+            if momentum is None:  # the plain average over all batches so far
+                momentum = 1.0 / float(norm.num_batches_tracked)
         return ops.batch_norm_mish(
             x,
             norm.weight,
             norm.bias,
             norm.running_mean,
             norm.running_var,
-            momentum=norm.momentum or 0.0,
+            momentum=momentum or 0.0,
             eps=norm.eps,
             training=True,
         )

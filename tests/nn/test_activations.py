@@ -216,3 +216,21 @@ def test_a_layer_keeps_two_maps_for_the_backward_pass(dtype):
     ]
     assert kept(nn.Sequential(*ours)) == 4 * 2
     assert kept(nn.Sequential(*torchs)) == 4 * 3
+
+
+@pytest.mark.parametrize("momentum", [0.1, None], ids=str)
+@pytest.mark.parametrize("tracked", [True, False], ids=["tracked", "untracked"])
+def test_mish_after_norm_keeps_the_statistics_of_batchnorm2d(momentum, tracked):
+    norm, plain = (
+        nn.BatchNorm2d(3, momentum=momentum, track_running_stats=tracked) for _ in range(2)
+    )
+    mish = activation("mish")(3)
+    for _ in range(3):
+        x = torch.randn(2, 3, 5, 4) + 1
+        torch.testing.assert_close(mish.after_norm(norm, x), nn.functional.mish(plain(x)))
+    assert norm.state_dict().keys() == plain.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(norm.state_dict()[name], value)
+    x = torch.randn(2, 3, 5, 4)
+    norm.eval(), plain.eval()
+    torch.testing.assert_close(mish.after_norm(norm, x), nn.functional.mish(plain(x)))
