@@ -120,13 +120,15 @@ def architecture_flags(nvcc: str) -> list[str]:
     """-gencode for each architecture; code of the last also as PTX, for GPUs that are newer.
 
     Raises:
-        BuildError: TORCH_CUDA_ARCH_LIST is not a list of architectures.
+        BuildError: TORCH_CUDA_ARCH_LIST is no list of architectures, or nvcc knows none of ours.
     """
     wanted = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
     found = re.split(r"[;, ]+", wanted.strip()) if wanted.strip() else gpus_in_this_machine()
     if not found:
         known = output_of([nvcc, "--list-gpu-code"]).split()
         found = [code for code in ARCHITECTURES if f"sm_{code}" in known]
+        if not found:
+            raise BuildError(f"{nvcc} knows none of the architectures {', '.join(ARCHITECTURES)}")
         found[-1] += "+PTX"
     flags = []
     for name in found:

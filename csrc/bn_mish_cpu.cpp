@@ -1,5 +1,5 @@
-// mish(batch_norm(x)) on the CPU, float32 or bfloat16 maps, in few passes over memory: one for the statistics, one for
-// the result, two backward. Of the maps only x is kept in between.
+// mish(batch_norm(x)) on the CPU, for float32 or bfloat16 maps, in few passes over memory: one for the
+// statistics, one for the result, two backward. Of the maps only x is kept in between.
 //
 //   y = (x - mean) * scale + bias,  scale = weight * rstd,  z = mish(y)
 //   dy = grad * mish'(y)
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "layout.h"
 
 namespace detector {
 namespace {
@@ -264,7 +265,7 @@ T* mutable_data(const Tensor& x) {
 
 // function(element) with an element of the type of x's.
 template <typename Function>
-void with_type_of(const Tensor& x, const Function& function) {
+void with_map_type_of(const Tensor& x, const Function& function) {
   const ScalarType type = x.scalar_type();
   STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
                   "detector_ops: BatchNorm + Mish on the CPU takes float32 or bfloat16 maps");
@@ -278,9 +279,9 @@ const float* channel_data(const Tensor& values, const Tiles& tiles) {
   return data(values);
 }
 
-Tensor channel_values(const std::vector<double>& values) {
+Tensor channel_values(const std::vector<double>& values, const Tensor& x) {
   const int64_t size = static_cast<int64_t>(values.size()), stride = 1;
-  Tensor result = empty_cpu(1, &size, &stride, aoti_torch_dtype_float32());
+  Tensor result = empty_beside(x, 1, &size, &stride, aoti_torch_dtype_float32());
   std::copy(values.begin(), values.end(), mutable_data(result));
   return result;
 }
@@ -305,7 +306,7 @@ struct Affine {
 std::tuple<Tensor, Tensor> bn_stats(const Tensor& x) {
   const Tiles tiles(x);
   Partials partials(tiles);
-  with_type_of(x, [&](auto element) {
+  with_map_type_of(x, [&](auto element) {
     using T = decltype(element);
     tiles.parallel([&](const Tile& tile, Lanes& lanes, auto) {
       const int64_t channels = tiles.channels_in_tile();
@@ -336,7 +337,7 @@ std::tuple<Tensor, Tensor> bn_stats(const Tensor& x) {
     const double shift = tile_mean - mean[c];
     var[c] += (squares + elements * shift * shift) / n;
   });
-  return {channel_values(mean), channel_values(var)};
+  return {channel_values(mean, x), channel_values(var, x)};
 }
 
 // z = mish(batch_norm(x)), for x [B, C, H, W] and the others [C].
@@ -345,7 +346,7 @@ Tensor bn_mish_apply(const Tensor& x, const Tensor& mean, const Tensor& rstd, co
   const Tiles tiles(x);
   const Affine affine(tiles, mean, rstd, weight, bias);
   Tensor z = empty_same(x);
-  with_type_of(x, [&](auto element) {
+  with_map_type_of(x, [&](auto element) {
     using T = decltype(element);
     tiles.parallel([&](const Tile& tile, Lanes&, auto pick) {
       apply_loop(data<T>(x) + tile.begin, mutable_data<T>(z) + tile.begin, tile.count,
@@ -365,7 +366,7 @@ std::tuple<Tensor, Tensor, Tensor> bn_mish_backward_reduce(const Tensor& grad, c
   const Affine affine(tiles, mean, rstd, weight, bias);
   Tensor dy = empty_same(x);
   Partials partials(tiles);
-  with_type_of(x, [&](auto element) {
+  with_map_type_of(x, [&](auto element) {
     using T = decltype(element);
     tiles.parallel([&](const Tile& tile, Lanes& lanes, auto pick) {
       reduce_loop(data<T>(grad) + tile.begin, data<T>(x) + tile.begin,
@@ -384,7 +385,7 @@ std::tuple<Tensor, Tensor, Tensor> bn_mish_backward_reduce(const Tensor& grad, c
   for (int64_t c = 0; c < tiles.channels(); ++c) {
     products[c] *= data(rstd)[c];
   }
-  return {dy, channel_values(sums), channel_values(products)};
+  return {dy, channel_values(sums, x), channel_values(products, x)};
 }
 
 // dy becomes grad_x. `count`: elements a channel behind the two sums; more than there are in x where
@@ -402,7 +403,7 @@ void bn_backward_apply(const Tensor& dy, const Tensor& x, const Tensor& mean, co
     offset[i] /= static_cast<float>(count);
     slope[i] *= factor[i] / static_cast<float>(count);
   }
-  with_type_of(x, [&](auto element) {
+  with_map_type_of(x, [&](auto element) {
     using T = decltype(element);
     tiles.parallel([&](const Tile& tile, Lanes&, auto pick) {
       backward_loop(mutable_data<T>(dy) + tile.begin, data<T>(x) + tile.begin, tile.count,

@@ -1,4 +1,4 @@
-// What every CPU kernel here shares: SIMD clones, threads, new tensors.
+// What every CPU kernel here shares: SIMD clones and threads.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -33,22 +33,6 @@ void parallel_for(int64_t count, int64_t grain, const Body& body) {
   } else {
     torch::stable::parallel_for(0, count, grain, body);
   }
-}
-
-// A new tensor, uninitialised. Not torch::stable::empty_like: that looks the operator up by its name,
-// 4 us in each call.
-inline Tensor empty_cpu(int64_t dims, const int64_t* sizes, const int64_t* strides, int32_t dtype) {
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      dims, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
-// A new tensor with the shape, the strides and the dtype of x.
-inline Tensor empty_same(const Tensor& x) {
-  int32_t dtype = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  return empty_cpu(x.dim(), x.sizes().data(), x.strides().data(), dtype);
 }
 
 }  // namespace detector

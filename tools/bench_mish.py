@@ -116,7 +116,11 @@ class Bench:
         return Row(what, dtype, self.shape, times[0] or 0.0, times[1], share[0], share[1], tensors)
 
     def through_autograd(
-        self, what: str, function: Callable[[Tensor], Tensor], *, paper: bool
+        self,
+        what: str,
+        function: Callable[[Tensor], Tensor],
+        *parameters: Tensor,
+        paper: bool,
     ) -> Row:
         """Forward with autograd recording; backward alone, of the mean or with a given gradient."""
         x = self.x.clone().requires_grad_()
@@ -125,7 +129,7 @@ class Bench:
         return self.row(
             what,
             lambda: function(x),
-            lambda: torch.autograd.grad(root, x, grad, retain_graph=True),
+            lambda: torch.autograd.grad(root, (x, *parameters), grad, retain_graph=True),
         )
 
     def paper(self, *, compiled: bool) -> Iterator[Row]:
@@ -190,15 +194,7 @@ class Bench:
         if compiled:
             functions["BN + Mish, torch.compile"] = torch.compile(fused)
         for what, function in functions.items():
-            x = self.x.clone().requires_grad_()
-
-            def step(function: Callable = function, x: Tensor = x) -> object:
-                return torch.autograd.grad(function(x), (x, norm.weight, norm.bias), self.grad)
-
-            forward = self.time(lambda function=function, x=x: function(x))
-            both = self.time(step)
-            dtype = str(self.x.dtype).removeprefix("torch.")
-            yield Row(what, dtype, self.shape, forward, both - forward)
+            yield self.through_autograd(what, function, norm.weight, norm.bias, paper=False)
 
 
 def overhead(device: str, runs: int) -> dict[str, float]:

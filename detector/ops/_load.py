@@ -44,9 +44,10 @@ def status(device: str = "cpu") -> Status:
         return status("cpu")
     try:
         _load(device)
-        _SELF_TESTS[device]()
+        with torch.device(device):  # whatever torch.set_default_device says
+            _SELF_TESTS[device]()
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         warnings.warn(
             f"detector: the compiled {device} kernels are not in use, torch's own run instead: {reason}",
             RuntimeWarning,
@@ -150,7 +151,7 @@ def _test_mish(device: str) -> None:
     """
     kernels = torch.ops.detector_ops
     for dtype in KERNELS["mish"][device]:
-        x = torch.linspace(-12.0, 24.0, 91, dtype=torch.float64).to(dtype).to(device)
+        x = torch.linspace(-12.0, 24.0, 91, dtype=torch.float64).to(dtype)
         ones = torch.ones_like(x)
         _compare("mish", kernels.mish_forward(x), functional.mish(x))
         slope = torch.ops.aten.mish_backward(ones, x)

@@ -1,8 +1,8 @@
 """BatchNorm and Mish in one: fewer passes over memory, and only x kept for the backward pass.
 
-Eager training on float32 or bfloat16 maps on the CPU, contiguous or channels_last, runs the kernels of
-csrc/bn_mish_cpu.cpp; everything else runs torch's batch_norm and then `mish`. Results do not depend
-on the number of threads.
+Eager training on float32 or bfloat16 maps on the CPU, contiguous or channels_last, with float32
+parameters, runs the kernels of csrc/bn_mish_cpu.cpp; everything else runs torch's batch_norm and then
+`mish`. Results do not depend on the number of threads.
 """
 
 from typing import Any

@@ -194,7 +194,7 @@ def test_mish_after_norm_equals_norm_then_mish():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_layer_keeps_two_maps_for_the_backward_pass(dtype):
-    """The convolution's input, which is the layer before it's output, and BatchNorm's; torch keeps 3."""
+    """The inputs of the convolution and of BatchNorm; with torch's operators also that of Mish."""
     if not ops.compiled("batch_norm_mish", torch.ones(1, dtype=dtype)):
         pytest.skip("the compiled kernels do not run here")
 
@@ -209,8 +209,9 @@ def test_a_layer_keeps_two_maps_for_the_backward_pass(dtype):
         y.sum().backward()
         return len(maps)
 
-    ours = [ConvNormAct(4, 4, 3, act=activation("mish"), norm=BatchNormSettings())]
-    ours += [ConvNormAct(4, 4, 3, act=activation("mish"), norm=BatchNormSettings())] * 3
+    ours = [
+        ConvNormAct(4, 4, 3, act=activation("mish"), norm=BatchNormSettings()) for _ in range(4)
+    ]
     torchs = [
         nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Mish()) for _ in range(4)
     ]

@@ -110,6 +110,12 @@ def test_table_is_printed(capsys):
     assert all(row[3] in ("compiled", "torch") for row in rows)
 
 
+@pytest.mark.usefixtures("compiled", "undecided")
+def test_default_device_does_not_mislead_the_self_test():
+    with torch.device("meta"):
+        assert _load.status("cpu").usable
+
+
 @pytest.mark.usefixtures("compiled")
 def test_cuda_library_loads_where_there_is_no_gpu():
     """It needs nothing but torch: the CUDA runtime is inside."""
