@@ -7,14 +7,17 @@ STABLE_TORCH_LIBRARY(detector_ops, library) {
   library.def("mish_out(Tensor x, Tensor(a!) y) -> ()");
   library.def("mish_(Tensor(a!) x) -> ()");
 
-  // BatchNorm + Mish, cut where processes that share statistics exchange them.
+  // BatchNorm + activation, cut where processes that share statistics exchange them.
   library.def("bn_stats(Tensor x) -> (Tensor mean, Tensor var)");
   library.def(
-      "bn_mish_apply(Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor bias) -> Tensor");
+      "bn_act_apply(Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor bias, "
+      "int activation, float parameter) -> Tensor");
   library.def(
-      "bn_mish_backward_reduce(Tensor grad, Tensor x, Tensor mean, Tensor rstd, Tensor weight, "
-      "Tensor bias) -> (Tensor dy, Tensor sum_dy, Tensor sum_dy_xhat)");
+      "bn_act_backward_reduce(Tensor grad, Tensor x, Tensor mean, Tensor rstd, Tensor weight, "
+      "Tensor bias, int activation, float parameter, Tensor(a!) grad_x) "
+      "-> (Tensor sum_dy, Tensor sum_dy_xhat)");
   library.def(
-      "bn_backward_apply_(Tensor(a!) dy, Tensor x, Tensor mean, Tensor rstd, Tensor weight, "
-      "Tensor sum_dy, Tensor sum_dy_xhat, int count) -> ()");
+      "bn_act_backward_apply_(Tensor grad, Tensor x, Tensor mean, Tensor rstd, Tensor weight, "
+      "Tensor bias, int activation, float parameter, Tensor sum_dy, Tensor sum_dy_xhat, int count, "
+      "Tensor(a!) grad_x) -> ()");
 }

@@ -8,18 +8,14 @@
 
 #include <cstdint>
 
+#include "cuda_launch.cuh"
 #include "mish_math.h"
+#include "vectors.cuh"
 
 namespace detector {
 
 constexpr int kThreads = 256;  // a block
 constexpr int kUnroll = 2;     // vectors a thread: 32 bytes in flight, and blocks enough at 1 M elements
-
-// kWidth elements that are loaded or stored by one instruction.
-template <typename T, int kWidth>
-struct alignas(sizeof(T) * kWidth) Vector {
-  T values[kWidth];
-};
 
 // function(i) for the first element of each full vector of this thread, rest(i) for each element of the
 // one vector that the end of the tensor cuts.
@@ -38,16 +34,6 @@ __device__ __forceinline__ void each_vector(int64_t count, const Function& funct
       }
     }
   }
-}
-
-template <int kWidth, typename T>
-__device__ __forceinline__ Vector<T, kWidth> load_vector(const T* from) {
-  return *reinterpret_cast<const Vector<T, kWidth>*>(from);
-}
-
-template <int kWidth, typename T>
-__device__ __forceinline__ void store_vector(T* to, const Vector<T, kWidth>& vector) {
-  *reinterpret_cast<Vector<T, kWidth>*>(to) = vector;
 }
 
 // y may be x itself: a thread has read all its elements before it writes the first.
@@ -101,22 +87,14 @@ unsigned blocks_for(int64_t count) {
   return static_cast<unsigned>((count + kElements - 1) / kElements);
 }
 
-template <typename T>
-constexpr int kWide = 16 / sizeof(T);
-
-template <typename... Pointers>
-bool aligned(Pointers... pointers) {
-  return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
-}
-
 // Element by element where a pointer is not at a multiple of 16 bytes, as in x[1:].
 template <typename T>
 void launch_mish(const T* x, T* y, int64_t count, cudaStream_t stream) {
   if (aligned(x, y)) {
     constexpr int w = kWide<T>;
-    mish_kernel<w><<<blocks_for<w>(count), kThreads, 0, stream>>>(x, y, count);
+    launch(mish_kernel<w, T>, blocks_for<w>(count), kThreads, stream, x, y, count);
   } else {
-    mish_kernel<1><<<blocks_for<1>(count), kThreads, 0, stream>>>(x, y, count);
+    launch(mish_kernel<1, T>, blocks_for<1>(count), kThreads, stream, x, y, count);
   }
 }
 
@@ -125,11 +103,11 @@ void launch_mish_backward(const T* grad, const T* x, T* grad_x, int64_t count,
                           cudaStream_t stream) {
   if (aligned(grad, x, grad_x)) {
     constexpr int w = kWide<T>;
-    mish_backward_kernel<w>
-        <<<blocks_for<w>(count), kThreads, 0, stream>>>(grad, x, grad_x, count);
+    launch(mish_backward_kernel<w, T>, blocks_for<w>(count), kThreads, stream, grad, x, grad_x,
+           count);
   } else {
-    mish_backward_kernel<1>
-        <<<blocks_for<1>(count), kThreads, 0, stream>>>(grad, x, grad_x, count);
+    launch(mish_backward_kernel<1, T>, blocks_for<1>(count), kThreads, stream, grad, x, grad_x,
+           count);
   }
 }
 

@@ -1,6 +1,7 @@
 """Building blocks: `activations` (the registry), `blocks` (ConvNormAct, CSP stages, SPP), `fuse`."""
 
 from detector.nn.activations import ACTIVATIONS, ActFactory, Mish, activation
+from detector.nn.batch_norm import BatchNormAct2d, synchronise_batch_norms
 from detector.nn.blocks import (
     BatchNormSettings,
     ConvNormAct,
@@ -18,6 +19,7 @@ from detector.nn.fuse import fuse_batch_norms
 __all__ = [
     "ACTIVATIONS",
     "ActFactory",
+    "BatchNormAct2d",
     "BatchNormSettings",
     "CSPBlock",
     "CSPStage",
@@ -31,4 +33,5 @@ __all__ = [
     "curves",
     "fuse_batch_norms",
     "hourglass",
+    "synchronise_batch_norms",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.nn.activations import ActFactory
+from detector.nn.batch_norm import BatchNormAct2d
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,9 @@ class ConvNormAct(nn.Module):
 
     Attributes:
         conv: k x k, with zero padding.
-        norm: BatchNorm2d (its keys in a state dict do not depend on which kernel runs), or Identity
-            once `fuse_batch_norms` folded it.
-        act: the activation. One with a method `after_norm(norm, x)` (Mish) computes act(norm(x)) by
-            itself, fused.
+        norm: BatchNormAct2d, which computes the activation with it where it can, or Identity once
+            `fuse_batch_norms` folded it.
+        act: the activation.
     """
 
     def __init__(
@@ -48,15 +48,14 @@ class ConvNormAct(nn.Module):
         super().__init__()
         padding = kernel // 2 if padding is None else padding
         self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(cout, eps=norm.eps, momentum=norm.momentum)
+        self.norm: nn.Module = BatchNormAct2d(cout, eps=norm.eps, momentum=norm.momentum)
         self.act = act(cout)
-        self._after_norm = hasattr(self.act, "after_norm")
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, cout, H', W']."""
         x = self.conv(x)
-        if self._after_norm and isinstance(self.norm, nn.BatchNorm2d):
-            return self.act.after_norm(self.norm, x)  # pyright: ignore[reportCallIssue]
+        if isinstance(self.norm, BatchNormAct2d):
+            return self.norm(x, self.act)
         return self.act(self.norm(x))
 
 

@@ -22,7 +22,10 @@ KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
         "cpu": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
         "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
     },
-    "batch_norm_mish": {"cpu": (torch.float32, torch.bfloat16)},
+    "batch_norm_act": {
+        "cpu": (torch.float32, torch.bfloat16, torch.float16),
+        "cuda": (torch.float32, torch.bfloat16, torch.float16),
+    },
 }
 _SWITCH = "DETECTOR_NATIVE"
 
@@ -45,7 +48,7 @@ def status(device: str = "cpu") -> Status:
     try:
         _load(device)
         with torch.device(device):  # whatever torch.set_default_device says
-            _SELF_TESTS[device]()
+            _test(device)
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         warnings.warn(
@@ -126,16 +129,16 @@ def _register_fakes() -> None:
     def _(x: Tensor) -> tuple[Tensor, Tensor]:
         return _channel_values(x), _channel_values(x)
 
-    @torch.library.register_fake("detector_ops::bn_mish_apply")
-    def _(x: Tensor, *channel_values: Tensor) -> Tensor:
+    @torch.library.register_fake("detector_ops::bn_act_apply")
+    def _(x: Tensor, *others: object) -> Tensor:
         return torch.empty_like(x)
 
-    @torch.library.register_fake("detector_ops::bn_mish_backward_reduce")
-    def _(grad: Tensor, x: Tensor, *channel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.empty_like(x), _channel_values(x), _channel_values(x)
+    @torch.library.register_fake("detector_ops::bn_act_backward_reduce")
+    def _(grad: Tensor, x: Tensor, *others: object) -> tuple[Tensor, Tensor]:
+        return _channel_values(x), _channel_values(x)
 
-    @torch.library.register_fake("detector_ops::bn_backward_apply_")
-    def _(dy: Tensor, *others: Tensor | int) -> None:
+    @torch.library.register_fake("detector_ops::bn_act_backward_apply_")
+    def _(grad: Tensor, *others: object) -> None:
         return None
 
 
@@ -143,8 +146,8 @@ def _channel_values(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[1], dtype=torch.float32)
 
 
-def _test_mish(device: str) -> None:
-    """A library that loads may still be wrong here (another torch, CPU or driver): 1 ms to find out.
+def _test(device: str) -> None:
+    """A library that loads may still be wrong here (another torch, CPU or driver): 2 ms to find out.
 
     Raises:
         RuntimeError: a value differs from torch's own, or the device refuses the kernel.
@@ -157,19 +160,16 @@ def _test_mish(device: str) -> None:
         slope = torch.ops.aten.mish_backward(ones, x)
         _compare("mish backward", kernels.mish_backward(ones, x), slope)
 
-
-def _test_cpu() -> None:
-    _test_mish("cpu")
-    kernels = torch.ops.detector_ops
     maps = torch.linspace(-3.0, 5.0, 2 * 3 * 35).reshape(2, 3, 5, 7)
     weight, bias = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([-1.0, 0.0, 1.0])
-    expected = functional.batch_norm(maps, None, None, weight, bias, True)
-    for dtype in KERNELS["batch_norm_mish"]["cpu"]:
+    expected = functional.mish(functional.batch_norm(maps, None, None, weight, bias, True))
+    for dtype in KERNELS["batch_norm_act"][device]:
         for memory_format in (torch.contiguous_format, torch.channels_last):
             x = maps.to(dtype).contiguous(memory_format=memory_format)
             mean, var = kernels.bn_stats(x)
-            fused = kernels.bn_mish_apply(x, mean, (var + 1e-5).rsqrt(), weight, bias)
-            _compare("BatchNorm + Mish", fused, functional.mish(expected).to(dtype))
+            mish = 1, 0.0
+            fused = kernels.bn_act_apply(x, mean, (var + 1e-5).rsqrt(), weight, bias, *mish)
+            _compare("BatchNorm + Mish", fused, expected.to(dtype))
 
 
 def _compare(what: str, ours: Tensor, expected: Tensor) -> None:
@@ -177,6 +177,3 @@ def _compare(what: str, ours: Tensor, expected: Tensor) -> None:
     if not torch.allclose(ours, expected, rtol=tolerance, atol=tolerance):
         library = library_for(ours.device.type).name
         raise RuntimeError(f"self-test failed: {what} of {library} is wrong for {ours.dtype}")
-
-
-_SELF_TESTS = {"cpu": _test_cpu, "cuda": functools.partial(_test_mish, "cuda")}

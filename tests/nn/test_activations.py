@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from detector import ops
 from detector.errors import UserError
-from detector.nn import ACTIVATIONS, BatchNormSettings, ConvNormAct, activation, curves
+from detector.nn import ACTIVATIONS, BatchNormSettings, ConvNormAct, Mish, activation, curves
 
 
 def softplus(x):
@@ -175,63 +174,15 @@ def test_unknown_names_and_parameters():
         activation("mish", beta=1.0)
 
 
-def test_mish_after_norm_equals_norm_then_mish():
-    """Training and evaluation, outputs, gradients and running statistics."""
-    fused = ConvNormAct(3, 4, 3, act=activation("mish"), norm=BatchNormSettings())
-    plain = nn.Sequential(fused.conv, nn.BatchNorm2d(4, eps=1e-4, momentum=0.03), nn.Mish())
-    x = torch.randn(2, 3, 9, 7)
-    for training in (True, False):
-        fused.train(training), plain.train(training)
-        ours, theirs = fused(x), plain(x)
-        assert torch.allclose(ours, theirs, atol=1e-6)
-    fused.train(), plain.train()
-    (a,) = torch.autograd.grad(fused(x).square().sum(), fused.conv.weight)
-    (b,) = torch.autograd.grad(plain(x).square().sum(), fused.conv.weight)
-    assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
-    for name, value in plain[1].state_dict().items():
-        assert torch.allclose(fused.norm.state_dict()[name].float(), value.float(), atol=1e-6), name
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_a_layer_keeps_two_maps_for_the_backward_pass(dtype):
-    """The inputs of the convolution and of BatchNorm; with torch's operators also that of Mish."""
-    if not ops.compiled("batch_norm_mish", torch.ones(1, dtype=dtype)):
-        pytest.skip("the compiled kernels do not run here")
-
-    def kept(layers: nn.Module) -> int:
-        maps = set()
-        x = torch.randn(2, 4, 8, 8, requires_grad=True)
-        hooks = torch.autograd.graph.saved_tensors_hooks(
-            lambda t: maps.add(t.data_ptr()) or t if t.numel() == x.numel() else t, lambda t: t
-        )
-        with hooks, torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            y = layers(x if dtype == torch.float32 else x.to(dtype))
-        y.sum().backward()
-        return len(maps)
-
-    ours = [
-        ConvNormAct(4, 4, 3, act=activation("mish"), norm=BatchNormSettings()) for _ in range(4)
-    ]
-    torchs = [
-        nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Mish()) for _ in range(4)
-    ]
-    assert kept(nn.Sequential(*ours)) == 4 * 2
-    assert kept(nn.Sequential(*torchs)) == 4 * 3
-
-
-@pytest.mark.parametrize("momentum", [0.1, None], ids=str)
-@pytest.mark.parametrize("tracked", [True, False], ids=["tracked", "untracked"])
-def test_mish_after_norm_keeps_the_statistics_of_batchnorm2d(momentum, tracked):
-    norm, plain = (
-        nn.BatchNorm2d(3, momentum=momentum, track_running_stats=tracked) for _ in range(2)
-    )
-    mish = activation("mish")(3)
-    for _ in range(3):
-        x = torch.randn(2, 3, 5, 4) + 1
-        torch.testing.assert_close(mish.after_norm(norm, x), nn.functional.mish(plain(x)))
-    assert norm.state_dict().keys() == plain.state_dict().keys()
-    for name, value in plain.state_dict().items():
-        torch.testing.assert_close(norm.state_dict()[name], value)
-    x = torch.randn(2, 3, 5, 4)
-    norm.eval(), plain.eval()
-    torch.testing.assert_close(mish.after_norm(norm, x), nn.functional.mish(plain(x)))
+def test_mish_in_place_only_where_nothing_is_recorded():
+    mish, x = Mish(inplace=True), torch.tensor([-1.0, 0.0, 2.0])
+    expected = nn.functional.mish(x)
+    with torch.no_grad():
+        y = mish(x)
+    assert y is x
+    torch.testing.assert_close(x, expected)
+    recorded = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    mish(recorded).sum().backward()
+    assert recorded.tolist() == [-1.0, 0.0, 2.0]
+    assert repr(mish) == "Mish(inplace=True)"
+    assert repr(Mish()) == "Mish()"

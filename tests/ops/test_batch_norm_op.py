@@ -1,4 +1,4 @@
-"""BatchNorm + Mish against nn.BatchNorm2d and torch's Mish, and against itself on other threads."""
+"""BatchNorm + activation against torch's own two, on each device, and against itself on other threads."""
 
 import pytest
 import torch
@@ -6,13 +6,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detector import ops
-from detector.ops import _load
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # odd sizes; fewer and more channels than lanes; maps of one tile and of several; single pixels
 SHAPES = [(2, 3, 5, 7), (3, 16, 33, 40), (2, 300, 3, 4), (1, 2, 190, 201), (6, 8, 1, 1)]
 
+ACTIVATIONS = {
+    "mish": (ops.MISH, functional.mish),
+    "leaky_relu": (ops.leaky_relu(0.1), lambda y: functional.leaky_relu(y, 0.1)),
+    "relu": (ops.leaky_relu(0.0), functional.relu),
+    "swish": (ops.swish(1.0), functional.silu),
+    "swish of beta 1.7": (ops.swish(1.7), lambda y: y * torch.sigmoid(1.7 * y)),
+    "none": (ops.IDENTITY, lambda y: y),
+}
+
 compiled_only = pytest.mark.usefixtures("compiled")
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def module(channels: int, **options: float) -> nn.BatchNorm2d:
@@ -23,13 +32,20 @@ def module(channels: int, **options: float) -> nn.BatchNorm2d:
     return norm
 
 
-def fused(norm: nn.BatchNorm2d, x: Tensor, *, training: bool = True) -> Tensor:
-    return ops.batch_norm_mish(
+def fused(
+    norm: nn.BatchNorm2d,
+    x: Tensor,
+    activation: ops.Activation = ops.MISH,
+    *,
+    training: bool = True,
+) -> Tensor:
+    return ops.batch_norm_act(
         x,
         norm.weight,
         norm.bias,
         norm.running_mean,
         norm.running_var,
+        activation,
         momentum=norm.momentum,
         eps=norm.eps,
         training=training,
@@ -37,9 +53,9 @@ def fused(norm: nn.BatchNorm2d, x: Tensor, *, training: bool = True) -> Tensor:
 
 
 def draw(shape: tuple[int, ...], memory_format: torch.memory_format) -> Tensor:
-    generator = torch.Generator().manual_seed(7)
-    x = 2 * torch.randn(shape, generator=generator) + 0.5
-    return x.contiguous(memory_format=memory_format)
+    generator = torch.Generator("cpu").manual_seed(7)
+    x = 2 * torch.randn(shape, generator=generator, device="cpu") + 0.5
+    return x.to(torch.get_default_device()).contiguous(memory_format=memory_format)
 
 
 def assert_near(got: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
@@ -49,20 +65,21 @@ def assert_near(got: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
     torch.testing.assert_close(got.double(), expected.double(), rtol=0, atol=tolerance * scale)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_one_step_is_that_of_batchnorm2d_in_float64(shape, memory_format):
+def one_step_is_that_of_float64(
+    activation: str, shape: tuple[int, ...], memory_format: str, *, training: bool
+) -> None:
+    act, exact_act = ACTIVATIONS[activation]
     torch.manual_seed(0)
-    norm = module(shape[1], eps=1e-3, momentum=0.03)
-    exact = nn.BatchNorm2d(shape[1], eps=1e-3, momentum=0.03).double()
+    norm = module(shape[1], eps=1e-3, momentum=0.03).train(training)
+    exact = nn.BatchNorm2d(shape[1], eps=1e-3, momentum=0.03).double().train(training)
     exact.load_state_dict(norm.state_dict())
     x = draw(shape, FORMATS[memory_format]).requires_grad_()
     wide = x.detach().double().requires_grad_()
     upstream = torch.randn(shape)
 
-    z = fused(norm, x)
+    z = fused(norm, x, act, training=training)
     grads = torch.autograd.grad(z, (x, norm.weight, norm.bias), upstream)
-    expected = functional.mish(exact(wide))
+    expected = exact_act(exact(wide))
     wanted = torch.autograd.grad(expected, (wide, exact.weight, exact.bias), upstream.double())
 
     assert z.stride() == x.stride()
@@ -71,6 +88,21 @@ def test_one_step_is_that_of_batchnorm2d_in_float64(shape, memory_format):
         assert_near(got, value, 1e-5)
     assert_near(norm.running_mean, exact.running_mean)
     assert_near(norm.running_var, exact.running_var)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_one_step_is_that_of_batchnorm2d_in_float64(shape, memory_format):
+    one_step_is_that_of_float64("mish", shape, memory_format, training=True)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "frozen"])
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_in_training_and_with_frozen_statistics(
+    activation, memory_format, training
+):
+    one_step_is_that_of_float64(activation, (3, 16, 33, 40), memory_format, training=training)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
@@ -121,6 +153,17 @@ def test_a_large_mean_does_not_drown_the_variance(memory_format):
 
 @compiled_only
 @pytest.mark.parametrize("memory_format", FORMATS)
+def test_one_wild_value_does_not_drown_the_variance(memory_format):
+    """The first of all, which a kernel may have taken for a typical one."""
+    x = draw((2, 3, 64, 64), FORMATS[memory_format])
+    x[0, :, 0, 0] = 1e6
+    _, var = torch.ops.detector_ops.bn_stats(x)
+    exact = x.double().var((0, 2, 3), correction=0)
+    torch.testing.assert_close(var.double(), exact, rtol=1e-4, atol=0)
+
+
+@compiled_only
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("shape", [(3, 16, 65, 67), (2, 520, 11, 13)], ids=str)
 def test_bits_do_not_depend_on_the_number_of_threads(shape, memory_format):
     x = draw(shape, FORMATS[memory_format]).requires_grad_()
@@ -150,22 +193,26 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them():
 
 
 def test_without_affine_or_running_statistics():
-    x = draw((2, 3, 4, 4), torch.contiguous_format)
+    x = draw((2, 3, 4, 4), torch.contiguous_format).requires_grad_()
     expected = functional.mish(functional.batch_norm(x, None, None, None, None, True))
-    torch.testing.assert_close(ops.batch_norm_mish(x, None, None, None, None), expected)
     weight, bias = torch.ones(3), torch.zeros(3)
-    torch.testing.assert_close(ops.batch_norm_mish(x, weight, bias, None, None), expected)
+    for parameters in ((None, None), (weight, None), (weight, bias)):
+        got = ops.batch_norm_act(x, *parameters, None, None, ops.MISH)
+        torch.testing.assert_close(got, expected)
+    frozen = ops.batch_norm_act(x, None, None, None, None, ops.MISH, training=False)
+    torch.testing.assert_close(frozen, expected)  # with nothing to freeze it is the batch's own
 
 
 @compiled_only
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_bfloat16_maps_are_rounded_only_on_the_way_out(shape, memory_format):
-    """Parameters and statistics in float32, as under autocast; against float64 on the same maps."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_narrow_maps_are_rounded_only_on_the_way_out(shape, memory_format, dtype):
+    """Parameters and statistics in float32, as under autocast; against float32 on the same maps."""
     norm = module(shape[1])
-    x = draw(shape, FORMATS[memory_format]).bfloat16().requires_grad_()
+    x = draw(shape, FORMATS[memory_format]).to(dtype).requires_grad_()
     wide = x.detach().float().requires_grad_()
-    upstream = torch.randn(shape).bfloat16()
+    upstream = torch.randn(shape).to(dtype)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     z = fused(norm, x)
     grads = torch.autograd.grad(z, (x, norm.weight, norm.bias), upstream)
@@ -176,7 +223,7 @@ def test_bfloat16_maps_are_rounded_only_on_the_way_out(shape, memory_format):
 
     assert z.dtype == x.dtype
     assert z.stride() == x.stride()
-    assert torch.equal(z, expected.bfloat16())
+    assert torch.equal(z, expected.to(dtype))
     assert torch.equal(statistics[0], norm.running_mean)
     assert torch.equal(statistics[1], norm.running_var)
     assert_near(grads[0], wanted[0], 2**-7)
@@ -243,7 +290,7 @@ def test_only_x_is_kept_of_the_maps():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         fused(module(4), x)
     maps = [t for t in kept if t.dim() == 4]
-    if _load.status().usable:
+    if ops.compiled("batch_norm_act", x):
         assert [t.data_ptr() for t in maps] == [x.data_ptr()]
 
 
@@ -252,11 +299,12 @@ def test_only_x_is_kept_of_the_maps():
 def test_operators_keep_torchs_contract(memory_format):
     x = draw((2, 3, 4, 5), FORMATS[memory_format])
     channel = torch.rand(3) + 0.5
+    given = (x, *[channel] * 4, 1, 0.0)
     arguments = {
         "bn_stats": (x,),
-        "bn_mish_apply": (x, *[channel] * 4),
-        "bn_mish_backward_reduce": (x, x, *[channel] * 4),
-        "bn_backward_apply_": (x.clone(), x, *[channel] * 5, 40),
+        "bn_act_apply": given,
+        "bn_act_backward_reduce": (x, *given, x.clone()),
+        "bn_act_backward_apply_": (x, *given, channel, channel, 40, x.clone()),
     }
     for name, values in arguments.items():
         torch.library.opcheck(getattr(torch.ops.detector_ops, name).default, values)
@@ -265,8 +313,12 @@ def test_operators_keep_torchs_contract(memory_format):
 @compiled_only
 def test_operators_refuse_what_they_cannot_do():
     kernels, x, channel = torch.ops.detector_ops, torch.randn(2, 3, 4, 4), torch.ones(3)
-    for wrong in (x.double(), x.half(), x[:, :, ::2], x.flatten(2), x[:0]):
+    for wrong in (x.double(), x[:, :, ::2], x.flatten(2), x[:0]):
         with pytest.raises(RuntimeError):
             kernels.bn_stats(wrong)
-    with pytest.raises(RuntimeError):
-        kernels.bn_mish_apply(x, channel, channel, channel, torch.ones(4))
+    with pytest.raises(RuntimeError, match="one float32 value a channel"):
+        kernels.bn_act_apply(x, channel, channel, channel, torch.ones(4), 1, 0.0)
+    with pytest.raises(RuntimeError, match="number 9"):
+        kernels.bn_act_apply(x, *[channel] * 4, 9, 0.0)
+    with pytest.raises(RuntimeError, match="must be like x"):
+        kernels.bn_act_backward_reduce(x.half(), x, *[channel] * 4, 1, 0.0, x.clone())

@@ -1,0 +1,65 @@
+// The activations that BatchNorm is fused with, for the host and for the device; torch-free.
+//
+// Each has its value and its slope at y, in float. What else the registry of activations has runs as
+// an operator of its own after the normalisation.
+#pragma once
+
+#include <cstdint>
+
+#include "mish_math.h"
+
+namespace detector {
+
+struct Mish {
+  HOST_DEVICE float value(float y) const { return mish(y); }
+  HOST_DEVICE float slope(float y) const { return mish_derivative(y); }
+};
+
+// Slope 1 below zero is no activation at all, slope 0 is ReLU.
+struct LeakyRelu {
+  float negative_slope;
+  HOST_DEVICE float value(float y) const { return y > 0 ? y : y * negative_slope; }
+  HOST_DEVICE float slope(float y) const { return y > 0 ? 1.0F : negative_slope; }
+};
+
+// y * s with s = sigmoid(beta * y) = e / (1 + e), e = exp(beta * y); from exp(20) on s rounds to 1.
+struct Swish {
+  float beta;
+  HOST_DEVICE float value(float y) const {
+    const float e = exponential(y);
+    return divide(y * e, 1 + e);
+  }
+  HOST_DEVICE float slope(float y) const {  // s + beta * y * s * (1 - s), and 1 - s = 1 / (1 + e)
+    const float e = exponential(y);
+    const float r = reciprocal(1 + e);
+    return e * r * (1 + beta * y * r);
+  }
+
+ private:
+  HOST_DEVICE float exponential(float y) const {
+    const float t = beta * y;
+    return exp_upto20(t < 20 ? t : 20.0F);
+  }
+};
+
+// As the operators are told; detector/ops/batch_norm.py has the same numbers.
+enum class Activation : int64_t { kLeakyRelu = 0, kMish = 1, kSwish = 2 };
+
+// function(activation) with the activation of that number; false where there is none.
+template <typename Function>
+bool with_activation(int64_t number, double parameter, const Function& function) {
+  switch (static_cast<Activation>(number)) {
+    case Activation::kLeakyRelu:
+      function(LeakyRelu{static_cast<float>(parameter)});
+      return true;
+    case Activation::kMish:
+      function(Mish{});
+      return true;
+    case Activation::kSwish:
+      function(Swish{static_cast<float>(parameter)});
+      return true;
+  }
+  return false;
+}
+
+}  // namespace detector

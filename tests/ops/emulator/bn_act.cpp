@@ -1,0 +1,69 @@
+// The kernels of csrc/bn_act_kernels.cuh as C functions; see test_cuda_kernels_on_cpu.py.
+#include <vector>
+
+#include "bn_act_kernels.cuh"
+
+namespace {
+
+using detector::Affine;
+using detector::Maps;
+using detector::Pair;
+
+// What the kernels of one call hand to each other; NaN until they have written it.
+class Scratch {
+ public:
+  Pair* operator()(int64_t count) const {
+    const float nan = __builtin_nanf("");
+    pairs_.assign(count, Pair{nan, nan});
+    return pairs_.data();
+  }
+
+ private:
+  mutable std::vector<Pair> pairs_;
+};
+
+Maps maps_of(int64_t batch, int64_t channels, int64_t plane, int64_t channels_last) {
+  return {batch, channels, plane, channels_last != 0};
+}
+
+}  // namespace
+
+#define FUNCTIONS(name, T)                                                                        \
+  extern "C" void bn_stats_##name(const T* x, int64_t batch, int64_t channels, int64_t plane,     \
+                                  int64_t last, float* mean, float* var) {                        \
+    detector::launch_bn_stats(x, maps_of(batch, channels, plane, last), mean, var, Scratch(),     \
+                              nullptr);                                                           \
+  }                                                                                               \
+  extern "C" void bn_act_apply_##name(const T* x, int64_t batch, int64_t channels, int64_t plane, \
+                                      int64_t last, const float* mean, const float* rstd,         \
+                                      const float* weight, const float* bias, int64_t act,        \
+                                      double parameter, T* z) {                                   \
+    detector::with_activation(act, parameter, [&](auto activation) {                              \
+      detector::launch_bn_act_apply(x, z, maps_of(batch, channels, plane, last),                  \
+                                    Affine{mean, rstd, weight, bias}, activation, nullptr);       \
+    });                                                                                           \
+  }                                                                                               \
+  extern "C" void bn_act_reduce_##name(                                                           \
+      const T* grad, const T* x, int64_t batch, int64_t channels, int64_t plane, int64_t last,    \
+      const float* mean, const float* rstd, const float* weight, const float* bias, int64_t act,  \
+      double parameter, float* sum_dy, float* sum_dy_xhat) {                                      \
+    detector::with_activation(act, parameter, [&](auto activation) {                              \
+      detector::launch_bn_act_reduce(grad, x, maps_of(batch, channels, plane, last),              \
+                                     Affine{mean, rstd, weight, bias}, activation,                \
+                                     {sum_dy, sum_dy_xhat}, Scratch(), nullptr);                  \
+    });                                                                                           \
+  }                                                                                               \
+  extern "C" void bn_act_backward_##name(                                                         \
+      const T* grad, const T* x, int64_t batch, int64_t channels, int64_t plane, int64_t last,    \
+      const float* mean, const float* rstd, const float* weight, const float* bias, int64_t act,  \
+      double parameter, const float* sum_dy, const float* sum_dy_xhat, double count, T* grad_x) { \
+    detector::with_activation(act, parameter, [&](auto activation) {                              \
+      detector::launch_bn_act_backward(grad, x, grad_x, maps_of(batch, channels, plane, last),    \
+                                       Affine{mean, rstd, weight, bias}, activation,              \
+                                       {sum_dy, sum_dy_xhat}, static_cast<float>(count), nullptr); \
+    });                                                                                           \
+  }
+
+FUNCTIONS(float32, float)
+FUNCTIONS(bfloat16, detector::BFloat16)
+FUNCTIONS(float16, detector::Half)
