@@ -5,8 +5,11 @@ For each dtype two tensors: the paper's 16 x 10 x 256 x 256, which fits the cach
 backward time, both as ratios to ReLU, and the per cent of this machine's copy bandwidth that they reach,
 counted with the memory that the operation cannot do without.
 
-The rows of kernels allocate their result and leave autograd out; "forward into a given tensor" does not
+The rows of kernels allocate their result and leave autograd out; "into a given tensor" does not
 allocate; the paper's protocol is autograd.grad(f(x).mean(), x), the mean's own backward included.
+
+On a CPU the process keeps the memory that it frees, as training and evaluation here do. With
+--fresh-memory every large result comes from Linux page by page, as in any other torch process.
 """
 
 import argparse
@@ -22,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detector import cli, ops
-from detector.engine.hardware import DTYPES
+from detector.engine.hardware import DTYPES, keep_freed_memory
 
 PAPER, LARGE, SMALL = "16,10,256,256", "16,64,160,160", "16,64,40,40"
 
@@ -179,20 +182,23 @@ class Bench:
             )
 
     def batch_norm(self, *, compiled: bool) -> Iterator[Row]:
-        """BatchNorm in training, then Mish; through autograd, with a given gradient."""
+        """BatchNorm in training, then an activation; through autograd, with a given gradient."""
         norm = nn.BatchNorm2d(self.sizes[1]).to(self.device)
         values = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
-        def fused(x: Tensor) -> Tensor:
-            return ops.batch_norm_mish(x, *values)
+        def ours(activation: ops.Activation) -> Callable[[Tensor], Tensor]:
+            return lambda x: ops.batch_norm_act(x, *values, activation)
 
         functions = {
             "BN + ReLU of torch": lambda x: functional.relu(norm(x)),
+            "BN + ReLU ours": ours(ops.leaky_relu(0.0)),
+            "BN + Swish of torch": lambda x: functional.silu(norm(x)),
+            "BN + Swish ours": ours(ops.swish(1.0)),
             "BN + Mish of torch": lambda x: functional.mish(norm(x)),
-            "BN + Mish ours": fused,
+            "BN + Mish ours": ours(ops.MISH),
         }
         if compiled:
-            functions["BN + Mish, torch.compile"] = torch.compile(fused)
+            functions["BN + Mish, torch.compile"] = torch.compile(ours(ops.MISH))
         for what, function in functions.items():
             yield self.through_autograd(what, function, norm.weight, norm.bias, paper=False)
 
@@ -233,7 +239,7 @@ def print_gains(rows: list[Row]) -> None:
         "\ntorch's time / ours                                                forward  backward  both"
     )
     for native in rows:
-        if "Mish of torch" not in native.what:
+        if "of torch" not in native.what:
             continue
         name = native.what.replace("of torch", "ours")
         for own in rows:
@@ -254,10 +260,12 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", default=[PAPER, SMALL, LARGE], help="B,C,H,W")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--runs", type=int, default=0, help="calls timed; default 100, on CPUs 20")
+    parser.add_argument("--fresh-memory", action="store_true", help="on CPUs: see above")
     parser.add_argument("--compile", action="store_true", help="rows of torch.compile, too")
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    kept = args.device == "cpu" and not args.fresh_memory and keep_freed_memory()
     runs = args.runs or (100 if args.device == "cuda" else 20)
 
     machine = {
@@ -266,6 +274,8 @@ def main() -> None:
         "threads": args.threads,
         "runs": runs,
     }
+    if args.device == "cpu":
+        machine["memory"] = "kept" if kept else "fresh"
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print("times in ms, median; ratios to the first line of a block; bandwidth against a copy's")
     print(f"{'':64}  forward backward   ratio   ratio   bandwidth")

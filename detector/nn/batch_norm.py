@@ -35,15 +35,15 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     sync = False
 
-    def forward(self, x: Tensor, act: nn.Module | None = None) -> Tensor:
+    def forward(self, input: Tensor, act: nn.Module | None = None) -> Tensor:  # noqa: A002
         """act(batch_norm(x)), [B, C, H, W] -> the same shape, dtype and memory format.
 
         An activation that somebody has hung a hook on runs by itself, so that the hook sees it.
         """
-        self._check_input_dim(x)
+        self._check_input_dim(input)
         fused = ops.IDENTITY if act is None else self._fused(act)
         x = ops.batch_norm_act(
-            x,
+            input,
             self.weight,
             self.bias,
             self.running_mean,

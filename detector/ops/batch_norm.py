@@ -88,7 +88,8 @@ def batch_norm_act(
     Raises:
         ValueError: in training, only one value a channel.
     """
-    training = training or running_mean is None or running_var is None
+    if running_mean is None or running_var is None:
+        training = True  # there is nothing else to normalise with
     shared = training and group is not None and distributed.get_world_size(group) > 1
     kernels = _fusible(x, weight, bias, running_mean, running_var)
     if not (kernels or shared):
@@ -111,6 +112,8 @@ def batch_norm_act(
                 bessel = count / (count - 1).clamp(min=1) if shared else count / (count - 1)
                 running_var.lerp_((var * bessel).to(running_var.dtype), momentum)
         else:
+            assert running_mean is not None
+            assert running_var is not None
             mean, var, count = running_mean, running_var, None
         rstd = (var + eps).rsqrt_()
     return _BatchNormAct.apply(x, weight, bias, mean, rstd, count, how)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detector import ops
+from detector.ops import _load
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # odd sizes; fewer and more channels than lanes; maps of one tile and of several; single pixels
@@ -322,3 +323,69 @@ def test_operators_refuse_what_they_cannot_do():
         kernels.bn_act_apply(x, *[channel] * 4, 9, 0.0)
     with pytest.raises(RuntimeError, match="must be like x"):
         kernels.bn_act_backward_reduce(x.half(), x, *[channel] * 4, 1, 0.0, x.clone())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+class TestOnlyOnAGPU:
+    @pytest.fixture
+    def device(self, kernels) -> str:
+        """Without the default device of the other tests, which is on the CPU first."""
+        if not _load.status("cuda").usable:
+            pytest.skip("the compiled kernels do not run here")
+        return "cuda"
+
+    def test_more_than_2_to_the_31_elements(self):
+        if torch.cuda.mem_get_info()[0] < 20 << 30:
+            pytest.skip("needs 20 GB of GPU memory")
+        x = torch.ones((3, 2, 19000, 19000), dtype=torch.bfloat16, device="cuda")
+        x[-1, -1] = 3.0
+        mean, var = torch.ops.detector_ops.bn_stats(x)
+        torch.testing.assert_close(mean.cpu(), torch.tensor([1.0, 5 / 3]))
+        torch.testing.assert_close(var.cpu(), torch.tensor([0.0, 8 / 9]))
+        ones = torch.ones(2, device="cuda")
+        z = torch.ops.detector_ops.bn_act_apply(x, 0 * ones, ones, ones, 0 * ones, 0, 1.0)
+        assert torch.equal(z[-1, -1, -1, -3:], x[-1, -1, -1, -3:])
+
+    @pytest.mark.parametrize("memory_format", FORMATS)
+    def test_bits_are_the_same_in_every_run(self, memory_format):
+        x = draw((4, 48, 61, 67), FORMATS[memory_format]).cuda().requires_grad_()
+        norm, upstream = module(48).cuda(), torch.randn_like(x)
+        runs = [
+            torch.autograd.grad(fused(norm, x), (x, norm.weight, norm.bias), upstream)
+            for _ in range(5)
+        ]
+        for other in runs[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+    def test_a_training_step_can_be_captured_in_a_graph(self):
+        norm = module(8).cuda()
+        x = torch.zeros(2, 8, 16, 16, device="cuda", requires_grad=True)
+
+        def step() -> tuple[Tensor, Tensor]:
+            z = fused(norm, x)
+            return z, torch.autograd.grad(z.square().sum(), x)[0]
+
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            z, grad = step()
+        with torch.no_grad():
+            x.copy_(torch.randn_like(x))
+        graph.replay()
+        expected = step()
+        assert torch.equal(z, expected[0])
+        assert torch.equal(grad, expected[1])
+
+    @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+    def test_a_second_gpu(self):
+        x, norm = torch.randn(2, 3, 5, 7, device="cuda:1"), module(3).to("cuda:1")
+        expected = functional.mish(
+            functional.batch_norm(x, None, None, norm.weight, norm.bias, True)
+        )
+        torch.testing.assert_close(fused(norm, x), expected, atol=1e-5, rtol=1e-4)
+        assert torch.cuda.current_device() == 0
