@@ -35,7 +35,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     sync = False
 
-    def forward(self, input: Tensor, act: nn.Module | None = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, act: nn.Module | None = None) -> Tensor:
         """act(batch_norm(x)), [B, C, H, W] -> the same shape, dtype and memory format.
 
         An activation that somebody has hung a hook on runs by itself, so that the hook sees it.
