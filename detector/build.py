@@ -22,6 +22,7 @@ from detector.data import (
     DARKNET_GREY,
     Bag,
     Darknet,
+    Finding,
     Index,
     Letterbox,
     Protocol,
@@ -73,13 +74,13 @@ class Data:
 
     Attributes:
         names: the class names, by label.
-        complaints: what the readers left out, a line each.
+        findings: what the readers left out.
     """
 
     train: TrainSet
     val: ValSet
     names: tuple[str, ...]
-    complaints: list[str]
+    findings: list[Finding]
 
 
 def build_activation(spec: str | ActivationConfig) -> ActFactory:
@@ -262,7 +263,7 @@ def build_data(config: Config) -> Data:
         ),
         val=_val_set(config, val),
         names=train.names,
-        complaints=[*train.complaints, *val.complaints],
+        findings=[*train.findings, *val.findings],
     )
 
 

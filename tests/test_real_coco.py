@@ -30,7 +30,7 @@ def test_both_splits_have_cocos_80_classes(coco_yaml):
         assert len(index.names) == 80
         assert (index.names[0], index.names[-1]) == ("person", "toothbrush")
         assert (index.category_ids[0], index.category_ids[-1]) == (1, 90)
-        assert not index.complaints
+        assert not index.findings
 
 
 def test_every_sample_can_be_read_and_augmented(coco_yaml):

@@ -88,7 +88,7 @@ class Run:
         )
         for line in [*(weights.notes if weights else []), *table]:
             print(line)
-        cli.tell_left_out(self.data.complaints)
+        cli.tell_left_out(list(map(str, self.data.findings)))
 
     def go(self, folder: RunFolder) -> None:
         """Trains, then evaluates the best weights."""

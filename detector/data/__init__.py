@@ -1,15 +1,16 @@
 """Images and boxes, from files to batches.
 
-Read `description` (the data YAML), `coco` (annotations -> flat index), `dataset` (one sample; with
+Read `description` (the data YAML), `index`, `coco` (annotations -> index), `dataset` (one sample; with
 `geometry`, `colour`, `mosaic`), `loader` (batches); `digits` makes the embedded data set.
 """
 
-from detector.data.coco import Index, read_coco
+from detector.data.coco import read_coco
 from detector.data.coco_names import COCO_NAMES
 from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
 from detector.data.description import DatasetConfig, describe, read_split
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.geometry import DARKNET_GREY, letterbox
+from detector.data.index import Finding, Index
 from detector.data.loader import TrainLoader, collate, val_loader
 from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
 from detector.data.subset import write_subset
@@ -20,6 +21,7 @@ __all__ = [
     "Bag",
     "Darknet",
     "DatasetConfig",
+    "Finding",
     "Index",
     "Item",
     "Letterbox",

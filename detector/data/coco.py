@@ -1,58 +1,24 @@
 """COCO's folder layout -> a flat index of images and boxes.
 
-    ROOT/annotations/instances_train2017.json   instances_val2017.json
-    ROOT/train2017/*.jpg                        ROOT/val2017/*.jpg
-
-Annotations are held in flat arrays, not in an object for each image: workers share them without
-copies, and a million images need little.
+ROOT/annotations/instances_train2017.json   instances_val2017.json
+ROOT/train2017/*.jpg                        ROOT/val2017/*.jpg
 """
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detector.boxes import sides
+from detector.data.index import Finding, Index
 from detector.errors import UserError
 
 LAYOUT = (
     "expected ROOT/annotations/instances_train2017.json and instances_val2017.json, "
     "ROOT/train2017/*.jpg and ROOT/val2017/*.jpg"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """The images of one split and their boxes.
-
-    Attributes:
-        folder: where the image files are.
-        files: n file names; image_ids: int64 [n]; sizes: int64 [n, 2], height and width in pixels.
-        starts: int64 [n + 1]; the boxes of image i are rows starts[i]:starts[i + 1].
-        boxes_xyxy: float32 [m, 4], pixels; labels: int64 [m], 0..classes-1; crowd: bool [m].
-        names: the class names, by label. category_ids: int64 [classes], the json's id of each label.
-        annotations: the json file, COCO's own evaluation reads it.
-        complaints: what was left out, a line each.
-    """
-
-    folder: Path
-    files: np.ndarray
-    image_ids: np.ndarray
-    sizes: np.ndarray
-    starts: np.ndarray
-    boxes_xyxy: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    names: tuple[str, ...]
-    category_ids: np.ndarray
-    annotations: Path
-    complaints: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.files)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,7 +50,7 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
     Labels follow the order of the json's category ids, or of `names` where the data YAML gives them
     (the json then has to know each). Images without objects stay. Boxes are cut at the image's
     borders; boxes without size or wholly outside, and images whose file is missing, are left out and
-    named in `complaints`.
+    named in `findings`.
 
     Raises:
         UserError: not COCO's format, an unknown category or image id, an id that occurs twice, or no
@@ -94,8 +60,8 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
     categories = _unique(tree["categories"], annotations, "category")
     images = _unique(tree["images"], annotations, "image")
     names, category_ids = _label_order(categories, names, annotations)
-    complaints: list[str] = []
-    present = _present(images, folder, annotations, complaints)
+    findings: list[Finding] = []
+    present = _present(images, folder, annotations, findings)
     kept = [image_id for image_id in images if images[image_id]["file_name"] in present]
     columns = _columns(tree["annotations"], images, category_ids, annotations)
     order, starts = _group_by_image(columns["image_id"], np.array(kept, np.int64))
@@ -108,13 +74,14 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
     limits = sizes[owner, ::-1].astype(np.float64)
     clipped = np.clip(corners, 0, np.concatenate([limits, limits], 1))
     with np.errstate(invalid="ignore"):
-        good = np.asarray(np.isfinite(boxes).all(axis=1) & (sides(clipped) > 0).all(axis=1))
-    complaints += [
-        f"{annotations.name}: annotation {columns['id'][row]}: box {boxes[at].tolist()} "
-        f"has no size inside its image; left out"
-        for at, row in enumerate(order)
-        if not good[at]
-    ]
+        finite = np.asarray(np.isfinite(boxes).all(axis=1))
+        good = np.asarray(finite & (sides(clipped) > 0).all(axis=1))
+    for at in (~good).nonzero()[0]:
+        flat = not (boxes[at, 2:] > 0).all()
+        kind = "not finite" if not finite[at] else "flat box" if flat else "box outside"
+        where = f"{annotations.name}: annotation {columns['id'][order[at]]}"
+        box = f"box {boxes[at].tolist()} has no size inside its image"
+        findings.append(Finding(kind, where, box))
     counts = np.bincount(owner[good], minlength=len(kept))
     return Index(
         folder=folder,
@@ -128,7 +95,7 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
         names=names,
         category_ids=category_ids,
         annotations=annotations,
-        complaints=tuple(complaints),
+        findings=tuple(findings),
     )
 
 
@@ -165,9 +132,9 @@ def _label_order(
 
 
 def _present(
-    images: dict[int, dict[str, Any]], folder: Path, path: Path, complaints: list[str]
+    images: dict[int, dict[str, Any]], folder: Path, path: Path, findings: list[Finding]
 ) -> set[str]:
-    """The image files that exist; the missing ones are added to the complaints."""
+    """The image files that exist; the missing ones are added to the findings."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images; {LAYOUT}")
     on_disk = {entry.name for entry in folder.iterdir()}  # one listing, not one stat an image
@@ -175,7 +142,11 @@ def _present(
     present = {n for n in wanted if n in on_disk or ("/" in n and (folder / n).is_file())}
     if images and not present:
         raise UserError(f"{folder}: none of the {len(images)} images of {path.name} is there")
-    complaints += [f"{folder / n}: no such file; left out" for n in wanted if n not in present]
+    findings += [
+        Finding("missing image", str(folder / n), "no such file")
+        for n in wanted
+        if n not in present
+    ]
     return present
 
 

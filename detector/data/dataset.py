@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from detector.data.coco import Index
 from detector.data.colour import HSV
 from detector.data.files import UnreadableImage, read_image
 from detector.data.geometry import Affine, Flip, letterbox
+from detector.data.index import Index
 from detector.data.mosaic import Mosaic
 from detector.data.protocol import Protocol
 from detector.structures import LetterBox, Sample

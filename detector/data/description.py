@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from detector.config import find_file, load_yaml_as
-from detector.data.coco import LAYOUT, Index, read_coco
+from detector.data.coco import LAYOUT, read_coco
 from detector.data.digits import ensure_digits
+from detector.data.index import Index
 from detector.errors import UserError
 from detector.registry import Registry
 

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 from detector.boxes import sides
-from detector.data.coco import Index, read_json
+from detector.data.coco import read_json
+from detector.data.index import Index
 from detector.errors import UserError
 
 

@@ -29,9 +29,9 @@ def test_index(coco_root):
     assert index.labels.tolist() == [1, 0, 0, 0]
     assert index.crowd.tolist() == [False, True, False, False]
     assert index.boxes_xyxy[2].tolist() == [90, 50, 100, 60]  # cut at the border
-    assert len(index.complaints) == 2
-    assert "annotation 5" in index.complaints[0]
-    assert "annotation 6" in index.complaints[1]
+    assert len(index.findings) == 2
+    assert "annotation 5" in str(index.findings[0])
+    assert "annotation 6" in str(index.findings[1])
 
 
 def test_samples(coco_root):
@@ -90,7 +90,7 @@ def test_not_a_json(coco_root, text):
 def test_infinite_boxes_are_left_out(coco_root):
     edit(coco_root, lambda t: t["annotations"][0].update(bbox=[0, 0, float("nan"), 5]))
     index = read(coco_root)
-    assert len(index.complaints) == 3
+    assert len(index.findings) == 3
     assert np.isfinite(index.boxes_xyxy).all()
 
 
@@ -99,7 +99,7 @@ def test_missing_images_are_named_and_boxes_stay_with_their_images(coco_root):
     index = read(coco_root)
     assert index.files.tolist() == ["b.jpg", "empty.jpg"]
     assert index.boxes_xyxy.tolist() == [[4, 5, 24, 35]]
-    assert any("a.jpg: no such file" in line for line in index.complaints)
+    assert any("a.jpg: no such file" in str(line) for line in index.findings)
 
 
 def test_no_image_at_all(coco_root):
