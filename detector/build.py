@@ -42,6 +42,7 @@ from detector.engine import (
     CsvLog,
     Every,
     Hardware,
+    Journal,
     Observer,
     Processes,
     RunFolder,
@@ -413,6 +414,7 @@ def build_observers(config: Config, data: Data, folder: RunFolder) -> list[Obser
     of its row.
     """
     return [
+        Journal(folder.events),
         CsvLog(folder.results),
         BatchPicture(folder.path / "train_batch.jpg", data.names),
         SaveCheckpoints(
