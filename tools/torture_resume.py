@@ -5,6 +5,7 @@ The kills are SIGKILL, at random instants, some of them inside each phase of a r
 a checkpoint, an evaluation, the end of an epoch. The run's own events.jsonl proves where each one hit.
 """
 
+import contextlib
 import csv
 import itertools
 import json
@@ -104,7 +105,8 @@ def kill(process: subprocess.Popen[bytes], folder: RunFolder, phase: str, after:
     while time.monotonic() < end and process.poll() is None:
         time.sleep(0.001)
     ended = process.poll() is not None
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if ended:
         return ""
