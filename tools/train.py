@@ -171,6 +171,8 @@ class Run:
             except KeyboardInterrupt:
                 print(f"stopped at once; {resume}")
                 raise
+            except RuntimeError as error:
+                raise self.trainer.processes.explain(error) or error from error
             except UserError as error:
                 raise UserError(
                     f"{error}\n{resume}" if folder.last.exists() else str(error)

@@ -1,6 +1,8 @@
 """Batches: which samples in which order, joined, prepared by worker processes."""
 
+import atexit
 import math
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -76,6 +78,13 @@ def _prepare(_worker: int) -> None:
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all:
         signal.signal(number, signal.SIG_IGN)  # the training process decides when they end
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Python ends its children by SIGTERM, and waits; after a fault there may be some left."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 class TrainLoader:

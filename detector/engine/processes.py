@@ -1,9 +1,10 @@
 """Several processes that train one model: who I am, and what we tell each other.
 
 `torchrun --nproc-per-node 2 tools/train.py ...` starts them; on CPUs they speak gloo, on GPUs NCCL. What
-is small (a flag, a count of boxes) always goes over gloo, so that no process waits for its GPU.
+is small (a flag, a count of boxes) always goes over gloo from the CPU, so that nobody waits for a GPU.
 """
 
+import inspect
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 
 from detector.errors import UserError
 
@@ -27,9 +29,8 @@ class Processes:
         size: how many there are.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, control: Any = None) -> None:
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        self._control = control  # the gloo group
 
     @classmethod
     def join(cls) -> "Processes":
@@ -51,8 +52,28 @@ class Processes:
                     f"--nproc-per-node {gpus}, or hide the GPUs (CUDA_VISIBLE_DEVICES=)"
                 )
             torch.cuda.set_device(local)
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
-        return cls(rank, size, distributed.new_group(backend="gloo", timeout=TIMEOUT))
+        store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+        # torchrun keeps its store when it starts a job anew; what the last attempt left there is stale
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpus else "gloo",
+            store=distributed.PrefixStore(f"attempt {attempt}", store),
+            rank=rank,
+            world_size=size,
+            timeout=TIMEOUT,
+        )
+        return cls(rank, size)
+
+    def explain(self, error: RuntimeError) -> UserError | None:
+        """What a failed exchange means: another process has ended. None for any other error."""
+        text = str(error)
+        lost = any(word in text for word in ("gloo", "NCCL", "Connection reset", "closed by peer"))
+        if self.size == 1 or not lost:
+            return None
+        return UserError(
+            f"process {self.rank} of {self.size} has lost another one, and ends; why that one failed is "
+            f"above, or in torchrun's report below"
+        )
 
     def leave(self) -> None:
         """The end, for all of them."""
@@ -74,7 +95,7 @@ class Processes:
             return values[None]
         own = values.detach().cpu()
         parts = [torch.empty_like(own) for _ in range(self.size)]
-        distributed.all_gather(parts, own, self._control)
+        distributed.all_gather(parts, own)
         return torch.stack(parts).to(values.device)
 
     def total(self, values: Tensor) -> Tensor:
@@ -90,7 +111,7 @@ class Processes:
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, value, self._control)
+        distributed.all_gather_object(found, value)
         return found
 
     def first(self, value: T) -> T:
@@ -98,17 +119,17 @@ class Processes:
         if self.size == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box, 0, self._control)
+        distributed.broadcast_object_list(box, 0)
         return box[0]
 
     def replicate(self, model: nn.Module, *, shared_statistics: bool) -> nn.Module:
         """The model, to be called in place of itself: its gradients are then the processes' means."""
         if self.size == 1:
             return model
+        replicate = nn.parallel.DistributedDataParallel
         device = next(model.parameters()).device
-        return nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            broadcast_buffers=not shared_statistics,
-            gradient_as_bucket_view=True,
-        )
+        known = inspect.signature(replicate).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {sync: not shared_statistics}  # since torch 2.14, and before
+        ids = [device.index] if device.type == "cuda" else None
+        return replicate(model, device_ids=ids, gradient_as_bucket_view=True, **options)

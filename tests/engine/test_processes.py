@@ -118,7 +118,7 @@ def main() -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
-    processes = Processes(rank, 2, torch.distributed.new_group(backend="gloo"))
+    processes = Processes(rank, 2)
     torch.save({case: train(folder, processes, case) for case in CASES}, folder / f"{rank}.pt")
     processes.leave()
 
