@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from detector.errors import UserError
@@ -57,7 +58,7 @@ class Processes:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
-            store=distributed.PrefixStore(f"attempt {attempt}", store),
+            store=PrefixStore(f"attempt {attempt}", store),
             rank=rank,
             world_size=size,
             timeout=TIMEOUT,
