@@ -1,30 +1,41 @@
 """The training loop and what it needs; knows no model, only modules, callables and iterables.
 
-Read `trainer` (the loop), `schedule` and `optimizer` (what one step does), `ema`, `hardware`
-(device and precision), `checkpoint` (files), `observers` (who looks on), `runs` (the folder).
+Read `trainer` (the loop), `schedule` and `optimizer` (what one step does), `freeze` and `patterns` (parts
+by name), `adversarial`, `ema`, `hardware` (device and precision), `checkpoint` (files), `observers` (who
+looks on), `runs` (the folder).
 """
 
+from detector.engine.adversarial import SelfAdversary
 from detector.engine.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from detector.engine.ema import WeightAverage
+from detector.engine.freeze import Frozen, freeze
 from detector.engine.hardware import Hardware
 from detector.engine.observers import BatchPicture, Console, CsvLog, Observer, SaveCheckpoints
-from detector.engine.optimizer import parameter_groups, sgd
+from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
 from detector.engine.runs import RunFolder
-from detector.engine.schedule import Schedule
+from detector.engine.schedule import SCHEDULES, Curve, Schedule, curve
 from detector.engine.trainer import EpochReport, Trainer
 
 __all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
     "BatchPicture",
     "Console",
     "CsvLog",
+    "Curve",
     "EpochReport",
+    "Frozen",
     "Hardware",
     "Observer",
     "RunFolder",
     "SaveCheckpoints",
     "Schedule",
+    "SelfAdversary",
     "Trainer",
     "WeightAverage",
+    "adamw",
+    "curve",
+    "freeze",
     "load_checkpoint",
     "load_weights",
     "parameter_groups",

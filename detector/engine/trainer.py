@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from detector.engine.adversarial import SelfAdversary
 from detector.engine.ema import WeightAverage
+from detector.engine.freeze import Frozen
 from detector.engine.hardware import Hardware
 from detector.engine.schedule import Schedule, Settings, apply_settings
 from detector.errors import UserError
@@ -65,6 +67,7 @@ class Progress:
 
     epoch: int = 0  # the next one
     best_ap: float = -1.0
+    stale: int = 0  # evaluations since the best
     unreadable: set[str] = field(default_factory=set[str])
 
 
@@ -76,6 +79,11 @@ class Trainer:
         evaluate: averaged model -> metrics, of which "AP" chooses the best.
         observers: told of everything; they change nothing.
         progress: where the run stands.
+        clip_norm: greatest norm of a step's gradient, that of the nominal batch's sum; 0 is no limit.
+        patience: evaluations without a better AP after which the run ends; 0 is no limit.
+        frozen: what is not learned.
+        adversary: changes some batches before they are learned from.
+        ramps: told before each batch what share of training is done.
     """
 
     def __init__(
@@ -91,16 +99,28 @@ class Trainer:
         eval_every: int,
         hardware: Hardware,
         observers: Sequence["TrainerObserver"] = (),
+        clip_norm: float = 0.0,
+        patience: int = 0,
+        frozen: Frozen = Frozen(),  # noqa: B008  (immutable)
+        adversary: SelfAdversary | None = None,
+        ramps: Sequence[Callable[[float], None]] = (),
     ) -> None:
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.average, self.schedule, self.loader = average, schedule, loader
         self.evaluate, self.eval_every, self.hardware = evaluate, eval_every, hardware
         self.observers = observers
+        self.clip_norm, self.patience, self.frozen = clip_norm, patience, frozen
+        self.adversary, self.ramps = adversary, ramps
         self.scaler = hardware.scaler()
         self.progress = Progress()
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether AP has not risen for so long that the run ends."""
+        return 0 < self.patience <= self.progress.stale
+
     def run(self) -> None:
-        """All epochs from where the run stands.
+        """All epochs from where the run stands, or until patience ends.
 
         Raises:
             UserError: the loss is no longer a number, or no image can be read.
@@ -109,6 +129,8 @@ class Trainer:
         for observer in self.observers:
             observer.on_start(self)
         for epoch in range(self.progress.epoch, epochs):
+            if self.out_of_patience:
+                break
             start = time.perf_counter()
             losses = self._train_epoch(epoch)
             due = (epoch + 1) % self.eval_every == 0 or epoch + 1 == epochs
@@ -116,6 +138,8 @@ class Trainer:
             best = bool(metrics) and metrics["AP"] > self.progress.best_ap
             if best:
                 self.progress.best_ap = metrics["AP"]
+            if metrics:
+                self.progress.stale = 0 if best else self.progress.stale + 1
             self.progress.epoch = epoch + 1
             lr = self.schedule.at((epoch + 1) * len(self.loader) - 1).lr
             seconds = time.perf_counter() - start
@@ -126,6 +150,7 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the loader -> the mean of each weighted loss."""
         self.model.train()
+        self.frozen.hold()
         totals: dict[str, Tensor] = {}
         num_images, waiting = 0, 0
         first = epoch * len(self.loader)
@@ -135,7 +160,9 @@ class Trainer:
             if len(batch):
                 for observer in self.observers:
                     observer.on_batch(self, epoch, number, batch)
-                for name, value in self._backward(batch).items():
+                for ramp in self.ramps:
+                    ramp(self.schedule.progress(first + number))
+                for name, value in self._backward(batch, epoch, number).items():
                     totals[name] = totals.get(name, 0) + value * len(batch)
                 num_images += len(batch)
                 waiting += 1
@@ -148,11 +175,12 @@ class Trainer:
             raise UserError(f"no image of epoch {epoch + 1} can be read; see the lines above")
         return self._look(epoch, len(self.loader), totals, num_images)
 
-    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+    def _backward(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
         """Adds the gradients of a batch; returns its weighted losses, detached."""
         batch = batch.to(self.hardware.device, self.hardware.memory_format)
+        images = self._attack(batch.images.float() / 255, batch, epoch, number)
         with self.hardware.autocast():
-            raw = self.model(batch.images.float() / 255)
+            raw = self.model(images)
         losses = self.criterion(raw, batch)
         weighted = {name: self.criterion.weights[name] * value for name, value in losses.items()}
         # times images: gradients are summed over the nominal batch, as in the recipe
@@ -160,8 +188,26 @@ class Trainer:
         self.scaler.scale(total).backward()
         return {name: value.detach() for name, value in weighted.items()}
 
+    def _attack(self, images: Tensor, batch: Batch, epoch: int, number: int) -> Tensor:
+        """The images, changed by the adversary if this batch, after the warm-up, is one of its own."""
+        done = epoch * len(self.loader) + number
+        warm = done >= self.schedule.warmup_batches
+        if self.adversary is None or not warm or not self.adversary.chooses(epoch, number):
+            return images
+        return self.adversary.change(
+            images,
+            batch,
+            progress=self.schedule.progress(done),
+            weights=self.criterion.weights,
+            scale=self.scaler.scale,
+        )
+
     def _step(self, settings: Settings) -> None:
         apply_settings(self.optimizer, settings)
+        if self.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -190,7 +236,11 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generators": generator_states(),
-            "progress": {"epoch": self.progress.epoch, "best_ap": self.progress.best_ap},
+            "progress": {
+                "epoch": self.progress.epoch,
+                "best_ap": self.progress.best_ap,
+                "stale": self.progress.stale,
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -202,6 +252,7 @@ class Trainer:
         restore_generators(state["generators"])
         self.progress.epoch = state["progress"]["epoch"]
         self.progress.best_ap = state["progress"]["best_ap"]
+        self.progress.stale = state["progress"].get("stale", 0)  # not in the first version's files
 
 
 def generator_states() -> dict[str, Any]:
