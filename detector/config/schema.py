@@ -206,8 +206,9 @@ class TrainConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_adamw(cls, values: Any) -> Any:
-        chosen: Any = values.get("optimizer") if isinstance(values, dict) else None  # pyright: ignore
-        return {**ADAMW, **values} if chosen == "adamw" else values
+        if isinstance(values, dict) and values.get("optimizer") == "adamw":  # pyright: ignore
+            return {**ADAMW, **values}  # pyright: ignore
+        return values  # pyright: ignore
 
     @model_validator(mode="after")
     def _rates_fit_adamw(self) -> Self:

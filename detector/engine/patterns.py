@@ -20,14 +20,17 @@ def parameters_named(model: nn.Module, pattern: str, key: str) -> dict[str, nn.P
     Raises:
         UserError: nothing has that name; names the nearest.
     """
+    parameters = dict(model.named_parameters())
     found = {
         name: parameter
-        for name, parameter in model.named_parameters()
+        for name, parameter in parameters.items()
         if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
     }
     if not found:
-        parts = [name for name, part in model.named_modules() if name and any(part.parameters())]
-        tops = [name for name, part in model.named_children() if any(part.parameters())]
-        hint = nearest(pattern, parts)
-        raise UserError(f"{key}: no part is named {pattern!r}{hint} (parts: {', '.join(tops)})")
+        words = [name.split(".") for name in parameters]
+        parts = list(dict.fromkeys(".".join(w[:n]) for w in words for n in range(1, len(w) + 1)))
+        tops = ", ".join(dict.fromkeys(w[0] for w in words))
+        raise UserError(
+            f"{key}: no part is named {pattern!r}{nearest(pattern, parts)} (parts: {tops})"
+        )
     return found
