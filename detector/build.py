@@ -43,8 +43,10 @@ from detector.engine import (
     Console,
     CsvLog,
     Curve,
+    Every,
     Hardware,
     Observer,
+    Processes,
     RunFolder,
     SaveCheckpoints,
     Schedule,
@@ -65,7 +67,13 @@ from detector.models import (
     Variant,
     parse_cfg,
 )
-from detector.nn import ActFactory, BatchNormSettings, DropBlock2d, activation
+from detector.nn import (
+    ActFactory,
+    BatchNormSettings,
+    DropBlock2d,
+    activation,
+    synchronise_batch_norms,
+)
 from detector.postprocess import Postprocess, postprocess, postprocess_darknet
 from detector.registry import nearest
 
@@ -316,8 +324,10 @@ def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postproc
     )
 
 
-def build_evaluator(config: Config, val: ValSet, hardware: Hardware) -> Evaluator:
-    """COCO AP on the validation split."""
+def build_evaluator(
+    config: Config, val: ValSet, hardware: Hardware, processes: Processes | None = None
+) -> Evaluator:
+    """COCO AP on the validation split, shared between the processes."""
     index = val.reader.index
     if not len(index):
         raise UserError(f"{index.annotations}: it lists no images to evaluate on")
@@ -326,12 +336,14 @@ def build_evaluator(config: Config, val: ValSet, hardware: Hardware) -> Evaluato
             val,
             workers=config.data.workers,
             pin_memory=hardware.device.type == "cuda",
+            batches=processes.share(val.batches) if processes else None,
         ),
         CocoAP(index.annotations, index.category_ids.tolist()),
         build_postprocess(config.eval),
         device=hardware.device,
         memory_format=hardware.memory_format,
         autocast=hardware.autocast,
+        team=processes if processes and processes.size > 1 else None,
     )
 
 
@@ -417,11 +429,14 @@ def build_trainer(
     evaluator: Evaluator,
     hardware: Hardware,
     start: Callable[[nn.Module], None] | None = None,
+    processes: Processes | None = None,
 ) -> Trainer:
     """Everything together; seeds torch first, so that the same config starts from the same weights.
 
-    `start` may put other weights into the fresh model.
+    `start` may put other weights into the fresh model. Of several processes each then draws its own
+    numbers; its batch is `train.batch_size` images of all of them.
     """
+    processes = processes or Processes()
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, len(data.names))
     if start is not None:
@@ -435,7 +450,12 @@ def build_trainer(
         batch_size=config.train.batch_size,
         workers=config.data.workers,
         pin_memory=hardware.device.type == "cuda",
+        rank=processes.rank,
+        processes=processes.size,
     )
+    if processes.size > 1:
+        synchronise_batch_norms(model, config.train.sync_bn)
+        torch.manual_seed(config.train.seed + processes.rank)
     return Trainer(
         model,
         loss.to(hardware.device),
@@ -451,14 +471,30 @@ def build_trainer(
         frozen=frozen,
         adversary=build_adversary(config, model, loss, hardware),
         ramps=ramps,
+        processes=processes,
+        shared_statistics=config.train.sync_bn,
     )
 
 
 def build_observers(config: Config, data: Data, folder: RunFolder) -> list[Observer]:
-    """Who writes to the run folder and to the console; checkpoints first, for what if one fails."""
+    """Who writes to the run folder and to the console; results.csv before the checkpoint that knows
+    of its row.
+    """
     return [
-        SaveCheckpoints(folder, config=config_to_dict(config), names=data.names),
         CsvLog(folder.results),
         BatchPicture(folder.path / "train_batch.jpg", data.names),
+        SaveCheckpoints(
+            folder,
+            config=config_to_dict(config),
+            names=data.names,
+            every=build_every(config.train.checkpoint_every),
+        ),
         Console(),
     ]
+
+
+def build_every(setting: int | str) -> Every:
+    """Steps, or a duration such as "10m"."""
+    if isinstance(setting, int):
+        return Every(steps=setting)
+    return Every(seconds=float(setting[:-1]) * {"s": 1, "m": 60, "h": 3600}[setting[-1]])

@@ -7,8 +7,10 @@ as soon as another process (a reader of images) wants the core, and OpenMP reads
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from detector.errors import UserError
 
@@ -56,6 +58,23 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:  # the reader of our output (head, less) is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def seconds(text: str) -> float:
+    """A duration as in 90s, 55m or 7.5h.
+
+    Raises:
+        UserError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if match is None:
+        raise UserError(f"{text!r} is no duration; expected one such as 90s, 55m or 7.5h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def silence() -> None:
+    """Nothing of what this process prints is shown: another one of the run speaks."""
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def tell_left_out(lines: list[str], *, limit: int = 10) -> None:

@@ -1,5 +1,6 @@
 """Train a detector, then print COCO's twelve numbers of the best weights."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from detector.build import (
 )
 from detector.config import Config, config_from_dict, dump_config
 from detector.darknet import DarknetOptions, Weights, read_config
-from detector.engine import RunFolder, load_checkpoint
+from detector.engine import (
+    Processes,
+    RunFolder,
+    Stopped,
+    TimeLimit,
+    load_newest,
+    stop_on_signals,
+)
 from detector.errors import UserError
 from detector.pretrained import load_model, read_weights
 from detector.report import evaluate_model
@@ -31,7 +39,16 @@ def main() -> None:
     parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
     parser.add_argument("--weights", metavar="FILE", help="start from a .pt or a .weights")
     parser.add_argument("--out", metavar="FOLDER", help="of the run; default runs/NAME-OF-CFG")
-    parser.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder")
+    parser.add_argument(
+        "--resume",
+        metavar="FOLDER",
+        nargs="?",
+        const="",
+        help="go on with the run in this folder; without one with the newest in runs/",
+    )
+    parser.add_argument(
+        "--time-limit", metavar="TIME", help="stop after so long, resumable: 90s, 55m, 7.5h"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu"
     )
@@ -39,52 +56,91 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     if (args.cfg is None) == (args.resume is None):
         parser.error("give either --cfg to start a run or --resume to go on with one")
+    if args.resume is not None and (args.overrides or args.data or args.out or args.weights):
+        parser.error("--resume goes on with the run as it is; it takes no other settings")
+    limit = None if args.time_limit is None else cli.seconds(args.time_limit)
 
-    if args.resume is not None:
-        if args.overrides or args.data or args.out or args.weights:
-            parser.error("--resume goes on with the run as it is; it takes no other settings")
-        path = Path(args.resume)
-        folder = RunFolder(path.parent if path.name == "last.pt" else path)
-        state = load_checkpoint(folder.last)
-        if "training" not in state:
-            raise UserError(f"{folder.last}: it holds weights only; a run goes on from its last.pt")
-        run = Run(config_from_dict(state["config"], str(folder.last)))
-        run.trainer.load_state_dict(state["training"])
-    else:
-        words = list(args.overrides)
-        if args.weights is not None:
-            words.append(f"train.weights={json.dumps(str(Path(args.weights).resolve()))}")
-        config, weights = read_config(args.cfg, words, data=args.data), None
-        if config.train.weights is not None:
-            options = DarknetOptions.of(args)
-            weights = read_weights(Path(config.train.weights), config, options)
-        run = Run(config, weights)
-        folder = RunFolder.create(Path(args.out or Path("runs", Path(args.cfg).stem)))
-        folder.config.write_text(dump_config(run.config), encoding="utf-8")
-    run.go(folder)
+    processes = Processes.join()
+    if not processes.writes:
+        cli.silence()
+    try:
+        begun = folder_to_go_on_with(args, processes)
+        if begun is not None:
+            resumed(begun, processes).go(begun, limit)
+        else:
+            run = started(args, processes)
+            run.go(run.begin(folder_wanted(args)), limit)
+    finally:
+        processes.leave()
+
+
+def folder_wanted(args: argparse.Namespace) -> Path:
+    """Where a new run goes; a number is appended where there is one already."""
+    return Path(args.out or Path("runs", Path(args.cfg).stem))
+
+
+def folder_to_go_on_with(args: argparse.Namespace, processes: Processes) -> RunFolder | None:
+    """That of --resume, or of a job that torchrun has started anew; None for a new run."""
+    if args.resume is None:
+        return processes.first(RunFolder.of_job(folder_wanted(args)))
+    if not args.resume:
+        return processes.first(RunFolder.newest(Path("runs")))
+    path = Path(args.resume)
+    return RunFolder(path.parent if path.suffix == ".pt" else path)
+
+
+def started(args: argparse.Namespace, processes: Processes) -> "Run":
+    """A run from the command line's config, and from weights where it names some."""
+    words = list(args.overrides)
+    if args.weights is not None:
+        words.append(f"train.weights={json.dumps(str(Path(args.weights).resolve()))}")
+    config, weights = read_config(args.cfg, words, data=args.data), None
+    if config.train.weights is not None:
+        options = DarknetOptions.of(args)
+        weights = read_weights(Path(config.train.weights), config, options)
+    return Run(config, processes, weights)
+
+
+def resumed(folder: RunFolder, processes: Processes) -> "Run":
+    """A run as its last checkpoint left it."""
+    state, damaged = load_newest(folder.last, folder.previous)
+    if "training" not in state:
+        raise UserError(f"{folder.last}: it holds weights only; a run goes on from its last.pt")
+    run = Run(config_from_dict(state["config"], str(folder.last)), processes)
+    for line in [damaged, *run.trainer.load_state_dict(state["training"])]:
+        if line:
+            print(line)
+    progress = run.trainer.progress
+    print(f"going on in epoch {progress.epoch + 1} after batch {progress.batch}")
+    return run
 
 
 class Run:
     """The parts of a run; building them finds what is wrong before there is a folder."""
 
-    def __init__(self, config: Config, weights: Weights | None = None) -> None:
+    def __init__(
+        self, config: Config, processes: Processes, weights: Weights | None = None
+    ) -> None:
         self.hardware = build_hardware(config)
         self.data = build_data(config)
         if weights is not None:
             config = adopt(config, weights, len(self.data.names))
         self.config = config
-        self.evaluator = build_evaluator(config, self.data.val, self.hardware)
+        self.evaluator = build_evaluator(config, self.data.val, self.hardware, processes)
         table: list[str] = []
 
         def start(model: nn.Module) -> None:
             if weights is not None:
                 table.append(transfer(model, weights, len(self.data.names)))
 
-        self.trainer = build_trainer(config, self.data, self.evaluator, self.hardware, start)
+        self.trainer = build_trainer(
+            config, self.data, self.evaluator, self.hardware, start, processes
+        )
+        together = f", {processes.size} processes" if processes.size > 1 else ""
         print(
             f"{config.model.arch}, {config.data.dataset}: {len(self.data.names)} classes, "
             f"{len(self.data.train)} training and {len(self.data.val)} validation images; "
-            f"{self.hardware}"
+            f"{self.hardware}{together}"
         )
         for line in [*(weights.notes if weights else []), *table]:
             print(line)
@@ -92,21 +148,43 @@ class Run:
             print(self.trainer.frozen)
         cli.tell_left_out(list(map(str, self.data.findings)))
 
-    def go(self, folder: RunFolder) -> None:
+    def begin(self, wanted: Path) -> RunFolder:
+        """The folder of a new run, with what it writes first."""
+        processes = self.trainer.processes
+        folder = RunFolder.create(wanted) if processes.writes else RunFolder(wanted)
+        if processes.writes:
+            folder.config.write_text(dump_config(self.config), encoding="utf-8")
+            folder.remember_job()
+        return processes.first(folder)
+
+    def go(self, folder: RunFolder, limit: float | None) -> None:
         """Trains, then evaluates the best weights."""
         print(f"run folder: {folder.path}")
         self.trainer.observers = build_observers(self.config, self.data, folder)
-        try:
-            self.trainer.run()
-        except KeyboardInterrupt:
-            print(f"stopped; go on with: python tools/train.py --resume {folder.path}")
-            raise
-        best, picture = load_model(folder.best), folder.path / "val.jpg"
-        print(
-            evaluate_model(
-                best, str(folder.best), self.evaluator, self.data.val, self.hardware, picture
+        if limit is not None:
+            self.trainer.observers = [*self.trainer.observers, TimeLimit(limit)]
+        resume = f"go on with: python tools/train.py --resume {folder.path}"
+        with stop_on_signals(self.trainer) as received:
+            try:
+                self.trainer.run()
+            except Stopped as reason:
+                print(f"stopped ({reason}); {resume}")
+                raise SystemExit(128 + received[0] if received else 0) from None
+            except KeyboardInterrupt:
+                print(f"stopped at once; {resume}")
+                raise
+            except UserError as error:
+                raise UserError(
+                    f"{error}\n{resume}" if folder.last.exists() else str(error)
+                ) from error
+        if self.trainer.processes.writes:
+            best, picture = load_model(folder.best), folder.path / "val.jpg"
+            evaluator = build_evaluator(self.config, self.data.val, self.hardware)
+            print(
+                evaluate_model(
+                    best, str(folder.best), evaluator, self.data.val, self.hardware, picture
+                )
             )
-        )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]$")]  # "90s", "10m", "1.5h"
 Anchor = tuple[Positive, Positive]
 
 LARGEST_STRIDE = 32  # of every network of this family
@@ -202,6 +203,9 @@ class TrainConfig(Section):
     threads: Annotated[int, Field(ge=0)] = 0  # CPU threads; 0 leaves it to torch
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Count = 1  # epochs between evaluations; the last epoch is always evaluated
+    # checkpoints besides those of the epochs: every n optimiser steps, or "90s", "10m", "1h"; 0: none
+    checkpoint_every: Annotated[int, Field(ge=0)] | Duration = "10m"
+    sync_bn: bool = True  # of several processes: BatchNorm with the statistics of all
 
     @model_validator(mode="before")
     @classmethod

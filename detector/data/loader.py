@@ -1,6 +1,7 @@
 """Batches: which samples in which order, joined, prepared by worker processes."""
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -15,21 +16,27 @@ from detector.structures import Batch, Sample
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index): every image once an epoch, in an order that (seed, epoch) fixes.
 
+    Of several processes each gets its share of every batch, which may be none of its images.
+
     Attributes:
-        epoch: the epoch that the next iteration runs; set it before.
+        epoch, start: the epoch that the next iteration runs, and its first batch; set them before.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, length: int, batch_size: int, seed: int, *, rank: int = 0, processes: int = 1
+    ) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.epoch = 0
+        self.rank, self.processes = rank, processes
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return math.ceil(self.length / self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
-        for start in range(0, self.length, self.batch_size):
-            yield [(self.epoch, number) for number in order[start : start + self.batch_size]]
+        for start in range(self.start * self.batch_size, self.length, self.batch_size):
+            batch = order[start : start + self.batch_size]
+            yield [(self.epoch, number) for number in batch[self.rank :: self.processes]]
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -64,26 +71,38 @@ def _owners(counts: list[int]) -> torch.Tensor:
     )
 
 
-def _one_thread(_worker: int) -> None:
+def _prepare(_worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all:
+        signal.signal(number, signal.SIG_IGN)  # the training process decides when they end
 
 
 class TrainLoader:
     """Training batches by epoch: `loader.epoch(3)` iterates over those of epoch 3."""
 
     def __init__(
-        self, dataset: TrainSet, *, batch_size: int, workers: int, pin_memory: bool = False
+        self,
+        dataset: TrainSet,
+        *,
+        batch_size: int,
+        workers: int,
+        pin_memory: bool = False,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
+        """`batch_size`: images a batch, of all processes together; this one is number `rank`."""
         self.dataset = dataset
-        self.sampler = EpochSampler(len(dataset), batch_size, dataset.seed)
+        self.sampler = EpochSampler(
+            len(dataset), batch_size, dataset.seed, rank=rank, processes=processes
+        )
         self._loader = DataLoader(
             dataset,
             batch_sampler=self.sampler,
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_prepare,
             pin_memory=pin_memory,
             prefetch_factor=4 if workers else None,
         )
@@ -92,19 +111,25 @@ class TrainLoader:
         """Batches an epoch."""
         return len(self.sampler)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`, always the same ones."""
-        self.sampler.epoch = number
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number` from batch `start` on, always the same ones."""
+        self.sampler.epoch, self.sampler.start = number, start
         return iter(self._loader)
 
 
-def val_loader(dataset: ValSet, *, workers: int, pin_memory: bool = False) -> DataLoader[Item]:
-    """Validation batches, as the data set's protocol joins them."""
+def val_loader(
+    dataset: ValSet,
+    *,
+    workers: int,
+    pin_memory: bool = False,
+    batches: list[list[int]] | None = None,
+) -> DataLoader[Item]:
+    """Validation batches, as the data set's protocol joins them; `batches` are those of this process."""
     return DataLoader(
         dataset,
-        batch_sampler=dataset.batches,
+        batch_sampler=dataset.batches if batches is None else batches,
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_prepare,
         pin_memory=pin_memory,
     )

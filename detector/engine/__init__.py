@@ -1,20 +1,36 @@
 """The training loop and what it needs; knows no model, only modules, callables and iterables.
 
 Read `trainer` (the loop), `schedule` and `optimizer` (what one step does), `freeze` and `patterns` (parts
-by name), `adversarial`, `ema`, `hardware` (device and precision), `checkpoint` (files), `observers` (who
-looks on), `runs` (the folder).
+by name), `adversarial`, `ema`, `hardware` (device and precision), `processes` (several that train
+together), `checkpoint` (files), `observers` (who looks on), `runs` (the folder), `signals` (how a run is
+stopped).
 """
 
 from detector.engine.adversarial import SelfAdversary
-from detector.engine.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from detector.engine.checkpoint import (
+    load_checkpoint,
+    load_newest,
+    load_weights,
+    save_checkpoint,
+)
 from detector.engine.ema import WeightAverage
 from detector.engine.freeze import Frozen, freeze
 from detector.engine.hardware import Hardware
-from detector.engine.observers import BatchPicture, Console, CsvLog, Observer, SaveCheckpoints
+from detector.engine.observers import (
+    BatchPicture,
+    Console,
+    CsvLog,
+    Every,
+    Observer,
+    SaveCheckpoints,
+    TimeLimit,
+)
 from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
+from detector.engine.processes import Processes
 from detector.engine.runs import RunFolder
 from detector.engine.schedule import SCHEDULES, Curve, Schedule, curve
-from detector.engine.trainer import EpochReport, Trainer
+from detector.engine.signals import stop_on_signals
+from detector.engine.trainer import EpochReport, Stopped, Trainer
 
 __all__ = [
     "OPTIMIZERS",
@@ -24,21 +40,27 @@ __all__ = [
     "CsvLog",
     "Curve",
     "EpochReport",
+    "Every",
     "Frozen",
     "Hardware",
     "Observer",
+    "Processes",
     "RunFolder",
     "SaveCheckpoints",
     "Schedule",
     "SelfAdversary",
+    "Stopped",
+    "TimeLimit",
     "Trainer",
     "WeightAverage",
     "adamw",
     "curve",
     "freeze",
     "load_checkpoint",
+    "load_newest",
     "load_weights",
     "parameter_groups",
     "save_checkpoint",
     "sgd",
+    "stop_on_signals",
 ]

@@ -35,14 +35,16 @@ class SelfAdversary:
     def __init__(
         self,
         model: nn.Module,
-        criterion: Callable[[Sequence[Tensor], Batch], dict[str, Tensor]],
+        criterion: Callable[
+            [Sequence[Tensor], Batch, Callable[[Tensor], Tensor]], dict[str, Tensor]
+        ],
         *,
         share: float,
         strength: float,
         seed: int,
         autocast: Callable[[], torch.autocast],
     ) -> None:
-        """`model` and `criterion` are those of the trainer; `model` without a wrapper for processes."""
+        """`model` and `criterion` are the trainer's; the model without its wrapper for processes."""
         self.model, self.criterion, self.autocast = model, criterion, autocast
         self.share, self.strength, self.seed = share, strength, seed
 
@@ -82,7 +84,7 @@ class SelfAdversary:
         with evaluating(self.model), torch.enable_grad():
             with self.autocast():
                 raw = self.model(images)
-            losses = self.criterion(raw, nothing)
+            losses = self.criterion(raw, nothing, lambda count: count)  # of this process alone
             total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
             (gradient,) = torch.autograd.grad(scale(total), images)
         gradient = gradient.float()

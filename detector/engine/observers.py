@@ -1,6 +1,8 @@
 """Who looks on: console, results.csv, a picture of the first batch, checkpoints."""
 
 import csv
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,33 +61,41 @@ class Console(Observer):
 
 
 class CsvLog(Observer):
-    """results.csv: a row an epoch. A resumed run goes on after the last epoch it keeps."""
+    """results.csv: a row for each epoch that the run knows of, no more and no less."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def on_start(self, trainer: Trainer) -> None:
+        """A run that goes on drops rows of epochs after its checkpoint."""
+        self._write(trainer)
+
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Rewrites the file with the new row, so that its columns always fit."""
-        rows: list[dict[str, Any]] = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= report.epoch]
-        rows.append(
-            {
-                "epoch": report.epoch + 1,
-                **{f"loss_{name}": f"{value:.6g}" for name, value in report.losses.items()},
-                "lr": f"{report.lr:.6g}",
-                **{name: f"{value:.6f}" for name, value in report.metrics.items()},
-                "seconds": f"{report.seconds:.1f}",
-            }
-        )
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        rows = trainer.progress.history
+        if not (rows and trainer.processes.writes):
+            return
         columns = dict.fromkeys(name for row in rows for name in row)
         new = self.path.with_suffix(".new")
         with new.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(columns), restval="")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(
+                {name: _shown(name, value) for name, value in row.items()} for row in rows
+            )
         new.replace(self.path)
+
+
+def _shown(name: str, value: float) -> str:
+    """A value of results.csv: metrics with six decimals, all else with six digits."""
+    if name == "epoch":
+        return str(int(value))
+    if name == "seconds":
+        return f"{value:.1f}"
+    return f"{value:.6g}" if name == "lr" or name.startswith("loss_") else f"{value:.6f}"
 
 
 class BatchPicture(Observer):
@@ -96,7 +106,7 @@ class BatchPicture(Observer):
 
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
         """Draws the very first batch of a run, once."""
-        if number or self.path.exists():
+        if number or self.path.exists() or not trainer.processes.writes:
             return
         images = batch.images.permute(0, 2, 3, 1).numpy()
         boxes = [
@@ -114,27 +124,82 @@ class BatchPicture(Observer):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Every:
+    """How often a checkpoint is written besides those of the epochs: after so many optimiser steps, or
+    so many seconds; 0 of both is never.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+
+
 class SaveCheckpoints(Observer):
-    """last.pt after every epoch, best.pt after the best.
+    """last.pt after every epoch, before its evaluation, now and then between; best.pt after the best.
 
     best.pt holds the averaged weights, the config and the class names: all that validation and
-    detection need. last.pt holds the run's whole state besides.
+    detection need. last.pt holds the run's whole state besides; the one before it stays beside it.
     """
 
     def __init__(
-        self, folder: RunFolder, *, config: dict[str, Any], names: tuple[str, ...]
+        self,
+        folder: RunFolder,
+        *,
+        config: dict[str, Any],
+        names: tuple[str, ...],
+        every: Every = Every(),
     ) -> None:
-        self.folder = folder
+        self.folder, self.every = folder, every
         self.about = {"config": config, "names": list(names)}
+        self._steps, self._written = 0, time.monotonic()
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Writes last.pt where it is time. All processes write together, as the first decides."""
+        self._steps += 1
+        due = bool(self.every.steps) and self._steps % self.every.steps == 0
+        if self.every.seconds:
+            late = time.monotonic() - self._written >= self.every.seconds
+            due = due or trainer.processes.any(late and trainer.processes.writes)
+        if due:
+            self._save_last(trainer, {})
+
+    def on_trained(self, trainer: Trainer) -> None:
+        """So that a fault in the evaluation costs no training."""
+        self._save_last(trainer, {})
+
+    def on_stop(self, trainer: Trainer) -> None:
+        """The run goes on from here."""
+        self._save_last(trainer, {})
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Writes the files."""
-        content = {
+        """Writes the files; best.pt first, which a run that goes on would write again."""
+        if report.best and trainer.processes.writes:
+            save_checkpoint(self.folder.best, self._content(trainer, report.metrics))
+        self._save_last(trainer, report.metrics)
+
+    def _content(self, trainer: Trainer, metrics: dict[str, float]) -> dict[str, Any]:
+        return {
             **self.about,
             "weights": trainer.average.module.state_dict(),
-            "epoch": report.epoch + 1,
-            "metrics": report.metrics,
+            "epoch": trainer.progress.epoch,
+            "metrics": metrics,
         }
-        if report.best:
-            save_checkpoint(self.folder.best, content)
-        save_checkpoint(self.folder.last, {**content, "training": trainer.state_dict()})
+
+    def _save_last(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        state = trainer.state_dict()
+        if trainer.processes.writes:
+            content = {**self._content(trainer, metrics), "training": state}
+            save_checkpoint(self.folder.last, content, previous=self.folder.previous)
+        self._written = time.monotonic()
+
+
+class TimeLimit(Observer):
+    """Asks for an end at the first step after so many seconds, for queues that end a job by force."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Looks at the clock."""
+        if time.monotonic() >= self._end:
+            trainer.stop("time limit")

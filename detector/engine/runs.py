@@ -1,5 +1,6 @@
 """The folder of a run. An existing run is never overwritten."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,36 @@ class RunFolder:
                 raise UserError(f"{path}: cannot be made: {error.strerror}") from None
             return cls(path)
 
+    @classmethod
+    def newest(cls, runs: Path) -> "RunFolder":
+        """The folder in `runs` whose last.pt is the youngest.
+
+        Raises:
+            UserError: none has one.
+        """
+        found = [path.parent for path in runs.glob("*/last.pt")]
+        if not found:
+            raise UserError(f"{runs}: no run here has a last.pt to go on from; give its folder")
+        return cls(max(found, key=lambda path: (path / "last.pt").stat().st_mtime_ns))
+
+    @classmethod
+    def of_job(cls, wanted: Path) -> "RunFolder | None":
+        """The folder that this torchrun job made before torchrun started it anew (--max-restarts)."""
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            return None
+        job = _job()
+        made = [
+            path.parent
+            for path in wanted.parent.glob(f"{wanted.name}*/.job")
+            if path.read_text(encoding="utf-8") == job and (path.parent / "last.pt").exists()
+        ]
+        return cls(max(made, key=lambda path: path.stat().st_mtime_ns)) if made else None
+
+    def remember_job(self) -> None:
+        """Notes which torchrun job this folder is of, for `of_job`."""
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            (self.path / ".job").write_text(_job(), encoding="utf-8")
+
     @property
     def best(self) -> Path:
         """The averaged weights with the best AP so far."""
@@ -44,6 +75,11 @@ class RunFolder:
         return self.path / "last.pt"
 
     @property
+    def previous(self) -> Path:
+        """The one before `last`, should that be damaged."""
+        return self.path / "previous.pt"
+
+    @property
     def config(self) -> Path:
         """The resolved config."""
         return self.path / "config.yaml"
@@ -52,3 +88,8 @@ class RunFolder:
     def results(self) -> Path:
         """One row an epoch."""
         return self.path / "results.csv"
+
+
+def _job() -> str:
+    """The name of the torchrun job, which stays when the processes are started anew."""
+    return " ".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR"))

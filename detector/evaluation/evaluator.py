@@ -1,8 +1,9 @@
 """The whole way from a model to its twelve numbers, as one callable."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -11,6 +12,23 @@ from tqdm import tqdm
 from detector.evaluation.coco_ap import CocoAP
 from detector.evaluation.predict import Found, predict
 from detector.postprocess import Postprocess
+
+
+class Team(Protocol):
+    """The processes that share an evaluation."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the one that judges."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each has, by rank."""
+        ...
+
+    def first(self, value: Any) -> Any:
+        """What the first has."""
+        ...
 
 
 class Evaluator:
@@ -32,7 +50,10 @@ class Evaluator:
         memory_format: torch.memory_format,
         autocast: Callable[[], AbstractContextManager[Any]],
         num_shown: int = 16,
+        team: Team | None = None,
     ) -> None:
+        """`batches` are this process's: of n processes, number r has batches r, r + n, r + 2n ..."""
+        self.team = team
         self.batches, self.judge, self.postprocess = batches, judge, postprocess
         self.hardware = {
             "device": device,
@@ -44,8 +65,19 @@ class Evaluator:
         self.shown: list[Found] = []
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """COCO's twelve numbers of a model on the device."""
-        found = [each for batch in self._predict(model) for each in batch]
+        """COCO's twelve numbers of a model on the device; the same in every process."""
+        batches = list(self._predict(model))
+        if self.team is None:
+            return self._judged(batches)
+        parts = self.team.gather((batches, self.unreadable))
+        self.unreadable = [line for _, lines in parts for line in lines]
+        own = [part for part, _ in parts]
+        turns = itertools.zip_longest(*own, fillvalue=())
+        together = [list(batch) for turn in turns for batch in turn]
+        return self.team.first(self._judged(together) if self.team.writes else {})
+
+    def _judged(self, batches: list[list[Found]]) -> dict[str, float]:
+        found = [each for batch in batches for each in batch]
         self.shown = found[: self.num_shown]
         return self.judge(found)
 

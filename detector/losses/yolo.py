@@ -1,6 +1,6 @@
 """The loss: CIoU of the matched boxes, objectness of every cell, classes of the matched boxes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,11 @@ from detector.structures import Batch
 
 # weight of the objectness by level, finest first; published for three levels, two take the first two
 BALANCE = (4.0, 1.0, 0.4, 0.1)
+
+
+def _alone(count: Tensor) -> Tensor:
+    """The total over one process."""
+    return count
 
 
 class YOLOLoss(nn.Module):
@@ -63,13 +68,19 @@ class YOLOLoss(nn.Module):
         self.positive = 1 - 0.5 * label_smoothing
         self.weights = {**gains, "cls": gains["cls"] * num_classes / 80}
 
-    def forward(self, raw: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
+    def forward(
+        self, raw: Sequence[Tensor], batch: Batch, total: Callable[[Tensor], Tensor] = _alone
+    ) -> dict[str, Tensor]:
         """Raw maps, by level [B, A, H, W, 5 + classes], and their batch -> unweighted scalars.
 
+        `total` adds a count up over the processes of a run. Each then gets its part of the losses of
+        the joined batch: means over the matches and cells of all, whose sum is that of one process.
+
         Returns:
-            {"box", "obj", "cls"}, float32 scalars, each a mean, independent of the batch size.
+            {"box", "obj", "cls"}, float32 scalars (of float64 maps float64), each a mean, independent of
+            the batch size.
         """
-        raw = [level.float() for level in raw]
+        raw = [level if level.dtype == torch.float64 else level.float() for level in raw]
         shapes = [(level.shape[2], level.shape[3]) for level in raw]
         matches = assign(
             batch.boxes_xyxy,
@@ -80,14 +91,22 @@ class YOLOLoss(nn.Module):
             self.anchor_ratio,
             [min(self.decoder.reach(level), 0.5) for level in range(len(raw))],
         )
-        zero = torch.zeros((), device=raw[0].device)
+        counts = [
+            [len(match.box), level[..., 0].numel()]
+            for match, level in zip(matches, raw, strict=True)
+        ]
+        counts = total(torch.tensor(counts, dtype=torch.float64)).tolist()  # [levels, 2]
+        zero = raw[0].new_zeros(())
         losses = {"box": zero, "obj": zero, "cls": zero}
         for number, (level, match) in enumerate(zip(raw, matches, strict=True)):
-            for name, value in self._level(number, level, match, batch).items():
+            for name, value in self._level(number, level, match, batch, *counts[number]).items():
                 losses[name] = losses[name] + value
         return losses
 
-    def _level(self, number: int, level: Tensor, match: Matches, batch: Batch) -> dict[str, Tensor]:
+    def _level(
+        self, number: int, level: Tensor, match: Matches, batch: Batch, matched: float, cells: float
+    ) -> dict[str, Tensor]:
+        """`matched` and `cells`: how many there are of each, the divisors of the means."""
         losses: dict[str, Tensor] = {}
         target = level.new_zeros(
             level.shape[:4]
@@ -96,7 +115,7 @@ class YOLOLoss(nn.Module):
             where = (match.image, match.anchor, match.row, match.column)
             values = level[where]  # [m, 5 + classes]
             ciou = self._ciou(number, values, match)
-            losses["box"] = (1 - ciou).mean()
+            losses["box"] = (1 - ciou).sum() / matched
             flat = ((where[0] * level.shape[1] + where[1]) * level.shape[2] + where[2]) * (
                 level.shape[3]
             ) + where[3]
@@ -105,11 +124,12 @@ class YOLOLoss(nn.Module):
                 wanted = torch.full_like(values[:, 5:], self.negative)
                 labels = batch.labels[match.box]
                 wanted[torch.arange(len(labels), device=wanted.device), labels] = self.positive
-                losses["cls"] = binary_cross_entropy_with_logits(values[:, 5:], wanted)
+                entropy = binary_cross_entropy_with_logits(values[:, 5:], wanted, reduction="sum")
+                losses["cls"] = entropy / (matched * self.num_classes)
 
         weight = self._outside_crowds(number, target, match, batch)
-        objectness = binary_cross_entropy_with_logits(level[..., 4], target, weight)
-        losses["obj"] = self.balance[number] * objectness
+        entropy = binary_cross_entropy_with_logits(level[..., 4], target, weight, reduction="sum")
+        losses["obj"] = self.balance[number] * entropy / cells
         return losses
 
     def _ciou(self, number: int, values: Tensor, match: Matches) -> Tensor:

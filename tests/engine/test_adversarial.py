@@ -15,7 +15,7 @@ WEIGHTS = {"box": 1.0, "obj": 2.0}
 class Criterion:
     """Objectness of every cell, as the detector's own: 0 where there is no box."""
 
-    def __call__(self, raw, batch):
+    def __call__(self, raw, batch, total):
         (level,) = raw
         target = torch.zeros_like(level)
         target[batch.image_index] = 1.0

@@ -27,10 +27,10 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     before = (tmp_path / "best.pt").read_bytes()
 
     def crash(*_):
-        raise OSError("disk full")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr(os, "fsync", crash)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="cannot be written: disk full; the one before it is whole"):
         save_checkpoint(tmp_path / "best.pt", content())
     assert (tmp_path / "best.pt").read_bytes() == before
 

@@ -50,12 +50,14 @@ class Stop(Exception):
     pass
 
 
-class StopAfter(Observer):
-    def __init__(self, epoch):
-        self.epoch, self.state = epoch, None
+class StopAt(Observer):
+    """Stops after the step that leads to batch `batch` of an epoch."""
 
-    def on_epoch(self, trainer, report):
-        if report.epoch == self.epoch:
+    def __init__(self, epoch, batch):
+        self.place, self.state = (epoch, batch), None
+
+    def on_step(self, trainer):
+        if (trainer.progress.epoch, trainer.progress.batch) == self.place:
             self.state = copy.deepcopy(trainer.state_dict())
             raise Stop
 
@@ -77,7 +79,7 @@ def test_a_run_with_everything_on_resumes_to_the_same_bits(digits_yaml, optimize
     words = [*EVERYTHING, *optimizer]
     whole = make(digits_yaml, *words)
     whole.run()
-    stop, first = StopAfter(1), make(digits_yaml, *words)
+    stop, first = StopAt(1, 2), make(digits_yaml, *words)  # of three batches
     first.observers = [stop]
     with pytest.raises(Stop):
         first.run()
@@ -86,7 +88,8 @@ def test_a_run_with_everything_on_resumes_to_the_same_bits(digits_yaml, optimize
     resumed.load_state_dict(stop.state)
     resumed.run()
     assert all(map(torch.equal, weights(whole), weights(resumed)))
-    assert whole.progress == resumed.progress
+    assert whole.progress.best_ap == resumed.progress.best_ap
+    assert whole.progress.stale == resumed.progress.stale == 2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -35,7 +36,10 @@ class Loader:
     def __len__(self):
         return len(self.sizes)
 
-    def epoch(self, number):
+    def epoch(self, number, start=0):
+        return itertools.islice(self.all(number), start, None)
+
+    def all(self, number):
         g = torch.Generator().manual_seed(number)
         for size in self.sizes:
             yield batch_of(torch.randint(0, 255, (size, 3, 8, 8), dtype=torch.uint8, generator=g))
@@ -55,7 +59,7 @@ def test_random_layers_go_on_with_the_same_draws():
 class Criterion:
     weights = {"a": 2.0, "b": 0.5}  # noqa: RUF012
 
-    def __call__(self, raw, batch):
+    def __call__(self, raw, batch, total):
         return {"a": raw.square().mean(), "b": (raw - 1).abs().mean()}
 
 
@@ -134,7 +138,7 @@ def test_accumulated_batches_equal_one_large_batch():
     class Small(Loader):
         sizes = (3, 5)
 
-        def epoch(self, number):
+        def all(self, number):
             (large,) = Large().epoch(number)
             return iter([batch_of(large.images[:3]), batch_of(large.images[3:])])
 
@@ -190,8 +194,8 @@ def test_a_loss_that_is_no_number_stops_the_run():
 
 def test_empty_batches_are_passed_over():
     class Gaps(Loader):
-        def epoch(self, number):
-            good = next(iter(super().epoch(number)))
+        def all(self, number):
+            good = next(iter(super().all(number)))
             return iter([batch_of(good.images[:0]), good, batch_of(good.images[:0])])
 
     trainer = make(1, Gaps(), accumulate=3)
@@ -200,7 +204,7 @@ def test_empty_batches_are_passed_over():
     assert not torch.equal(before, trainer.model[0].weight)
 
     class Nothing(Loader):
-        def epoch(self, number):
+        def all(self, number):
             return iter([batch_of(torch.zeros(0, 3, 8, 8, dtype=torch.uint8))] * 3)
 
     with pytest.raises(UserError, match="no image of epoch 1 can be read"):
