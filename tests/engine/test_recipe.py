@@ -130,6 +130,17 @@ def test_the_gradient_of_a_step_is_clipped(digits_yaml):
     assert norms == pytest.approx([0.125] * len(norms), rel=1e-3)
 
 
+@pytest.mark.parametrize("words", [["train.clip_norm=0.125"], ["bag.sat=1.0"]], ids=["clip", "sat"])
+def test_a_scaled_loss_trains_alike(digits_yaml, words):
+    """As float16 needs it: the norm is that of the gradient without the scale, a power of two."""
+    plain, scaled = make(digits_yaml, *words), make(digits_yaml, *words)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    plain.run(), scaled.run()
+    assert scaled.scaler.get_scale() == 1024.0
+    for a, b in zip(weights(plain), weights(scaled), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_patience_ends_a_run_and_a_resumed_one(digits_yaml):
     words = ["train.epochs=6", "train.patience=2"]
     trainer, seen = make(digits_yaml, *words, scores=[0.1, 0.3, 0.2, 0.3, 0.4]), Epochs()
