@@ -45,6 +45,7 @@ from detector.engine import (
     Curve,
     Every,
     Hardware,
+    Journal,
     Observer,
     Processes,
     RunFolder,
@@ -481,6 +482,7 @@ def build_observers(config: Config, data: Data, folder: RunFolder) -> list[Obser
     of its row.
     """
     return [
+        Journal(folder.events),
         CsvLog(folder.results),
         BatchPicture(folder.path / "train_batch.jpg", data.names),
         SaveCheckpoints(
