@@ -81,7 +81,8 @@ from detector.registry import nearest
 Detector = YOLO | DarknetNet
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
 # keys of the bag that a sample does not depend on
-NOT_OF_SAMPLES = {"mosaic_off_epochs"} | {
+NOT_OF_SAMPLES = {
+    "mosaic_off_epochs",
     "dropblock",
     "dropblock_size",
     "dropblock_ramp",

@@ -133,9 +133,7 @@ class BagConfig(Section):
     dropblock_ramp: Share = 0.85  # share of training over which it rises from 0, as in darknet
     # self-adversarial training, after the warm-up. darknet takes half of the batches
     sat: Share = 0.0  # share of the batches
-    sat_lr: Share = (
-        0.02  # root mean square of an image's change (of 0..1) at the end; it grows from 0
-    )
+    sat_lr: Share = 0.02  # root mean square of an image's change, of 0..1; it grows up to this
 
 
 class LossConfig(Section):
@@ -181,15 +179,10 @@ class TrainConfig(Section):
     lr_final: Share = 0.1  # share of lr that the schedule ends at
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937  # of adamw, the first beta
     weight_decay: NonNegative = 5e-4  # at the nominal batch
-    clip_norm: NonNegative = (
-        0.0  # greatest norm of a step's gradient (of a sum over images); 0 is off
-    )
-    freeze: tuple[
-        str, ...
-    ] = ()  # parts that are not learned: [backbone], [backbone.stage*, "*.norm"]
-    patience: Annotated[int, Field(ge=0)] = (
-        0  # ends after n evaluations without a better AP; 0 is off
-    )
+    clip_norm: NonNegative = 0.0  # greatest gradient of a step, a sum over its images; 0 is off
+    freeze: tuple[str, ...] = ()  # parts that are not learned: [backbone.stage*, "*.norm"]
+    # the run ends after so many evaluations without a better AP; 0 is off
+    patience: Annotated[int, Field(ge=0)] = 0
     warmup_epochs: NonNegative = 3.0
     warmup_min_steps: Annotated[int, Field(ge=0)] = 1000
     warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8

@@ -75,7 +75,10 @@ def _polynomial(*, power: float = 2.0) -> Curve:
 
 @SCHEDULES.register("step")
 def _step(*, milestones: tuple[float, ...] = (0.8, 0.9)) -> Curve:
-    """Equal ratios at the milestones, shares of training. With final 0.01: darknet's yolov4.cfg."""
+    """Falls in equal ratios at the milestones, shares of training, the last time to the final share.
+
+    With `train.lr_final` 0.01 these are the steps of darknet's yolov4.cfg.
+    """
     if not milestones or not all(0 < each < 1 for each in milestones):
         raise ValueError("milestones are shares of training, between 0 and 1")
 
