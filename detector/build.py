@@ -56,6 +56,7 @@ from detector.engine import (
     WeightAverage,
     curve,
     freeze,
+    keep_freed_memory,
 )
 from detector.errors import UserError
 from detector.evaluation import CocoAP, Evaluator
@@ -245,12 +246,17 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
 
 
 def build_hardware(config: Config) -> Hardware:
-    """Device, precision and memory format; sets torch's number of threads."""
+    """Device, precision and memory format; sets torch's number of threads and, on a CPU, how this
+    process deals with freed memory.
+    """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    return Hardware.choose(
+    hardware = Hardware.choose(
         config.train.device, config.train.precision, channels_last=config.train.channels_last
     )
+    if hardware.device.type == "cpu":
+        keep_freed_memory()
+    return hardware
 
 
 def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:

@@ -15,7 +15,7 @@ from detector.engine.checkpoint import (
 )
 from detector.engine.ema import WeightAverage
 from detector.engine.freeze import Frozen, freeze
-from detector.engine.hardware import Hardware
+from detector.engine.hardware import Hardware, keep_freed_memory
 from detector.engine.observers import (
     BatchPicture,
     Console,
@@ -58,6 +58,7 @@ __all__ = [
     "adamw",
     "curve",
     "freeze",
+    "keep_freed_memory",
     "load_checkpoint",
     "load_newest",
     "load_weights",
