@@ -16,6 +16,7 @@ from detector.config import (
     EvalConfig,
     ModelConfig,
     PartActivations,
+    ScheduleConfig,
     config_to_dict,
 )
 from detector.data import (
@@ -37,9 +38,11 @@ from detector.data import (
 )
 from detector.decode import Decoder
 from detector.engine import (
+    OPTIMIZERS,
     BatchPicture,
     Console,
     CsvLog,
+    Curve,
     Every,
     Hardware,
     Journal,
@@ -48,10 +51,12 @@ from detector.engine import (
     RunFolder,
     SaveCheckpoints,
     Schedule,
+    SelfAdversary,
     Trainer,
     WeightAverage,
+    curve,
+    freeze,
     keep_freed_memory,
-    sgd,
 )
 from detector.errors import UserError
 from detector.evaluation import CocoAP, Evaluator
@@ -64,12 +69,27 @@ from detector.models import (
     Variant,
     parse_cfg,
 )
-from detector.nn import ActFactory, BatchNormSettings, activation, synchronise_batch_norms
+from detector.nn import (
+    ActFactory,
+    BatchNormSettings,
+    DropBlock2d,
+    activation,
+    synchronise_batch_norms,
+)
 from detector.postprocess import Postprocess, postprocess, postprocess_darknet
 from detector.registry import nearest
 
 Detector = YOLO | DarknetNet
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
+# keys of the bag that a sample does not depend on
+NOT_OF_SAMPLES = {
+    "mosaic_off_epochs",
+    "dropblock",
+    "dropblock_size",
+    "dropblock_ramp",
+    "sat",
+    "sat_lr",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +261,7 @@ def build_hardware(config: Config) -> Hardware:
 
 def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:
     """The augmentations; flips are off where a mirrored object is another one."""
-    strengths: dict[str, Any] = config.model_dump(exclude={"mosaic_off_epochs"})
+    strengths: dict[str, Any] = config.model_dump(exclude=NOT_OF_SAMPLES)
     if not mirrors:
         strengths |= {"flip_lr": 0.0, "flip_ud": 0.0}
     return Bag(**strengths)
@@ -349,7 +369,15 @@ def build_schedule(config: Config, batches: int) -> Schedule:
         warmup_momentum=train.warmup_momentum,
         warmup_bias_lr=train.warmup_bias_lr,
         accumulate=build_accumulation(config),
+        curve=build_curve(train.schedule),
     )
+
+
+def build_curve(spec: str | ScheduleConfig) -> Curve:
+    """A registered curve of the learning rate, by its name or by name and parameters."""
+    if isinstance(spec, str):
+        return curve(spec)
+    return curve(spec.name, **(spec.model_extra or {}))
 
 
 def build_accumulation(config: Config) -> int:
@@ -357,15 +385,49 @@ def build_accumulation(config: Config) -> int:
     return max(round(config.train.nominal_batch / config.train.batch_size), 1)
 
 
-def build_optimizer(config: Config, model: nn.Module) -> torch.optim.SGD:
-    """SGD; the decay follows the images a step really has, as in the recipe."""
+def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """A registered optimiser; the decay follows the images a step really has, as in the recipe."""
     train = config.train
     images = train.batch_size * build_accumulation(config)
-    return sgd(
+    return OPTIMIZERS[train.optimizer](
         model,
         lr=train.lr,
         momentum=train.momentum,
         weight_decay=train.weight_decay * images / train.nominal_batch,
+        factors=train.lr_groups,
+    )
+
+
+def build_dropblock(config: BagConfig, model: Detector) -> list[Callable[[float], None]]:
+    """Puts DropBlock into the neck if the bag has it; what is to be told how far training is.
+
+    Raises:
+        UserError: a darknet cfg, which has no neck to put it in.
+    """
+    if not config.dropblock:
+        return []
+    if isinstance(model, DarknetNet):
+        raise UserError("bag.dropblock: a network from a darknet cfg has no neck; set it to 0")
+    drop = DropBlock2d(
+        block_size=config.dropblock_size, target=config.dropblock, ramp=config.dropblock_ramp
+    )
+    model.neck.drop = drop
+    return [drop.advance]
+
+
+def build_adversary(
+    config: Config, model: Detector, loss: YOLOLoss, hardware: Hardware
+) -> SelfAdversary | None:
+    """Self-adversarial training, if the bag has it."""
+    if not config.bag.sat:
+        return None
+    return SelfAdversary(
+        model,
+        loss,
+        share=config.bag.sat,
+        strength=config.bag.sat_lr,
+        seed=config.train.seed,
+        autocast=hardware.autocast,
     )
 
 
@@ -388,6 +450,8 @@ def build_trainer(
     if start is not None:
         start(model)
     loss = build_loss(config, model, len(data.names))
+    frozen = freeze(model, config.train.freeze)
+    ramps = build_dropblock(config.bag, model)
     hardware.place(model)
     loader = TrainLoader(
         data.train,
@@ -410,6 +474,11 @@ def build_trainer(
         evaluate=evaluator,
         eval_every=config.train.eval_every,
         hardware=hardware,
+        clip_norm=config.train.clip_norm,
+        patience=config.train.patience,
+        frozen=frozen,
+        adversary=build_adversary(config, model, loss, hardware),
+        ramps=ramps,
         processes=processes,
         shared_statistics=config.train.sync_bn,
     )

@@ -1,8 +1,10 @@
 """One generic registry: a name in a YAML file on one side, a function on the other."""
 
 import difflib
+import functools
+import inspect
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from detector.errors import UserError
 
@@ -54,6 +56,27 @@ class Registry(Generic[T]):
                 f"unknown {self.kind} {name!r}{nearest(name, known)} (known: {', '.join(known)})"
             )
         return self._entries[name]
+
+    def bind(self, name: str, parameters: dict[str, Any], *, given: tuple[str, ...] = ()) -> Any:
+        """The entry called `name`, a function, with parameters that a YAML sets.
+
+        Args:
+            name: of the entry.
+            parameters: by keyword.
+            given: what the entry's caller hands over, and no YAML may set.
+
+        Raises:
+            UserError: no such entry, or a parameter that it does not have.
+        """
+        entry: Any = self[name]
+        known = [key for key in inspect.signature(entry).parameters if key not in given]
+        for key in parameters:
+            if key not in known:
+                has = f"has {', '.join(known)}" if known else "has none"
+                raise UserError(
+                    f"{self.kind} {name}: no parameter {key!r}{nearest(key, known)} ({has})"
+                )
+        return functools.partial(entry, **parameters)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

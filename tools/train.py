@@ -144,6 +144,8 @@ class Run:
         )
         for line in [*(weights.notes if weights else []), *table]:
             print(line)
+        if config.train.freeze:
+            print(self.trainer.frozen)
         cli.tell_left_out(list(map(str, self.data.findings)))
 
     def begin(self, wanted: Path) -> RunFolder:

@@ -20,6 +20,7 @@ from detector.config.schema import (
     LossConfig,
     ModelConfig,
     PartActivations,
+    ScheduleConfig,
     TrainConfig,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "ModelConfig",
     "PROJECT",
     "PartActivations",
+    "ScheduleConfig",
     "TrainConfig",
     "config_from_dict",
     "config_to_dict",

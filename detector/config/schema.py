@@ -126,6 +126,14 @@ class BagConfig(Section):
     hsv_v: Share = 0.4
     flip_lr: Share = 0.5  # probability; the data YAML can forbid flips (`mirrors: false`)
     flip_ud: Share = 0.0
+    # DropBlock on the maps of the neck's path only: on the backbone's it costs accuracy (Long et al.,
+    # "PP-YOLO", 2020, section 3.2). 0.1 and 7 are the values of Ghiasi et al., "DropBlock", 2018
+    dropblock: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability for a cell to be dropped
+    dropblock_size: Count = 7  # side of the dropped squares, cells
+    dropblock_ramp: Share = 0.85  # share of training over which it rises from 0, as in darknet
+    # self-adversarial training, after the warm-up. darknet takes half of the batches
+    sat: Share = 0.0  # share of the batches
+    sat_lr: Share = 0.02  # root mean square of an image's change, of 0..1; it grows up to this
 
 
 class LossConfig(Section):
@@ -141,16 +149,40 @@ class LossConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+class ScheduleConfig(BaseModel):
+    """A schedule with parameters, e.g. `{name: polynomial, power: 0.9}`."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str
+
+
+# Where AdamW's defaults differ: it moves every number by about lr a step, whatever the gradient
+ADAMW = {"lr": 0.001, "weight_decay": 0.05, "warmup_bias_lr": 0.0}
+ADAMW_LR_LIMIT = 0.01  # more is a value that was meant for SGD
+
+
 class TrainConfig(Section):
     """The optimiser, its schedule and the run."""
 
     epochs: Count = 300
     batch_size: Count = 16
     nominal_batch: Count = 64  # gradients are accumulated up to this many images
+    optimizer: str = "sgd"  # or adamw, with defaults of its own: ADAMW
     lr: Positive = 0.01
-    lr_final: Share = 0.1  # share of lr that the cosine ends at
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937
+    lr_groups: dict[str, Positive] = {}  # factors of lr, by part: {backbone: 0.1}
+    # cosine, linear, polynomial, step, one_cycle, constant; see detector/engine/schedule.py
+    schedule: Annotated[
+        Annotated[str, Tag("<name>")] | Annotated[ScheduleConfig, Tag("<parameters>")],
+        Discriminator(lambda value: "<name>" if isinstance(value, str) else "<parameters>"),
+    ] = "cosine"
+    lr_final: Share = 0.1  # share of lr that the schedule ends at
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937  # of adamw, the first beta
     weight_decay: NonNegative = 5e-4  # at the nominal batch
+    clip_norm: NonNegative = 0.0  # greatest gradient of a step, a sum over its images; 0 is off
+    freeze: tuple[str, ...] = ()  # parts that are not learned: [backbone.stage*, "*.norm"]
+    # the run ends after so many evaluations without a better AP; 0 is off
+    patience: Annotated[int, Field(ge=0)] = 0
     warmup_epochs: NonNegative = 3.0
     warmup_min_steps: Annotated[int, Field(ge=0)] = 1000
     warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
@@ -167,6 +199,22 @@ class TrainConfig(Section):
     # checkpoints besides those of the epochs: every n optimiser steps, or "90s", "10m", "1h"; 0: none
     checkpoint_every: Annotated[int, Field(ge=0)] | Duration = "10m"
     sync_bn: bool = True  # of several processes: BatchNorm with the statistics of all
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_adamw(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("optimizer") == "adamw":  # pyright: ignore
+            return {**ADAMW, **values}  # pyright: ignore
+        return values  # pyright: ignore
+
+    @model_validator(mode="after")
+    def _rates_fit_adamw(self) -> Self:
+        if self.optimizer == "adamw" and max(self.lr, self.warmup_bias_lr) > ADAMW_LR_LIMIT:
+            raise ValueError(
+                f"lr {self.lr:g} and warmup_bias_lr {self.warmup_bias_lr:g} are not for adamw; "
+                f"try lr={ADAMW['lr']:g} and warmup_bias_lr={ADAMW['warmup_bias_lr']:g}"
+            )
+        return self
 
 
 class EvalConfig(Section):

@@ -114,6 +114,7 @@ class TrainLoader:
             worker_init_fn=_prepare,
             pin_memory=pin_memory,
             prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),  # of its own: see `val_loader`
         )
 
     def __len__(self) -> int:
@@ -133,7 +134,11 @@ def val_loader(
     pin_memory: bool = False,
     batches: list[list[int]] | None = None,
 ) -> DataLoader[Item]:
-    """Validation batches, as the data set's protocol joins them; `batches` are those of this process."""
+    """Validation batches, as the data set's protocol joins them; `batches` are those of this process.
+
+    Each pass over a DataLoader draws a number for its workers, which nothing here uses: from a generator
+    of its own, so that DropBlock draws the same in a run that was stopped within an epoch.
+    """
     return DataLoader(
         dataset,
         batch_sampler=dataset.batches if batches is None else batches,
@@ -141,4 +146,5 @@ def val_loader(
         num_workers=workers,
         worker_init_fn=_prepare,
         pin_memory=pin_memory,
+        generator=torch.Generator(),
     )

@@ -1,10 +1,12 @@
 """The training loop and what it needs; knows no model, only modules, callables and iterables.
 
-Read `trainer` (the loop), `schedule` and `optimizer` (what one step does), `ema`, `hardware`
-(device and precision), `processes` (several that train together), `checkpoint` (files), `observers` (who
-looks on), `runs` (the folder), `signals` (how a run is stopped).
+Read `trainer` (the loop), `schedule` and `optimizer` (what one step does), `freeze` and `patterns` (parts
+by name), `adversarial`, `ema`, `hardware` (device and precision), `processes` (several that train
+together), `checkpoint` (files), `observers` (who looks on), `runs` (the folder), `signals` (how a run is
+stopped).
 """
 
+from detector.engine.adversarial import SelfAdversary
 from detector.engine.checkpoint import (
     load_checkpoint,
     load_newest,
@@ -12,6 +14,7 @@ from detector.engine.checkpoint import (
     save_checkpoint,
 )
 from detector.engine.ema import WeightAverage
+from detector.engine.freeze import Frozen, freeze
 from detector.engine.hardware import Hardware, keep_freed_memory
 from detector.engine.observers import (
     BatchPicture,
@@ -23,19 +26,23 @@ from detector.engine.observers import (
     SaveCheckpoints,
     TimeLimit,
 )
-from detector.engine.optimizer import parameter_groups, sgd
+from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
 from detector.engine.processes import Processes
 from detector.engine.runs import RunFolder
-from detector.engine.schedule import Schedule
+from detector.engine.schedule import SCHEDULES, Curve, Schedule, curve
 from detector.engine.signals import stop_on_signals
 from detector.engine.trainer import EpochReport, Stopped, Trainer
 
 __all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
     "BatchPicture",
     "Console",
     "CsvLog",
+    "Curve",
     "EpochReport",
     "Every",
+    "Frozen",
     "Hardware",
     "Journal",
     "Observer",
@@ -43,10 +50,14 @@ __all__ = [
     "RunFolder",
     "SaveCheckpoints",
     "Schedule",
+    "SelfAdversary",
     "Stopped",
     "TimeLimit",
     "Trainer",
     "WeightAverage",
+    "adamw",
+    "curve",
+    "freeze",
     "keep_freed_memory",
     "load_checkpoint",
     "load_newest",

@@ -57,6 +57,8 @@ class Console(Observer):
             parts.append(f"AP {report.metrics['AP']:.3f}  AP50 {report.metrics['AP50']:.3f}")
         parts.append(f"{report.seconds:.0f} s{'  best' if report.best else ''}")
         tqdm.write("  ".join(parts))
+        if trainer.out_of_patience:
+            tqdm.write(f"no better AP in {trainer.progress.stale} evaluations: training ends here")
 
 
 class CsvLog(Observer):

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.engine.adversarial import SelfAdversary
 from detector.engine.ema import WeightAverage
+from detector.engine.freeze import Frozen
 from detector.engine.hardware import Hardware
 from detector.engine.processes import Processes
 from detector.engine.schedule import Schedule, Settings, apply_settings
@@ -84,6 +86,7 @@ class Progress:
 
     Attributes:
         epoch, batch: the next one; a batch after the epoch's last means that its evaluation is next.
+        stale: evaluations since the best.
         totals, images: weighted losses times images of the epoch so far, and those images.
         seconds: of the epoch so far, over all the runs that it took.
         unreadable: image files that could not be read, a line each.
@@ -93,6 +96,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     best_ap: float = -1.0
+    stale: int = 0
     totals: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     images: int = 0
     seconds: float = 0.0
@@ -113,6 +117,11 @@ class Trainer:
         observers: told of everything; they change nothing.
         progress: where the run stands.
         processes: those that train together; each has this trainer, and its own part of each batch.
+        clip_norm: greatest norm of a step's gradient, that of the nominal batch's sum; 0 is no limit.
+        patience: evaluations without a better AP after which the run ends; 0 is no limit.
+        frozen: what is not learned.
+        adversary: changes some batches before they are learned from.
+        ramps: told before each batch what share of training is done.
     """
 
     def __init__(
@@ -130,6 +139,11 @@ class Trainer:
         observers: Sequence["TrainerObserver"] = (),
         processes: Processes | None = None,
         shared_statistics: bool = True,
+        clip_norm: float = 0.0,
+        patience: int = 0,
+        frozen: Frozen = Frozen(),  # noqa: B008  (immutable)
+        adversary: SelfAdversary | None = None,
+        ramps: Sequence[Callable[[float], None]] = (),
     ) -> None:
         """`shared_statistics`: BatchNorm's are those of all processes; else each has its own."""
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
@@ -137,6 +151,8 @@ class Trainer:
         self.evaluate, self.eval_every, self.hardware = evaluate, eval_every, hardware
         self.observers = observers
         self.processes = processes or Processes()
+        self.clip_norm, self.patience, self.frozen = clip_norm, patience, frozen
+        self.adversary, self.ramps = adversary, ramps
         self.scaler = hardware.scaler()
         self.progress = Progress()
         self._replica = self.processes.replicate(model, shared_statistics=shared_statistics)
@@ -144,8 +160,13 @@ class Trainer:
         self._interruptible = False
         self._clock = time.perf_counter()
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether AP has not risen for so long that the run ends."""
+        return 0 < self.patience <= self.progress.stale
+
     def run(self) -> None:
-        """All epochs from where the run stands.
+        """All epochs from where the run stands, or until patience ends.
 
         Raises:
             UserError: the loss is no longer a number, or no image can be read.
@@ -154,7 +175,7 @@ class Trainer:
         for observer in self.observers:
             observer.on_start(self)
         self.announce("start")
-        while self.progress.epoch < self.schedule.epochs:
+        while self.progress.epoch < self.schedule.epochs and not self.out_of_patience:
             self._run_epoch()
 
     def announce(self, event: str, **values: Any) -> None:
@@ -186,6 +207,8 @@ class Trainer:
         best = bool(metrics) and metrics["AP"] > progress.best_ap
         if best:
             progress.best_ap = metrics["AP"]
+        if metrics:
+            progress.stale = 0 if best else progress.stale + 1
         report = EpochReport(
             progress.epoch,
             self.schedule.epochs,
@@ -219,6 +242,7 @@ class Trainer:
     def _train_epoch(self) -> dict[str, float]:
         """The rest of the epoch's batches -> the mean of each weighted loss over all of them."""
         self.model.train()
+        self.frozen.hold()
         progress, epoch = self.progress, self.progress.epoch
         totals, images, waiting = dict(progress.totals), progress.images, 0
         first = epoch * len(self.loader)
@@ -232,7 +256,9 @@ class Trainer:
                     observer.on_batch(self, epoch, number, batch)
                 waiting += 1
                 last = waiting >= settings.accumulate or number + 1 == len(self.loader)
-                for name, value in self._backward(batch, count, last).items():
+                for ramp in self.ramps:
+                    ramp(self.schedule.progress(first + number))
+                for name, value in self._backward(batch, count, last, first + number).items():
                     totals[name] = totals.get(name, 0) + value * count
                 images += count
             if waiting and (waiting >= settings.accumulate or number + 1 == len(self.loader)):
@@ -261,15 +287,17 @@ class Trainer:
             batch = replace(batch, images=batch.images.new_zeros(0, 3, height, width))
         return batch, int(shapes[:, 0].sum())
 
-    def _backward(self, batch: Batch, count: int, last: bool) -> dict[str, Tensor]:
+    def _backward(self, batch: Batch, count: int, last: bool, position: int) -> dict[str, Tensor]:
         """Adds the gradients of a batch; returns this process's part of its weighted losses, detached.
 
-        `count`: images of the batch in all processes; `last`: before an optimiser step.
+        `count`: images of the batch in all processes; `last`: before an optimiser step; `position`:
+        number of the batch, counted over all epochs.
         """
         batch = batch.to(self.hardware.device, self.hardware.memory_format)
+        images = self._images(batch, position)
         with self._gradients_stay_here() if not last else contextlib.nullcontext():
             with self.hardware.autocast():
-                raw = self._replica(batch.images.float() / 255)
+                raw = self._replica(images)
             losses = self.criterion(raw, batch, self.processes.total)
             weighted = {name: self.criterion.weights[name] * v for name, v in losses.items()}
             # times images: gradients are summed over the nominal batch, as in the recipe; times
@@ -277,6 +305,21 @@ class Trainer:
             total = torch.stack(list(weighted.values())).sum() * count * self.processes.size
             self.scaler.scale(total).backward()
         return {name: value.detach() for name, value in weighted.items()}
+
+    def _images(self, batch: Batch, position: int) -> Tensor:
+        """The images in [0, 1], changed if the batch, after the warm-up, is one of the adversary's."""
+        images = batch.images.float() / 255
+        if self.adversary is None or position < self.schedule.warmup_batches or not len(batch):
+            return images
+        if not self.adversary.chooses(*divmod(position, len(self.loader))):
+            return images
+        return self.adversary.change(
+            images,
+            batch,
+            progress=self.schedule.progress(position),
+            weights=self.criterion.weights,
+            scale=self.scaler.scale,
+        )
 
     def _gradients_stay_here(self) -> AbstractContextManager[Any]:
         """Adds gradients up in this process; the next backward outside sends them to the others."""
@@ -286,6 +329,10 @@ class Trainer:
 
     def _step(self, settings: Settings) -> None:
         apply_settings(self.optimizer, settings)
+        if self.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -329,6 +376,7 @@ class Trainer:
                 "epoch": progress.epoch,
                 "batch": progress.batch,
                 "best_ap": progress.best_ap,
+                "stale": progress.stale,
                 "totals": [_on_the_cpu(each) for each in self.processes.gather(progress.totals)],
                 "images": progress.images,
                 "seconds": time.perf_counter() - self._clock,
@@ -354,6 +402,7 @@ class Trainer:
             progress["epoch"],
             progress["batch"],
             progress["best_ap"],
+            progress.get("stale", 0),  # a file of before there was patience has none
             totals={name: value.to(device) for name, value in _part(totals, rank, size).items()},
             images=progress["images"],
             seconds=progress["seconds"],

@@ -30,9 +30,14 @@ class Neck(nn.Module, ABC):
 
     Attributes:
         out_channels: by level, finest first.
+        drop: what each map of the neck's path goes through on leaving its block: nothing, or DropBlock.
     """
 
     out_channels: tuple[int, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop: nn.Module = nn.Identity()
 
     @abstractmethod
     def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
@@ -117,11 +122,11 @@ class PathAggregation(Neck):
     def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4, C5 -> maps of width w/4, w/2, w at strides 8, 16, 32."""
         c3, c4, c5 = features
-        n5 = self.spp(c5)
-        n4 = self.top_down4(n5, c4)
-        n3 = self.top_down3(n4, c3)
-        m4 = self.bottom_up4(n3, n4)
-        return n3, m4, self.bottom_up5(m4, n5)
+        n5 = self.drop(self.spp(c5))
+        n4 = self.drop(self.top_down4(n5, c4))
+        n3 = self.drop(self.top_down3(n4, c3))
+        m4 = self.drop(self.bottom_up4(n3, n4))
+        return n3, m4, self.drop(self.bottom_up5(m4, n5))
 
     def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
         """Finest head first, each right after its map."""
@@ -201,9 +206,9 @@ class YOLOv3Neck(Neck):
     def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4, C5 -> maps of width w/4, w/2, w at strides 8, 16, 32."""
         c3, c4, c5 = features
-        n5 = self.top5(c5)
-        n4 = self.top_down4(n5, c4)
-        return self.top_down3(n4, c3), n4, n5
+        n5 = self.drop(self.top5(c5))
+        n4 = self.drop(self.top_down4(n5, c4))
+        return self.drop(self.top_down3(n4, c3)), n4, n5
 
     def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
         """Coarsest head first, each right after its map."""
@@ -239,8 +244,8 @@ class TinyNeck(Neck):
     def forward(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """C4, C5 -> maps of width c4 + w/2 and w at strides 16, 32."""
         c4, c5 = features
-        n5 = self.top5(c5)
-        return self.top_down4(n5, c4), n5
+        n5 = self.drop(self.top5(c5))
+        return self.drop(self.top_down4(n5, c4)), n5
 
     def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
         """Coarsest head first, each right after its map."""

@@ -1,4 +1,6 @@
-"""Building blocks: `activations` (the registry), `blocks` (ConvNormAct, CSP stages, SPP), `fuse`."""
+"""Building blocks: `activations` (the registry), `blocks` (ConvNormAct, CSP stages, SPP), `dropblock`,
+`fuse`.
+"""
 
 from detector.nn.activations import ACTIVATIONS, ActFactory, Mish, activation
 from detector.nn.batch_norm import BatchNormAct2d, synchronise_batch_norms
@@ -14,6 +16,7 @@ from detector.nn.blocks import (
     hourglass,
 )
 from detector.nn.curves import curves
+from detector.nn.dropblock import DropBlock2d
 from detector.nn.fuse import fuse_batch_norms
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "CSPBlock",
     "CSPStage",
     "ConvNormAct",
+    "DropBlock2d",
     "Mish",
     "Pyramid",
     "Residual",

@@ -10,8 +10,6 @@ An entry is told the channel count (activations may learn a value a channel) and
 parameters, which a YAML may set (`activation: {name: leaky_relu, negative_slope: 0.2}`), by keyword.
 """
 
-import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detector import ops
-from detector.errors import UserError
-from detector.registry import Registry, nearest
+from detector.registry import Registry
 
 ActFactory = Callable[[int], nn.Module]  # channels -> module
 
@@ -42,13 +39,7 @@ def activation(name: str, **parameters: Any) -> ActFactory:
         >>> activation("leaky_relu", negative_slope=0.2)(64)
         LeakyReLU(negative_slope=0.2, inplace=True)
     """
-    entry = ACTIVATIONS[name]
-    known = [key for key in inspect.signature(entry).parameters if key != "channels"]
-    for key in parameters:
-        if key not in known:
-            has = f"has {', '.join(known)}" if known else "has none"
-            raise UserError(f"activation {name}: no parameter {key!r}{nearest(key, known)} ({has})")
-    return functools.partial(entry, **parameters)
+    return ACTIVATIONS.bind(name, parameters, given=("channels",))
 
 
 class Mish(nn.Module):
