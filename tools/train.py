@@ -12,6 +12,8 @@ from detector.build import (
     build_hardware,
     build_observers,
     build_trainer,
+    resolve_anchors,
+    with_anchors,
 )
 from detector.config import Config, config_from_dict, dump_config
 from detector.darknet import DarknetOptions, Weights, read_config
@@ -57,7 +59,8 @@ def main() -> None:
         config, weights = read_config(args.cfg, words, data=args.data), None
         if config.train.weights is not None:
             options = DarknetOptions.of(args)
-            weights = read_weights(Path(config.train.weights), config, options)
+            plain = with_anchors(config, None) if config.model.anchors == "auto" else config
+            weights = read_weights(Path(config.train.weights), plain, options)
         run = Run(config, weights)
         folder = RunFolder.create(Path(args.out or Path("runs", Path(args.cfg).stem)))
         folder.config.write_text(dump_config(run.config), encoding="utf-8")
@@ -72,6 +75,7 @@ class Run:
         self.data = build_data(config)
         if weights is not None:
             config = adopt(config, weights, len(self.data.names))
+        config, found = resolve_anchors(config, self.data.train.reader.index)
         self.config = config
         self.evaluator = build_evaluator(config, self.data.val, self.hardware)
         table: list[str] = []
@@ -86,7 +90,7 @@ class Run:
             f"{len(self.data.train)} training and {len(self.data.val)} validation images; "
             f"{self.hardware}"
         )
-        for line in [*(weights.notes if weights else []), *table]:
+        for line in [*found, *(weights.notes if weights else []), *table]:
             print(line)
         cli.tell_left_out(list(map(str, self.data.findings)))
 

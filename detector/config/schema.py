@@ -44,6 +44,11 @@ ActivationSpec = Annotated[
 ]
 
 
+def _shape_of_anchors(value: Any) -> str:
+    """Which form anchors have, so that a mistake is reported for that form only."""
+    return "<word>" if isinstance(value, str) else "<list>"
+
+
 class PartActivations(Section):
     """One activation for each part of the network."""
 
@@ -70,8 +75,13 @@ class ModelConfig(Section):
         | Annotated[PartActivations, Tag("<parts>")],
         Discriminator(_shape_of_activation),
     ] = "mish"
-    # (width, height) in pixels, a list a level, finest first; unless said, the network's published ones
-    anchors: tuple[tuple[Anchor, ...], ...] | None = None
+    # (width, height) in pixels, a list a level, finest first; unless said, the network's published ones.
+    # auto: found from the training boxes at data.size when a run starts, and then written as numbers
+    anchors: Annotated[
+        Annotated[Literal["auto"], Tag("<word>")]
+        | Annotated[tuple[tuple[Anchor, ...], ...] | None, Tag("<list>")],
+        Discriminator(_shape_of_anchors),
+    ] = None
     decoder: DecoderConfig | None = None  # unless said: (2s)^2, or what the darknet cfg says
     split_half: Literal["second", "first"] = (
         "second"  # of yolov4-tiny's stages: darknet's is the second
@@ -83,7 +93,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _anchors_fit_the_levels(self) -> Self:
-        counts = {len(level) for level in self.anchors or [[()]]}
+        anchors = [[()]] if self.anchors in (None, "auto") else self.anchors
+        counts = {len(level) for level in anchors}
         if len(counts) != 1 or 0 in counts:
             raise ValueError(
                 "anchors: give a list for each level of the network, finest first, with equally "

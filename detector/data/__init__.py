@@ -13,6 +13,7 @@ from detector.data.geometry import DARKNET_GREY, letterbox
 from detector.data.index import Finding, Index
 from detector.data.loader import TrainLoader, collate, val_loader
 from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
+from detector.data.sizes import letterboxed_sizes
 from detector.data.subset import write_subset
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "describe",
     "image_files",
     "letterbox",
+    "letterboxed_sizes",
     "read_coco",
     "read_image",
     "read_split",
