@@ -37,6 +37,7 @@ from detector.data import (
     read_split,
     val_loader,
 )
+from detector.data.checks import start_lines
 from detector.decode import Decoder
 from detector.engine import (
     BatchPicture,
@@ -318,6 +319,11 @@ def build_data(config: Config) -> Data:
         )
     if not len(train):
         raise UserError(f"{train.annotations}: it lists no images to train on")
+    if train.crowd.all():
+        raise UserError(
+            f"{train.annotations}: none of its {len(train)} images has a labelled object, so there is "
+            f"nothing to learn; python tools/check_data.py {config.data.dataset} says what was found"
+        )
     return Data(
         train=TrainSet(
             Reader(train),
@@ -329,6 +335,17 @@ def build_data(config: Config) -> Data:
         val=_val_set(config, val),
         names=train.names,
         findings=[*train.findings, *val.findings],
+    )
+
+
+def label_lines(config: Config, data: Data) -> list[str]:
+    """What is worth saying of the labels before a run: nothing, or a few lines."""
+    return start_lines(
+        config.data.dataset,
+        {"train": data.train.reader.index, "val": data.val.reader.index},
+        size=config.data.size,
+        anchors=flat(build_anchors(config.model, len(data.names))),
+        ratio=config.loss.anchor_ratio,
     )
 
 

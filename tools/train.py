@@ -12,6 +12,7 @@ from detector.build import (
     build_hardware,
     build_observers,
     build_trainer,
+    label_lines,
     resolve_anchors,
     with_anchors,
 )
@@ -20,7 +21,7 @@ from detector.darknet import DarknetOptions, Weights, read_config
 from detector.engine import RunFolder, load_checkpoint
 from detector.errors import UserError
 from detector.pretrained import load_model, read_weights
-from detector.report import evaluate_model
+from detector.report import evaluate_model, require_same_classes
 from detector.transfer import adopt, transfer
 
 
@@ -51,6 +52,7 @@ def main() -> None:
         if "training" not in state:
             raise UserError(f"{folder.last}: it holds weights only; a run goes on from its last.pt")
         run = Run(config_from_dict(state["config"], str(folder.last)))
+        require_same_classes(str(folder.last), state["names"], run.data.names)
         run.trainer.load_state_dict(state["training"])
     else:
         words = list(args.overrides)
@@ -93,6 +95,8 @@ class Run:
         for line in [*found, *(weights.notes if weights else []), *table]:
             print(line)
         cli.tell_left_out(list(map(str, self.data.findings)))
+        for line in label_lines(config, self.data):
+            print(line)
 
     def go(self, folder: RunFolder) -> None:
         """Trains, then evaluates the best weights."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from detector.boxes import sides
-from detector.data.index import Finding, Index
+from detector.data.index import CUT_LIMIT, Finding, Index
 from detector.errors import UserError
 
 LAYOUT = (
@@ -96,6 +96,7 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
         category_ids=category_ids,
         annotations=annotations,
         findings=tuple(findings),
+        cut=np.asarray((np.abs(corners - clipped) > CUT_LIMIT).any(axis=1))[good],
     )
 
 

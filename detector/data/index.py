@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+CUT_LIMIT = 1.0  # px over the border; less is how annotation tools round
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -39,6 +41,8 @@ class Index:
         names: the class names, by label. category_ids: int64 [classes], the json's id of each label.
         annotations: the json file, COCO's own evaluation reads it.
         findings: what was left out, and why.
+        cut: bool [m], boxes that reached more than `CUT_LIMIT` over the border of their image and were
+            cut there; None where the reader does not say.
     """
 
     folder: Path
@@ -53,6 +57,7 @@ class Index:
     category_ids: np.ndarray
     annotations: Path
     findings: tuple[Finding, ...]
+    cut: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.files)
