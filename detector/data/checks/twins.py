@@ -5,6 +5,7 @@ every pair: their 128-bit hashes share one of eight 16-bit words (two that diffe
 always do), differ in at most `MAX_BITS`, and their thumbnails agree.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -14,10 +15,12 @@ from detector.data.checks.labels import image_name
 from detector.data.checks.report import Problem
 from detector.data.index import Index
 
-MAX_BITS = 10  # of 128
-MAX_RESIDUE = 0.2  # of two thumbnails, over the larger contrast: a correlation of about 0.98
+# All pairs found with these among 1,440 digit images and 137 of COCO show one scene. Copies of the latter
+# at a quarter of the size and jpeg quality 50 are all found; of those cropped by 2 %, 86 %.
+MAX_BITS = 14  # of 128
+MAX_RESIDUE = 0.3  # of two thumbnails, over the larger contrast: a correlation of about 0.95
 NOISE = 2.0  # grey levels that thumbnails of one picture may differ by, however flat it is
-_PAIRS = 2_000_000  # candidate pairs at a time
+_PAIRS = 500_000  # candidate pairs at a time
 
 Pairs = np.ndarray  # int64 [p, 2], the rows of two images, the earlier one first
 
@@ -70,23 +73,32 @@ def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray, split: np.ndarray) ->
     """
     count = len(hashes)
     words = np.ascontiguousarray(hashes).view(np.uint64)  # [n, 2]
-    pictures = thumbnails.reshape(count, -1).astype(np.float32)
+    pictures = thumbnails.reshape(count, math.prod(thumbnails.shape[1:])).astype(np.float32)
     pictures -= pictures.mean(1, keepdims=True)  # brightness does not count
     contrast = np.sqrt((pictures**2).mean(1))
-    # of each image and kind of pair (0 same split, 1 another): the least bits * n + the other image
-    best = np.full((2, count), np.iinfo(np.int64).max)
+    # for each image, among those of its split (row 0) and of others: the least bits * n + partner
+    best = np.full(2 * count, np.iinfo(np.int64).max)
     for earlier, later in _candidates(hashes):
         bits = np.bitwise_count(words[earlier] ^ words[later]).sum(1, dtype=np.int64)
-        close = bits <= MAX_BITS
-        earlier, later, bits = earlier[close], later[close], bits[close]
-        residue = np.sqrt(((pictures[earlier] - pictures[later]) ** 2).mean(1))
-        limit = np.maximum(MAX_RESIDUE * np.maximum(contrast[earlier], contrast[later]), NOISE)
-        alike = residue <= limit
-        earlier, later, bits = earlier[alike], later[alike], bits[alike]
-        kind = (split[earlier] != split[later]).astype(np.int64)
-        np.minimum.at(best, (kind, later), bits * count + earlier)
-    kind, later = (best < np.iinfo(np.int64).max).nonzero()
-    return np.stack([best[kind, later] % count, later], 1) if count else np.zeros((0, 2), np.int64)
+        slot = later + count * (split[earlier] != split[later])
+        key = bits * count + earlier
+        better = (bits <= MAX_BITS) & (key < best[slot])
+        slot, key = slot[better], key[better]
+        order = np.lexsort((key, slot))
+        slot, key = slot[order], key[order]
+        at = np.flatnonzero(np.diff(slot, prepend=-1))  # the best of each slot; then the next ...
+        while len(at):
+            one, other = key[at] % count, slot[at] % count
+            residue = np.sqrt(((pictures[one] - pictures[other]) ** 2).mean(1))
+            limit = np.maximum(MAX_RESIDUE * np.maximum(contrast[one], contrast[other]), NOISE)
+            alike = residue <= limit
+            best[slot[at[alike]]] = key[at[alike]]
+            at = at[~alike]
+            at = (
+                at[(at + 1 < len(slot)) & (slot[np.minimum(at + 1, len(slot) - 1)] == slot[at])] + 1
+            )
+    found = np.flatnonzero(best < np.iinfo(np.int64).max)
+    return np.stack([best[found] % max(count, 1), found % max(count, 1)], 1)
 
 
 def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
