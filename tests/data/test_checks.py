@@ -292,6 +292,15 @@ def test_a_readers_finding_and_the_index_count_once_for_images_without_label(dat
     assert problem.count == 2
 
 
+def test_a_file_that_a_reader_left_out_and_one_that_a_check_found_are_two(data):
+    replace_file(data / "train2017" / "7.png", b"broken")
+    splits = splits_of(data)
+    finding = Finding("unreadable image", "500.png", "no image")
+    splits["train"] = replace(splits["train"], findings=(finding,))
+    (problem,) = check_dataset("mine.yaml", splits, size=64).problems
+    assert (problem.kind, problem.count, len(problem.examples)) == ("unreadable image", 2, 2)
+
+
 def test_repeated_boxes_equal_the_slow_way(rng, data):
     index = splits_of(data)["train"]
     boxes = np.repeat(index.boxes_xyxy[:22], 10, axis=0) + rng.uniform(0, 2, (220, 4))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def check_labels(
                 "box without anchor", splits, lambda name: unmatched(sizes[name], anchors, ratio)
             )
         )
-    return in_order(_join([problem for problem in problems if problem is not None]))
+    return in_order(problem for problem in problems if problem is not None)
 
 
 def summarise(
@@ -105,7 +106,7 @@ def start_lines(
 
 def image_name(index: Index, number: int) -> str:
     """An image as reports name it, with its folder."""
-    return f"{index.folder.name}/{index.files[number]}"
+    return str(Path(index.folder.name) / str(index.files[number]))
 
 
 def repeated(index: Index) -> np.ndarray:
@@ -163,7 +164,7 @@ def _objects_by_image(index: Index) -> np.ndarray:
 
 
 def _without_label(splits: Splits) -> Problem | None:
-    """Images without any box, crowds included; a reader's own findings of this kind are among them."""
+    """Images without any box, crowds included."""
     empty = {name: (np.diff(index.starts) == 0).nonzero()[0] for name, index in splits.items()}
     count = sum(map(len, empty.values()))
     if not count:
@@ -238,23 +239,3 @@ def _class_problems(splits: Splits) -> Iterator[Problem]:
             yield Problem.of(kind, len(found), total, found)
     if few:
         yield Problem.of("class imbalance", len(few), total, against)
-
-
-def _join(problems: list[Problem]) -> list[Problem]:
-    """One problem a kind: of what a reader found and what the index shows.
-
-    Images without a label are in the index, too, so that the larger count has the other in it.
-    """
-    joined: dict[str, Problem] = {}
-    for problem in problems:
-        before = joined.get(problem.kind)
-        if before is None:
-            joined[problem.kind] = problem
-        elif problem.kind == "image without label":
-            joined[problem.kind] = max(before, problem, key=lambda each: each.count)
-        else:
-            examples = chain(before.examples, problem.examples)
-            count = before.count + problem.count
-            total = max(before.total, problem.total)
-            joined[problem.kind] = Problem.of(problem.kind, count, total, examples)
-    return list(joined.values())

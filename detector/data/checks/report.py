@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
@@ -48,18 +48,20 @@ KINDS: Mapping[str, Kind] = {
     "annotation id 0": Kind(
         "warning", "boxes", "number annotations from 1: pycocotools counts a match with id 0 as missed"
     ),
-    "box partly outside": Kind("warning", "boxes", "training cuts them at the border; look whether"
-                               " they fit their image"),
+    "box partly outside": Kind(
+        "warning", "boxes", "training cuts them at the border; look whether they fit their image"
+    ),
     "duplicate box": Kind("warning", "boxes", "drop one of the two: the object counts twice"),
-    "tiny box": Kind("warning", "boxes", "train at a larger data.size, cut the images into tiles, or "
-                     "drop slips of the mouse"),
+    "tiny box": Kind(
+        "warning", "boxes", "a larger data.size, images cut into tiles; or drop slips of the mouse"
+    ),
     "huge box": Kind("warning", "boxes", "look whether a whole image was labelled by mistake"),
     "box without anchor": Kind(
         "warning", "boxes", "never learnt; model.anchors=auto, or tools/cluster_anchors.py"
     ),
     "label without image": Kind("warning", "labels", "add the image, or delete the label file"),
     "image without label": Kind(
-        "warning", "images", "fine for pictures of nothing; were any forgotten? they teach `nothing here`"
+        "warning", "images", "they teach that nothing is there: fine for backgrounds, bad if forgotten"
     ),
     "class only in val": Kind("warning", "classes", "never learnt; split again by class"),
     "class without boxes": Kind("warning", "classes", "label some, or drop the class from `names:`"),
@@ -73,6 +75,7 @@ KINDS: Mapping[str, Kind] = {
     "same image twice": Kind("warning", "images", "drop one, or join their labels"),
     "similar image twice": Kind("warning", "images", "fine for videos; else they count twice"),
 }  # fmt: skip
+FOUND_TWICE = frozenset({"duplicate box", "image without label", "size mismatch"})
 UNKNOWN = Kind("warning", "findings", "see the file")
 
 
@@ -209,8 +212,21 @@ class Report:
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Errors before warnings, each as in `KINDS`; unknown kinds last."""
+    """One problem a kind, errors before warnings, each as in `KINDS`; unknown kinds last.
+
+    What readers leave out no check sees again, so that counts add up. What they tell of but keep
+    (`FOUND_TWICE`) the checks find, too: the larger count has the other in it.
+    """
+    joined: dict[str, Problem] = {}
+    for problem in problems:
+        before = joined.setdefault(problem.kind, problem)
+        if before is not problem and problem.kind in FOUND_TWICE:
+            joined[problem.kind] = max(before, problem, key=lambda each: each.count)
+        elif before is not problem:
+            count, total = before.count + problem.count, max(before.total, problem.total)
+            examples = chain(before.examples, problem.examples)
+            joined[problem.kind] = Problem.of(problem.kind, count, total, examples)
     place = {kind: number for number, kind in enumerate(KINDS)}
     return sorted(
-        problems, key=lambda p: (p.about.severity != "error", place.get(p.kind, len(place)))
+        joined.values(), key=lambda p: (p.about.severity != "error", place.get(p.kind, len(place)))
     )

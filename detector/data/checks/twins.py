@@ -93,10 +93,8 @@ def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray, split: np.ndarray) ->
             limit = np.maximum(MAX_RESIDUE * np.maximum(contrast[one], contrast[other]), NOISE)
             alike = residue <= limit
             best[slot[at[alike]]] = key[at[alike]]
-            at = at[~alike]
-            at = (
-                at[(at + 1 < len(slot)) & (slot[np.minimum(at + 1, len(slot) - 1)] == slot[at])] + 1
-            )
+            at = at[~alike] + 1
+            at = at[(at < len(slot)) & (slot[np.minimum(at, len(slot) - 1)] == slot[at - 1])]
     found = np.flatnonzero(best < np.iinfo(np.int64).max)
     return np.stack([best[found] % max(count, 1), found % max(count, 1)], 1)
 
