@@ -31,6 +31,7 @@ from detector.data import (
     TrainLoader,
     TrainSet,
     ValSet,
+    coco_tree,
     describe,
     read_split,
     val_loader,
@@ -74,13 +75,15 @@ class Data:
 
     Attributes:
         names: the class names, by label.
-        findings: what the readers left out.
+        findings: what the readers left out, or found strange.
+        notes: lines on how the data set was read.
     """
 
     train: TrainSet
     val: ValSet
     names: tuple[str, ...]
     findings: list[Finding]
+    notes: list[str]
 
 
 def build_activation(spec: str | ActivationConfig) -> ActFactory:
@@ -242,10 +245,11 @@ def build_data(config: Config) -> Data:
     """Both splits of the config's data set.
 
     Raises:
-        UserError: nothing there, not COCO's format, or splits with different classes.
+        UserError: nothing there, of no known format, or splits with different classes.
     """
     about, root = describe(config.data.dataset)
-    train, val = read_split(about, root, "train"), read_split(about, root, "val")
+    classes = config.data.classes
+    train, val = (read_split(about, root, split, classes) for split in ("train", "val"))
     if train.names != val.names:
         raise UserError(
             f"{val.annotations}: its {len(val.names)} categories are not the "
@@ -264,13 +268,14 @@ def build_data(config: Config) -> Data:
         val=_val_set(config, val),
         names=train.names,
         findings=[*train.findings, *val.findings],
+        notes=list(train.notes),
     )
 
 
 def build_val(config: Config) -> ValSet:
     """The validation split alone."""
     about, root = describe(config.data.dataset)
-    return _val_set(config, read_split(about, root, "val"))
+    return _val_set(config, read_split(about, root, "val", config.data.classes))
 
 
 def _val_set(config: Config, index: Index) -> ValSet:
@@ -314,7 +319,7 @@ def build_evaluator(config: Config, val: ValSet, hardware: Hardware) -> Evaluato
             workers=config.data.workers,
             pin_memory=hardware.device.type == "cuda",
         ),
-        CocoAP(index.annotations, index.category_ids.tolist()),
+        CocoAP(coco_tree(index), index.category_ids.tolist()),
         build_postprocess(config.eval),
         device=hardware.device,
         memory_format=hardware.memory_format,

@@ -86,9 +86,9 @@ class Run:
             f"{len(self.data.train)} training and {len(self.data.val)} validation images; "
             f"{self.hardware}"
         )
-        for line in [*(weights.notes if weights else []), *table]:
+        for line in [*self.data.notes, *(weights.notes if weights else []), *table]:
             print(line)
-        cli.tell_left_out(list(map(str, self.data.findings)))
+        cli.tell_left_out([str(f) for f in self.data.findings if f.left_out])
 
     def go(self, folder: RunFolder) -> None:
         """Trains, then evaluates the best weights."""

@@ -160,7 +160,7 @@ def make_index(
         good = np.asarray(finite & (sides(clipped) > 0).all(axis=1))
         has_size = np.asarray((sides(boxes_xyxy) > 0).all(axis=1))
     found = list(findings)
-    for at in (~good).nonzero()[0]:
+    for at in (~good).nonzero()[0].tolist():
         kind = "not finite" if not finite[at] else "box outside" if has_size[at] else "flat box"
         box = ", ".join(f"{value:.10g}" for value in boxes_xyxy[at])
         found.append(Finding(kind, where(at), f"box ({box}) has no size inside its image"))
@@ -218,10 +218,14 @@ def choose_classes(index: Index, classes: tuple[str, ...]) -> Index:
         known = list(index.names)
         hint = nearest(unknown[0], known) or f" (it has: {', '.join(known)})"
         raise UserError(f"data.classes: {index.annotations} has no class {unknown[0]!r}{hint}")
-    old = np.array([index.names.index(name) for name in classes], np.int64)
-    label_of = np.full(len(index.names), -1)
-    label_of[old] = np.arange(len(classes))
-    labels = label_of[index.labels]
+    return relabel(index, classes, index.category_ids[[index.names.index(n) for n in classes]])
+
+
+def relabel(index: Index, names: tuple[str, ...], category_ids: np.ndarray) -> Index:
+    """The index with labels as `names` numbers them; boxes of other classes are dropped."""
+    label_of = {name: label for label, name in enumerate(names)}
+    new = np.array([label_of.get(name, -1) for name in index.names], np.int64)
+    labels = new[index.labels]
     kept = labels >= 0
     before = np.concatenate([[0], np.cumsum(kept)])
     return replace(
@@ -230,6 +234,6 @@ def choose_classes(index: Index, classes: tuple[str, ...]) -> Index:
         boxes_xyxy=index.boxes_xyxy[kept],
         labels=labels[kept],
         crowd=index.crowd[kept],
-        names=tuple(classes),
-        category_ids=index.category_ids[old],
+        names=names,
+        category_ids=np.asarray(category_ids, np.int64),
     )
