@@ -109,7 +109,7 @@ def save(index: Index, path: Path, key: str) -> None:
 def load(path: Path, key: str) -> Index | None:
     """The index in a file; None if there is none, if it has another key, or if it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             about = json.loads(content["about"].tobytes())
             if about["key"] != key:
                 return None

@@ -69,19 +69,21 @@ def coco_tree(index: Index) -> dict[str, Any]:
 
 
 def flat_names(index: Index, numbers: Sequence[int]) -> list[str]:
-    """A file name for each image, without folders; the image's id is added where two are the same."""
-    names = [Path(index.files[number]).name for number in numbers]
-    # without the suffix, and as a file system sees them that minds no capitals: labels share a folder
-    stems = [Path(name).stem.lower() for name in names]
-    count: dict[str, int] = {}
-    for stem in stems:
-        count[stem] = count.get(stem, 0) + 1
-    return [
-        name
-        if count[stem] == 1
-        else f"{Path(name).stem}_{index.image_ids[number]}{Path(name).suffix}"
-        for name, stem, number in zip(names, stems, numbers, strict=True)
-    ]
+    """A file name for each image, without folders; the image's id is added where one is taken.
+
+    Two names are taken for the same if they differ in the suffix alone, since their labels would lie
+    in one file, or in capitals, which some file systems do not mind.
+    """
+    taken: set[str] = set()
+    names = []
+    for number in numbers:
+        path = Path(index.files[number])
+        name = path.stem
+        while name.lower() in taken:
+            name = f"{name}_{index.image_ids[number]}"
+        taken.add(name.lower())
+        names.append(f"{name}{path.suffix}")
+    return names
 
 
 def link(source: Path, target: Path) -> None:

@@ -110,7 +110,7 @@ def test_some_of_the_classes(written, form):
     assert some.starts[-1] == kept.sum()
     assert some.category_ids.tolist() == whole.category_ids[[2, 0]].tolist()
     assert judge(some, found_in(some))["AP"] == pytest.approx(1.0)  # others are not missed
-    with pytest.raises(UserError, match="has no class 'fire trucks'; did you mean fire truck?"):
+    with pytest.raises(UserError, match=r"has no class 'fire trucks'; did you mean fire truck\?"):
         read(yaml, classes=("person", "fire trucks"))
 
 
@@ -158,7 +158,9 @@ def test_coco_in_any_layout(written):
     root = yaml.parent
     (root / "val2017").rename(root / "pictures")
     (root / "annotations" / "instances_val2017.json").rename(root / "my.json")
-    yaml.write_text("train: {images: train2017, annotations: annotations/instances_train2017.json}\n")
+    yaml.write_text(
+        "train: {images: train2017, annotations: annotations/instances_train2017.json}\n"
+    )
     with yaml.open("a") as file:
         file.write("val:\n  images: pictures\n  annotations: my.json\n")
     index = read(yaml, "val")
@@ -189,7 +191,10 @@ def test_paths_count_from_the_yaml(written, monkeypatch, tmp_path):
         ("path: .\nformat: yoloo\n", "format: "),
         ("path: .\ntrain: x.json\n", "a json needs its folder of images"),
         ("path: .\nformat: coco\ntrain: x\n", "has to be {images: FOLDER, annotations: JSON}"),
-        ("format: yolo\ntrain: {images: x, annotations: y}\n", "`train:` of YOLO txt has to be a path"),
+        (
+            "format: yolo\ntrain: {images: x, annotations: y}\n",
+            "`train:` of YOLO txt has to be a path",
+        ),
         ("path: .\nnames: [a]\n", "the format of the data cannot be told; expected COCO"),
     ],
 )
