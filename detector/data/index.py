@@ -193,16 +193,19 @@ def _duplicates(
 
     One number a row is sorted in the place of six columns; rows of equal numbers are compared.
     """
-    columns = np.concatenate([boxes.view(np.uint32), owner[:, None], labels[:, None]], 1)
+    columns = [*boxes.view(np.uint32).T, owner, labels]
     odd = np.random.default_rng(0).integers(2**63, size=6, dtype=np.uint64) | np.uint64(1)
     number = np.zeros(len(boxes), np.uint64)
-    for column, factor in zip(columns.T.astype(np.uint64), odd, strict=True):
-        number = (number ^ column) * factor  # wraps
+    for column, factor in zip(columns, odd, strict=True):
+        number ^= column.astype(np.uint64)
+        number *= factor  # wraps
         number ^= number >> np.uint64(31)
     order = np.argsort(number, kind="stable")
-    before, after = order[:-1], order[1:]
-    same = number[before] == number[after]
-    same[same] = (columns[before[same]] == columns[after[same]]).all(axis=1)
+    at = (number[order[:-1]] == number[order[1:]]).nonzero()[0]
+    before, after = order[at], order[at + 1]
+    same = np.ones(len(at), bool)
+    for column in columns:
+        same &= column[before] == column[after]
     pairs = np.stack([after[same], before[same]], 1)
     yield from pairs[np.argsort(pairs[:, 0])].tolist()
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.data import Reader, coco_tree, describe, read_split, splits
+from detector.config import PROJECT, load_yaml_as
+from detector.data import DatasetConfig, Reader, coco_tree, describe, read_split, splits
 from detector.errors import UserError
 from detector.evaluation import CocoAP, Found
 from detector.structures import Detections
@@ -217,3 +218,10 @@ def test_numbers_as_names(written):
     yaml = written("yolo")
     yaml.write_text("train: images/train\nval: images/val\nnames: [0, no, 2]\n")
     assert read(yaml).names == ("0", "no", "2")
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "data").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_yamls_that_come_along(path):
+    config = load_yaml_as(DatasetConfig, path)
+    assert config.format is not None
+    assert config.names is None or len(config.names) == 20
