@@ -32,6 +32,7 @@ from detector.data import (
     TrainLoader,
     TrainSet,
     ValSet,
+    coco_tree,
     describe,
     letterboxed_sizes,
     read_split,
@@ -77,13 +78,15 @@ class Data:
 
     Attributes:
         names: the class names, by label.
-        findings: what the readers left out.
+        findings: what the readers left out, or found strange.
+        notes: lines on how the data set was read.
     """
 
     train: TrainSet
     val: ValSet
     names: tuple[str, ...]
     findings: list[Finding]
+    notes: list[str]
 
 
 def build_activation(spec: str | ActivationConfig) -> ActFactory:
@@ -308,10 +311,11 @@ def build_data(config: Config) -> Data:
     """Both splits of the config's data set.
 
     Raises:
-        UserError: nothing there, not COCO's format, or splits with different classes.
+        UserError: nothing there, of no known format, or splits with different classes.
     """
     about, root = describe(config.data.dataset)
-    train, val = read_split(about, root, "train"), read_split(about, root, "val")
+    classes = config.data.classes
+    train, val = (read_split(about, root, split, classes) for split in ("train", "val"))
     if train.names != val.names:
         raise UserError(
             f"{val.annotations}: its {len(val.names)} categories are not the "
@@ -335,6 +339,7 @@ def build_data(config: Config) -> Data:
         val=_val_set(config, val),
         names=train.names,
         findings=[*train.findings, *val.findings],
+        notes=list(train.notes),
     )
 
 
@@ -352,7 +357,7 @@ def label_lines(config: Config, data: Data) -> list[str]:
 def build_val(config: Config) -> ValSet:
     """The validation split alone."""
     about, root = describe(config.data.dataset)
-    return _val_set(config, read_split(about, root, "val"))
+    return _val_set(config, read_split(about, root, "val", config.data.classes))
 
 
 def _val_set(config: Config, index: Index) -> ValSet:
@@ -396,7 +401,7 @@ def build_evaluator(config: Config, val: ValSet, hardware: Hardware) -> Evaluato
             workers=config.data.workers,
             pin_memory=hardware.device.type == "cuda",
         ),
-        CocoAP(index.annotations, index.category_ids.tolist()),
+        CocoAP(coco_tree(index), index.category_ids.tolist()),
         build_postprocess(config.eval),
         device=hardware.device,
         memory_format=hardware.memory_format,

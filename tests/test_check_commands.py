@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from detector.config import load_config
+from tests.data.scenes import scene
 from tests.test_commands import SMALL, tool  # noqa: F401  # a fixture
 
 # ruff: noqa: F811  # the fixture's name is an argument's, too
@@ -179,3 +180,32 @@ def test_help_shows_an_example(tool, name):
     status, out, _ = tool(name, "--help")
     assert status == 0
     assert f"python tools/{name}.py" in out.split("example:")[1]
+
+
+def test_a_yolo_folder_with_a_test_split(tool, tmp_path):
+    """The same kinds for every format; a test split without labels is no fault, but a leak is."""
+    for split, first in (("train", 0), ("val", 10), ("test", 20)):
+        for folder in ("images", "labels"):
+            (tmp_path / "mine" / folder / split).mkdir(parents=True)
+        for n in range(first, first + 4):
+            path = tmp_path / "mine" / "images" / split / f"{n}.png"
+            cv2.imwrite(str(path), scene(n, 48, 64))
+            if split != "test":
+                label = tmp_path / "mine" / "labels" / split / f"{n}.txt"
+                label.write_text("0 0.5 0.5 0.4 0.4\n1 0.2 0.3 0.2 0.2\n")
+    labels = tmp_path / "mine" / "labels" / "train"
+    (labels / "0.txt").write_text("0 0.05 0.5 0.4 0.4\n")  # partly outside
+    (labels / "1.txt").write_text("0 0.5 0.5 0.4 0.4\n0 0.5 0.5 0.4 0.4\n")
+    (labels / "2.txt").write_text("nonsense\n")
+    (labels / "99.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    images = tmp_path / "mine" / "images"
+    shutil.copy(images / "train" / "3.png", images / "test" / "20.png")
+    (tmp_path / "y.yaml").write_text(
+        "path: mine\ntrain: images/train\nval: images/val\ntest: images/test\nnames: [cat, dog]\n"
+    )
+    status, out, err = tool("check_data", "y.yaml", "--json", "r.json")
+    assert status == 1, err
+    expected = {"label not parsed", "box partly outside", "duplicate box", "label without image"}
+    expected |= {"same image in two splits", "small data set", "rare class"}
+    assert words_of("r.json") == expected
+    assert "test/20.png = " in out

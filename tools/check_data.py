@@ -8,11 +8,11 @@ from detector.anchors import flat
 from detector.build import build_anchors
 from detector.config import Config
 from detector.darknet import read_config
-from detector.data import describe, read_split
+from detector.data import describe, read_split, splits
 from detector.data.checks import check_dataset, plot_labels, plot_sheet, require_matplotlib
 from detector.errors import UserError
 
-SPLITS = ("train", "val")
+REQUIRED = ["train", "val"]  # a test split is looked at where there is one
 EXIT_FAULTS = 1
 
 
@@ -37,20 +37,23 @@ def main() -> None:
         raise UserError(f"{args.overrides[0]}: settings belong to a model; name it by --cfg")
 
     about, root = describe(args.data)
-    splits = {split: read_split(about, root, split) for split in SPLITS}
+    wanted = REQUIRED + [split for split in splits(about, root) if split not in REQUIRED]
+    indices = {split: read_split(about, root, split) for split in wanted}
     config = read_config(args.cfg, args.overrides) if args.cfg else Config()
     anchors = None
     if args.cfg:
-        anchors = flat(build_anchors(config.model, len(splits["train"].names)))
+        anchors = flat(build_anchors(config.model, len(indices["train"].names)))
     report = check_dataset(
         args.data,
-        splits,
+        indices,
         size=config.data.size,
         anchors=anchors,
         ratio=config.loss.anchor_ratio,
         decode=not args.fast,
         workers=args.workers,
     )
+    for line in indices["train"].notes:
+        print(line)
     print(report.text())
     try:
         if args.json:
@@ -58,7 +61,7 @@ def main() -> None:
         if args.plot:
             folder = Path(args.plot)
             folder.mkdir(parents=True, exist_ok=True)
-            for split, index in splits.items():
+            for split, index in indices.items():
                 labels, sheet = folder / f"{split}-labels.png", folder / f"{split}-images.jpg"
                 plot_labels(labels, index, size=config.data.size, anchors=anchors)
                 plot_sheet(sheet, index)

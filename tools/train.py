@@ -92,9 +92,10 @@ class Run:
             f"{len(self.data.train)} training and {len(self.data.val)} validation images; "
             f"{self.hardware}"
         )
-        for line in [*found, *(weights.notes if weights else []), *table]:
+        notes = weights.notes if weights else []
+        for line in [*self.data.notes, *found, *notes, *table]:
             print(line)
-        cli.tell_left_out(list(map(str, self.data.findings)))
+        cli.tell_left_out([str(f) for f in self.data.findings if f.left_out])
         for line in label_lines(config, self.data):
             print(line)
 

@@ -107,8 +107,17 @@ class DataConfig(Section):
     """Which images, how large, and who reads them."""
 
     dataset: str = "coco.yaml"  # a path, or a file name in data/
+    # trained on, by name and in this order; unless said, all of the data set
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     size: Count = 640  # side of the square training and validation image, pixels
     workers: Annotated[int, Field(ge=0)] = 2  # reader processes; 0 reads in the training process
+
+    @model_validator(mode="after")
+    def _classes_once(self) -> Self:
+        names = self.classes or ()
+        if len(set(names)) < len(names):
+            raise ValueError(f"classes: {max(names, key=names.count)!r} stands twice")
+        return self
 
     @model_validator(mode="after")
     def _size_fits_the_strides(self) -> Self:

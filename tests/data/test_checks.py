@@ -259,11 +259,11 @@ def test_a_small_data_set_and_one_without_labels(data):
 
 
 def test_crowds_are_no_objects(data):
-    """Neither their size nor their repetition is a fault, but an image of a crowd is labelled."""
+    """Their size is no fault, and they are counted apart."""
     before = check(data, decode=False)
 
     def crowds(tree):
-        whole = [box(900 + i, 3, [0, 0, 64, 48], crowd=1) for i in range(2)]
+        whole = [box(900 + i, 3, [0, 0, 64, 48 - i], crowd=1) for i in range(2)]
         tree["annotations"] += whole
 
     edit(data, crowds)

@@ -90,7 +90,9 @@ def start_lines(
 
     What readers left out is not among it: it is named elsewhere. `name` is the data set's.
     """
-    left_out = {finding.kind for index in splits.values() for finding in index.findings}
+    left_out = {
+        finding.kind for index in splits.values() for finding in index.findings if finding.left_out
+    }
     told = [
         problem
         for problem in check_labels(splits, size=size, anchors=anchors, ratio=ratio)
@@ -122,7 +124,12 @@ def repeated(index: Index) -> np.ndarray:
 
 def _findings(splits: Splits) -> Iterator[Problem]:
     """What readers left out, by kind."""
-    findings = [finding for index in splits.values() for finding in index.findings]
+    findings = [
+        finding
+        for name, index in splits.items()
+        for finding in index.findings
+        if not (finding.kind == "image without label" and _unlabelled_test(name, index))
+    ]
     for kind in dict.fromkeys(finding.kind for finding in findings):
         same = [finding for finding in findings if finding.kind == kind]
         of = KINDS[kind].of if kind in KINDS else None
@@ -133,12 +140,11 @@ def _findings(splits: Splits) -> Iterator[Problem]:
         yield Problem.of(kind, len(same), good + len(same), map(str, same))
 
 
-def _boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray | None]) -> Problem | None:
-    """Boxes, crowds apart, that a mask by split selects; None if there are none or nobody knows."""
+def _boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray]) -> Problem | None:
+    """Boxes, crowds apart, that a mask by split selects; None if there are none."""
     chosen: dict[str, np.ndarray] = {}
     for name, index in splits.items():
-        mask = select(name)
-        chosen[name] = np.zeros(0, int) if mask is None else (mask & ~index.crowd).nonzero()[0]
+        chosen[name] = (select(name) & ~index.crowd).nonzero()[0]
     count = sum(map(len, chosen.values()))
     if not count:
         return None
@@ -165,7 +171,11 @@ def _objects_by_image(index: Index) -> np.ndarray:
 
 def _without_label(splits: Splits) -> Problem | None:
     """Images without any box, crowds included."""
-    empty = {name: (np.diff(index.starts) == 0).nonzero()[0] for name, index in splits.items()}
+    empty = {
+        name: (np.diff(index.starts) == 0).nonzero()[0]
+        for name, index in splits.items()
+        if not _unlabelled_test(name, index)
+    }
     count = sum(map(len, empty.values()))
     if not count:
         return None
@@ -173,9 +183,14 @@ def _without_label(splits: Splits) -> Problem | None:
     return Problem.of("image without label", count, sum(map(len, splits.values())), names)
 
 
+def _unlabelled_test(name: str, index: Index) -> bool:
+    """Whether this is a test split that comes without its labels, as COCO's test-dev does."""
+    return name == "test" and not len(index.labels)
+
+
 def _split_problems(splits: Splits) -> Iterator[Problem]:
     labelled = {name: int((_objects_by_image(index) > 0).sum()) for name, index in splits.items()}
-    none = [name for name, count in labelled.items() if not count]
+    none = [n for n, c in labelled.items() if not c and not _unlabelled_test(n, splits[n])]
     if none:
         words = (f"{name}: none of {len(splits[name]):,} images has an object" for name in none)
         yield Problem.of("no labelled image", len(none), len(splits), words)

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import Any, Literal
 
+from detector.data.index import KEPT_KINDS
+
 Severity = Literal["error", "warning"]
 
 LISTED = 1000  # examples kept of a kind; the json has them, the table shows the first few
@@ -75,7 +77,6 @@ KINDS: Mapping[str, Kind] = {
     "same image twice": Kind("warning", "images", "drop one, or join their labels"),
     "similar image twice": Kind("warning", "images", "fine for videos; else they count twice"),
 }  # fmt: skip
-FOUND_TWICE = frozenset({"duplicate box", "image without label", "size mismatch"})
 UNKNOWN = Kind("warning", "findings", "see the file")
 
 
@@ -215,12 +216,12 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
     """One problem a kind, errors before warnings, each as in `KINDS`; unknown kinds last.
 
     What readers leave out no check sees again, so that counts add up. What they tell of but keep
-    (`FOUND_TWICE`) the checks find, too: the larger count has the other in it.
+    (`KEPT_KINDS`) the checks find, too: the larger count has the other in it.
     """
     joined: dict[str, Problem] = {}
     for problem in problems:
         before = joined.setdefault(problem.kind, problem)
-        if before is not problem and problem.kind in FOUND_TWICE:
+        if before is not problem and problem.kind in KEPT_KINDS:
             joined[problem.kind] = max(before, problem, key=lambda each: each.count)
         elif before is not problem:
             count, total = before.count + problem.count, max(before.total, problem.total)

@@ -60,7 +60,9 @@ def _id_zero(splits: Splits) -> list[Problem]:
     found, total = [], 0
     for index in splits.values():
         if index.annotations.suffix == ".json":
-            ids = [entry["id"] for entry in read_json(index.annotations)["annotations"]]
+            ids = [
+                entry["id"] for entry in read_json(index.annotations, labelled=False)["annotations"]
+            ]
             total += len(ids)
             found += [f"{index.annotations.name}: annotation 0"] * ids.count(0)
     return [Problem.of("annotation id 0", len(found), total, found)] if found else []
