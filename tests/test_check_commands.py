@@ -196,7 +196,7 @@ def test_a_yolo_folder_with_a_test_split(tool, tmp_path):
     labels = tmp_path / "mine" / "labels" / "train"
     (labels / "0.txt").write_text("0 0.05 0.5 0.4 0.4\n")  # partly outside
     (labels / "1.txt").write_text("0 0.5 0.5 0.4 0.4\n0 0.5 0.5 0.4 0.4\n")
-    (labels / "2.txt").write_text("nonsense\n")
+    (labels / "2.txt").write_text("nonsense\n1 0.5 0.5 0.3 0.3\n")
     (labels / "99.txt").write_text("0 0.5 0.5 0.4 0.4\n")
     images = tmp_path / "mine" / "images"
     shutil.copy(images / "train" / "3.png", images / "test" / "20.png")
