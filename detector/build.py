@@ -257,6 +257,8 @@ def build_data(config: Config) -> Data:
         )
     if not len(train):
         raise UserError(f"{train.annotations}: it lists no images to train on")
+    if train.crowd.all():
+        raise UserError(f"{train.annotations}: none of its {len(train)} images has a box to learn")
     return Data(
         train=TrainSet(
             Reader(train),

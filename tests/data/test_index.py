@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -80,3 +82,11 @@ def test_choosing_classes():
     assert len(choose_classes(index, ("b",)).files) == 3
     with pytest.raises(UserError, match="no class 'd' "):
         choose_classes(index, ("d",))
+
+
+def test_spawned_workers_get_it_whole():
+    index = index_of([[0, 0, n, n] for n in range(1, 6)], [0, 1, 2, 1, 0], [0, 0, 1, 1, 2])
+    again = pickle.loads(pickle.dumps(index))
+    assert list(again.files) == list(index.files)
+    assert np.array_equal(again.boxes_xyxy, index.boxes_xyxy)
+    assert again.findings == index.findings
