@@ -258,7 +258,9 @@ def build_data(config: Config) -> Data:
     if not len(train):
         raise UserError(f"{train.annotations}: it lists no images to train on")
     if train.crowd.all():
-        raise UserError(f"{train.annotations}: none of its {len(train)} images has a box to learn")
+        raise UserError(
+            f"{train.annotations}: none of its {len(train)} images has a labelled object"
+        )
     return Data(
         train=TrainSet(
             Reader(train),

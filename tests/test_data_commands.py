@@ -71,7 +71,7 @@ def test_some_classes(tool, yamls):
         path.write_text(path.read_text().replace("<name>cat", "<name>person"))
     status, _, err = tool("train", *words, "data.classes=[cat]")
     assert (status, err.count("\n")) == (2, 1)
-    assert "none of its 3 images has a box to learn" in err
+    assert "none of its 3 images has a labelled object" in err
     status, _, err = tool("train", *words, "data.classes=[cat,cat]")
     assert (status, err.count("\n")) == (2, 1)
     assert "classes: 'cat' stands twice" in err

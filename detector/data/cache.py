@@ -24,7 +24,7 @@ FOLDER = ".detector"
 # A file changed within this time of the reading is not trusted to show it in its times: clocks of file
 # systems tick in milliseconds, on some in seconds.
 SETTLED = 2.0  # seconds
-ARRAYS = ("image_ids", "sizes", "starts", "boxes_xyxy", "labels", "crowd", "category_ids")
+ARRAYS = ("image_ids", "sizes", "starts", "boxes_xyxy", "labels", "crowd", "cut", "category_ids")
 
 
 @dataclass(frozen=True, slots=True)

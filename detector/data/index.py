@@ -16,6 +16,7 @@ from detector.registry import nearest
 
 # What is only told, and trained on all the same; whatever else is found is left out.
 KEPT_KINDS = frozenset({"duplicate box", "image without label", "size mismatch"})
+CUT_LIMIT = 1.0  # px over the border; less is how annotation tools round
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class Index:
         names: the class names, by label. category_ids: int64 [classes], each label's id in COCO's json.
         annotations: COCO's json; of other formats the list or folder that the split was read from.
         findings: what was left out, and why; and what looks wrong but is used.
+        cut: bool [m], boxes that reached more than `CUT_LIMIT` over the border of their image and were
+            cut there; None where the reader does not say.
         notes: lines for whoever starts a command: which format was recognised, and by what.
     """
 
@@ -118,6 +121,7 @@ class Index:
     category_ids: np.ndarray
     annotations: Path
     findings: tuple[Finding, ...]
+    cut: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -183,6 +187,7 @@ def make_index(
         category_ids=category_ids.astype(np.int64),
         annotations=annotations,
         findings=tuple(found),
+        cut=np.asarray((np.abs(boxes_xyxy - clipped) > CUT_LIMIT).any(axis=1))[good],
     )
 
 
@@ -237,6 +242,7 @@ def relabel(index: Index, names: tuple[str, ...], category_ids: np.ndarray) -> I
         boxes_xyxy=index.boxes_xyxy[kept],
         labels=labels[kept],
         crowd=index.crowd[kept],
+        cut=None if index.cut is None else index.cut[kept],
         names=names,
         category_ids=np.asarray(category_ids, np.int64),
     )
