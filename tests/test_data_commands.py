@@ -67,6 +67,11 @@ def test_some_classes(tool, yamls):
     status, _, err = tool("train", *words, "data.classes=[persn]")
     assert (status, err.count("\n")) == (2, 1)
     assert "has no class 'persn'; did you mean person?" in err
+    for path in (yamls["voc"].parent / "Annotations").glob("*.xml"):
+        path.write_text(path.read_text().replace("<name>cat", "<name>person"))
+    status, _, err = tool("train", *words, "data.classes=[cat]")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "none of its 3 images has a labelled object" in err
     status, _, err = tool("train", *words, "data.classes=[cat,cat]")
     assert (status, err.count("\n")) == (2, 1)
     assert "classes: 'cat' stands twice" in err

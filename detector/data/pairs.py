@@ -104,7 +104,8 @@ def fingerprint_pairs(pairs: Pairs) -> Fingerprint:
         digest.update(f"{finding!r}\n".encode("utf-8", "surrogateescape"))
     for name in (name for pair in zip(pairs.images, pairs.labels, strict=True) for name in pair):
         try:
-            about = None if name is None else os.stat(f"{pairs.folder}{os.sep}{name}")  # noqa: PTH116  # fast
+            path = f"{pairs.folder}{os.sep}{name}"  # a million Paths would take seconds
+            about = None if name is None else os.stat(path)  # noqa: PTH116
         except OSError:
             about = None
         facts = about and (about.st_size, about.st_mtime_ns, about.st_ctime_ns)
@@ -124,76 +125,96 @@ def read_pairs(
         names: the class names, asked for once all files are parsed.
         unit: what the places in a file are called, "line" or "object".
     """
-    files: list[str] = []
-    label_files: list[str | None] = []
-    sizes, boxes = array("q"), array("d")  # 8 bytes a number; lists of numbers cost 32
-    owner, labels, crowd, places = array("q"), array("q"), array("b"), array("q")
-    findings = list(pairs.findings)
-
-    def read(pair: tuple[str, str | None]) -> tuple[tuple[int, int] | str, bytes | str]:
-        image, label = (None if name is None else str(pairs.folder / name) for name in pair)
-        assert image is not None
-        try:
-            size = image_size(image)
-        except UnreadableImage as error:
-            size = str(error).removeprefix(f"{image}: ")
-        try:
-            return size, b"" if label is None else Path(label).read_bytes()
-        except OSError as error:
-            return size, str(error.strerror)
-
+    table = _Table(unit, list(pairs.findings))
     both = list(zip(pairs.images, pairs.labels, strict=True))
-    contents = in_threads(read, both, about=f"read {pairs.source.name}")
-    for (image, label), (size, content) in zip(both, contents, strict=True):
-        readable = not isinstance(size, str)
-        height_width = size if readable else UNREADABLE_SIZE
-        if isinstance(content, str):
-            findings.append(Finding("label not parsed", str(label), f"{content}; image left out"))
-            continue
-        found = Labels() if label is None else parse(content, height_width)
-        for kind, place, what in found.faults:
-            findings.append(
-                Finding(kind, f"{label}: {unit} {place}" if place else str(label), what)
-            )
-        if not found.usable:
-            continue
-        if not readable:
-            findings.append(Finding("unreadable image", image, size))
-            height_width = found.size or height_width
-        elif found.size not in (None, size):
-            height, width = found.size
-            what = f"its label file says {width} x {height} pixels, it has {size[1]} x {size[0]}"
-            findings.append(Finding("size mismatch", image, what))
-        for x1, y1, x2, y2, number, is_crowd, place in found.boxes:
-            boxes.extend((x1, y1, x2, y2))
-            owner.append(len(files))
-            labels.append(number)
-            crowd.append(is_crowd)
-            places.append(place)
-        files.append(image)
-        label_files.append(label)
-        sizes.extend(height_width)
-    owners = np.frombuffer(owner, np.int64) if owner else np.zeros(0, np.int64)
-    known = names()
-
-    def where(row: int) -> str:
-        return f"{label_files[owners[row]]}: {unit} {places[row]}"
-
-    return make_index(
-        folder=pairs.folder,
-        files=files,
-        image_ids=np.arange(1, len(files) + 1),
-        sizes=np.array(sizes, np.int64),
-        owner=owners,
-        boxes_xyxy=np.array(boxes, np.float64).reshape(-1, 4),
-        labels=np.array(labels, np.int64),
-        crowd=np.array(crowd, bool),
-        names=known,
-        category_ids=np.arange(1, len(known) + 1),
-        annotations=pairs.source,
-        findings=findings,
-        where=where,
+    contents = in_threads(
+        lambda pair: _open(pairs.folder, *pair), both, about=f"read {pairs.source.name}"
     )
+    for (image, label), (size, content) in zip(both, contents, strict=True):
+        if isinstance(content, str):
+            fault = ("label not parsed", 0, f"{content}; image left out")
+            found = Labels(faults=[fault], usable=False)
+        elif label is None:
+            found = Labels()
+        else:
+            found = parse(content, UNREADABLE_SIZE if isinstance(size, str) else size)
+        table.add(image, label, size, found)
+    return table.index(pairs, names())
+
+
+def _open(folder: Path, image: str, label: str | None) -> tuple[tuple[int, int] | str, bytes | str]:
+    """The image's height and width and the label file's content, or why there is none."""
+    path = str(folder / image)
+    try:
+        size = image_size(path)
+    except UnreadableImage as error:
+        size = str(error).removeprefix(f"{path}: ")
+    try:
+        return size, b"" if label is None else (folder / label).read_bytes()
+    except OSError as error:
+        return size, str(error.strerror)
+
+
+class _Table:
+    """What was read so far, in columns of 8 bytes a number (a list of numbers costs 32)."""
+
+    def __init__(self, unit: str, findings: list[Finding]) -> None:
+        self.unit, self.findings = unit, findings
+        self.images: list[str] = []
+        self.label_files: list[str | None] = []
+        self.sizes, self.boxes = array("q"), array("d")
+        self.owner, self.labels, self.crowd, self.places = (array("q") for _ in range(4))
+
+    def add(
+        self, image: str, label: str | None, size: tuple[int, int] | str, found: Labels
+    ) -> None:
+        """One image; a `size` that is a text says why the image cannot be read."""
+        for kind, place, what in found.faults:
+            where = f"{label}: {self.unit} {place}" if place else str(label)
+            self.findings.append(Finding(kind, where, what))
+        if not found.usable:
+            return
+        if isinstance(size, str):
+            self.findings.append(Finding("unreadable image", image, size))
+            size = found.size or UNREADABLE_SIZE
+        elif found.size is not None and found.size != size:
+            said, is_ = (f"{width} x {height}" for height, width in (found.size, size))
+            what = f"its label file says {said} pixels, it has {is_}"
+            self.findings.append(Finding("size mismatch", image, what))
+        for x1, y1, x2, y2, number, is_crowd, place in found.boxes:
+            self.boxes.extend((x1, y1, x2, y2))
+            self.owner.append(len(self.images))
+            self.labels.append(number)
+            self.crowd.append(is_crowd)
+            self.places.append(place)
+        self.images.append(image)
+        self.label_files.append(label)
+        self.sizes.extend(size)
+
+    def index(self, pairs: Pairs, names: tuple[str, ...]) -> Index:
+        def where(row: int) -> str:
+            return f"{self.label_files[self.owner[row]]}: {self.unit} {self.places[row]}"
+
+        return make_index(
+            folder=pairs.folder,
+            files=self.images,
+            image_ids=np.arange(1, len(self.images) + 1),
+            sizes=np.array(self.sizes, np.int64),
+            owner=np.array(self.owner, np.int64),
+            boxes_xyxy=np.array(self.boxes, np.float64).reshape(-1, 4),
+            labels=np.array(self.labels, np.int64),
+            crowd=np.array(self.crowd, bool),
+            names=names,
+            category_ids=np.arange(1, len(names) + 1),
+            annotations=pairs.source,
+            findings=self.findings,
+            where=where,
+        )
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image; those that start with a dot are not."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -201,7 +222,7 @@ def walk(folder: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(files):
-            if name.lower().endswith(SUFFIXES):
+            if is_image(name):
                 yield os.path.join(parent, name)  # noqa: PTH118  # a million Paths take seconds
 
 

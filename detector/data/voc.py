@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from detector.data.files import SUFFIXES
 from detector.data.index import Finding, Index, relabel
-from detector.data.pairs import Folders, Labels, Pairs, read_list, read_pairs, stem
+from detector.data.pairs import Folders, Labels, Pairs, is_image, read_list, read_pairs, stem
 from detector.errors import UserError
 
 IMAGE_FOLDERS, LABEL_FOLDERS = ("JPEGImages", "images"), ("Annotations", "annotations")
@@ -138,7 +138,7 @@ def _inside(base: Path, names: Sequence[str]) -> str:
 
 def _stems(names: set[str]) -> dict[str, str]:
     """Image files by their name without suffix."""
-    images = sorted(name for name in names if name.lower().endswith(SUFFIXES))
+    images = sorted(filter(is_image, names))
     return {stem(name): name for name in images}
 
 

@@ -7,9 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from detector.data.files import SUFFIXES
 from detector.data.index import Finding, Index
-from detector.data.pairs import Folders, Labels, Pairs, read_list, read_pairs, stem, walk
+from detector.data.pairs import Folders, Labels, Pairs, is_image, read_list, read_pairs, stem, walk
 from detector.errors import UserError
 
 SHARE_LIMIT = 2.0  # a larger value is no share of an image, but pixels
@@ -149,7 +148,7 @@ def _labels_folder(images: str) -> str:
 
 def _lonely(pairs: Pairs, folders: Folders, images: str, labels: str) -> list[Finding]:
     """Label files of a folder that belong to no image of it."""
-    stems = {stem(name) for name in folders[images] if name.lower().endswith(SUFFIXES)}
+    stems = {stem(name) for name in folders[images] if is_image(name)}
     lonely = sorted(
         name
         for name in folders[labels]

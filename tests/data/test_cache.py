@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import time
 from dataclasses import fields
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_a_changed_label_is_seen_though_size_and_time_are_the_same(written, open
         form
     ]
     text = path.read_text()
+    time.sleep(0.02)  # a tick of the file system's clock; `SETTLED` is for edits within one
     path.write_text(text.replace(old, new, 1))
     back()
     index = read(yaml)

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,7 @@ def test_boxes_are_cut_and_faulty_ones_named():
     ]
     index = index_of(boxes, [0] * 6, [0, 0, 0, 1, 1, 2])
     assert index.boxes_xyxy.tolist() == [[0, 0, 5, 5]]
+    assert index.cut.tolist() == [True]
     assert index.starts.tolist() == [0, 1, 1, 1]
     assert [(f.kind, f.where) for f in index.findings] == [
         *(("flat box", "row 1"), ("flat box", "row 2"), ("box outside", "row 3")),
@@ -75,8 +78,17 @@ def test_choosing_classes():
     some = choose_classes(index, ("c", "a"))
     assert some.labels.tolist() == [1, 0, 1]
     assert some.starts.tolist() == [0, 1, 2, 3]
+    assert some.cut.tolist() == [False] * 3
     assert some.category_ids.tolist() == [9, 4]
     assert choose_classes(index, index.names).labels.tolist() == index.labels.tolist()
     assert len(choose_classes(index, ("b",)).files) == 3
     with pytest.raises(UserError, match="no class 'd' "):
         choose_classes(index, ("d",))
+
+
+def test_spawned_workers_get_it_whole():
+    index = index_of([[0, 0, n, n] for n in range(1, 6)], [0, 1, 2, 1, 0], [0, 0, 1, 1, 2])
+    again = pickle.loads(pickle.dumps(index))
+    assert list(again.files) == list(index.files)
+    assert np.array_equal(again.boxes_xyxy, index.boxes_xyxy)
+    assert again.findings == index.findings

@@ -175,6 +175,7 @@ def test_labels_beside_the_images(written, tmp_path):
     for path in (yaml.parent / "labels" / "train").iterdir():
         shutil.copy(path, flat)
     (flat / "classes.txt").write_text("person\n")
+    (flat / "._a.jpg").write_bytes(b"what a Mac leaves behind")
     before = read(yaml)
     yaml.write_text(yaml.read_text().replace("images/train", "obj_train_data"))
     index = read(yaml)
