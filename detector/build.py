@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from detector.anchors import Anchors, cluster_anchors, flat, measure_fit
 from detector.config import (
     ActivationConfig,
     BagConfig,
@@ -32,10 +33,13 @@ from detector.data import (
     TrainLoader,
     TrainSet,
     ValSet,
+    coco_tree,
     describe,
+    letterboxed_sizes,
     read_split,
     val_loader,
 )
+from detector.data.checks import start_lines
 from detector.decode import Decoder
 from detector.engine import (
     OPTIMIZERS,
@@ -98,13 +102,15 @@ class Data:
 
     Attributes:
         names: the class names, by label.
-        findings: what the readers left out.
+        findings: what the readers left out, or found strange.
+        notes: lines on how the data set was read.
     """
 
     train: TrainSet
     val: ValSet
     names: tuple[str, ...]
     findings: list[Finding]
+    notes: list[str]
 
 
 def build_activation(spec: str | ActivationConfig) -> ActFactory:
@@ -144,6 +150,11 @@ def build_model(config: ModelConfig, num_classes: int) -> Detector:
     if variant.neck is None:
         raise UserError(f"model.arch {config.arch} is a classifier; it finds no boxes")
     neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm)
+    if config.anchors == "auto":
+        raise UserError(
+            "model.anchors: auto becomes numbers when tools/train.py starts a run, or by "
+            "tools/cluster_anchors.py; without a data set, give a list or leave it out"
+        )
     anchors = config.anchors or variant.anchors
     levels = len(backbone.strides)
     if len(anchors) != levels:
@@ -167,6 +178,64 @@ def build_model(config: ModelConfig, num_classes: int) -> Detector:
         decoder=build_decoder(config.decoder, levels),
         orders=variant.orders,
     )
+
+
+def build_anchors(config: ModelConfig, num_classes: int) -> Anchors:
+    """The anchors of a network, by level; its published ones where the config says `auto`.
+
+    Raises:
+        UserError: a classifier, or a cfg for another number of classes.
+    """
+    if config.darknet_cfg is not None:
+        model = _build_darknet(config, config.darknet_cfg, num_classes)
+        return tuple(tuple((w, h) for w, h in level) for level in model.anchors.tolist())
+    variant = find_variant(config)
+    if variant.neck is None:
+        raise UserError(f"model.arch {config.arch} is a classifier; it has no anchors")
+    return variant.anchors if config.anchors in (None, "auto") else config.anchors
+
+
+def find_anchors(config: Config, index: Index, start: Anchors, seed: int = 0) -> Anchors:
+    """Anchors for the boxes of a split at `data.size`, as many as `start` has; crowds do not count.
+
+    Raises:
+        UserError: too few boxes.
+    """
+    sizes = letterboxed_sizes(index, config.data.size)[~index.crowd]
+    try:
+        return cluster_anchors(sizes, start, ratio=config.loss.anchor_ratio, seed=seed)
+    except ValueError as error:
+        raise UserError(
+            f"{index.annotations}: too few boxes: {error}; leave model.anchors out to keep the "
+            f"network's published ones"
+        ) from None
+
+
+def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
+    """The config with numbers in the place of `model.anchors: auto`, and what to say about them.
+
+    Raises:
+        UserError: too few boxes, or a darknet cfg, which brings its own.
+    """
+    if config.model.anchors != "auto":
+        return config, []
+    if config.model.darknet_cfg is not None:
+        raise UserError(f"model.anchors: auto: {config.model.arch} fixes them; change them there")
+    published = build_anchors(config.model, len(train.names))
+    anchors = find_anchors(config, train, published)
+    sizes = letterboxed_sizes(train, config.data.size)[~train.crowd]
+    before, after = (
+        measure_fit(sizes, flat(each), config.loss.anchor_ratio) for each in (published, anchors)
+    )
+    words = "  ".join(f"{w:g},{h:g}" for w, h in flat(anchors))
+    lines = [f"anchors of the network: {before}", f"anchors found: {after}: {words}"]
+    return with_anchors(config, anchors), lines
+
+
+def with_anchors(config: Config, anchors: Anchors | None) -> Config:
+    """The config with other anchors; None are the network's published ones."""
+    model = config.model.model_copy(update={"anchors": anchors})
+    return config.model_copy(update={"model": model})
 
 
 def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
@@ -271,10 +340,11 @@ def build_data(config: Config) -> Data:
     """Both splits of the config's data set.
 
     Raises:
-        UserError: nothing there, not COCO's format, or splits with different classes.
+        UserError: nothing there, of no known format, or splits with different classes.
     """
     about, root = describe(config.data.dataset)
-    train, val = read_split(about, root, "train"), read_split(about, root, "val")
+    classes = config.data.classes
+    train, val = (read_split(about, root, split, classes) for split in ("train", "val"))
     if train.names != val.names:
         raise UserError(
             f"{val.annotations}: its {len(val.names)} categories are not the "
@@ -282,6 +352,11 @@ def build_data(config: Config) -> Data:
         )
     if not len(train):
         raise UserError(f"{train.annotations}: it lists no images to train on")
+    if train.crowd.all():
+        raise UserError(
+            f"{train.annotations}: none of its {len(train)} images has a labelled object, so there is "
+            f"nothing to learn; python tools/check_data.py {config.data.dataset} says what was found"
+        )
     return Data(
         train=TrainSet(
             Reader(train),
@@ -293,13 +368,25 @@ def build_data(config: Config) -> Data:
         val=_val_set(config, val),
         names=train.names,
         findings=[*train.findings, *val.findings],
+        notes=list(train.notes),
+    )
+
+
+def label_lines(config: Config, data: Data) -> list[str]:
+    """What is worth saying of the labels before a run: nothing, or a few lines."""
+    return start_lines(
+        config.data.dataset,
+        {"train": data.train.reader.index, "val": data.val.reader.index},
+        size=config.data.size,
+        anchors=flat(build_anchors(config.model, len(data.names))),
+        ratio=config.loss.anchor_ratio,
     )
 
 
 def build_val(config: Config) -> ValSet:
     """The validation split alone."""
     about, root = describe(config.data.dataset)
-    return _val_set(config, read_split(about, root, "val"))
+    return _val_set(config, read_split(about, root, "val", config.data.classes))
 
 
 def _val_set(config: Config, index: Index) -> ValSet:
@@ -346,7 +433,7 @@ def build_evaluator(
             pin_memory=hardware.device.type == "cuda",
             batches=processes.share(val.batches) if processes else None,
         ),
-        CocoAP(index.annotations, index.category_ids.tolist()),
+        CocoAP(coco_tree(index), index.category_ids.tolist()),
         build_postprocess(config.eval),
         device=hardware.device,
         memory_format=hardware.memory_format,

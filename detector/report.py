@@ -51,6 +51,20 @@ def evaluate_model(
     return "\n".join(lines)
 
 
+def require_same_classes(source: str, known: Sequence[str], names: Sequence[str]) -> None:
+    """Ends where a run cannot go on because its data set has other classes now.
+
+    Raises:
+        UserError: they are others, or stand in another order.
+    """
+    if tuple(known) != tuple(names):
+        raise UserError(
+            f"{source}: it was trained on {_some(known)}, but the data set now has {_some(names)}; a "
+            f"run goes on with the same classes only; start another one from it: --cfg ... "
+            f"--weights {source}"
+        )
+
+
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return f"{len(names)} classes ({shown}{', ...' if len(names) > 3 else ''})"

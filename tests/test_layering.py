@@ -10,7 +10,7 @@ LEVELS = [
     {"errors"},
     {"registry", "structures", "cli", "download"},
     {"ops"},
-    {"nn", "boxes", "decode", "postprocess", "draw", "config"},
+    {"nn", "anchors", "boxes", "decode", "postprocess", "draw", "config"},
     {"models", "losses", "data", "engine", "evaluation"},
     {"export", "study"},
     {"published"},

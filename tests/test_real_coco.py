@@ -9,6 +9,7 @@ import torch
 from detector import build
 from detector.config import load_config
 from detector.data import describe, read_split
+from detector.data.checks import check_dataset
 from detector.evaluation import CocoAP, Found
 from detector.structures import Detections
 
@@ -31,6 +32,14 @@ def test_both_splits_have_cocos_80_classes(coco_yaml):
         assert (index.names[0], index.names[-1]) == ("person", "toothbrush")
         assert (index.category_ids[0], index.category_ids[-1]) == (1, 90)
         assert not index.findings
+
+
+def test_nothing_is_wrong_with_it(coco_yaml):
+    config, root = describe(coco_yaml)
+    splits = {split: read_split(config, root, split) for split in ("train", "val")}
+    report = check_dataset("coco", splits, size=640)
+    assert report.count("error") == 0
+    assert not {p.kind for p in report.problems} & {"same image in two splits", "duplicate box"}
 
 
 def test_every_sample_can_be_read_and_augmented(coco_yaml):

@@ -13,6 +13,9 @@ from detector.build import (
     build_hardware,
     build_observers,
     build_trainer,
+    label_lines,
+    resolve_anchors,
+    with_anchors,
 )
 from detector.config import Config, config_from_dict, dump_config
 from detector.darknet import DarknetOptions, Weights, read_config
@@ -26,7 +29,7 @@ from detector.engine import (
 )
 from detector.errors import UserError
 from detector.pretrained import load_model, read_weights
-from detector.report import evaluate_model
+from detector.report import evaluate_model, require_same_classes
 from detector.transfer import adopt, transfer
 
 
@@ -97,7 +100,8 @@ def started(args: argparse.Namespace, processes: Processes) -> "Run":
     config, weights = read_config(args.cfg, words, data=args.data), None
     if config.train.weights is not None:
         options = DarknetOptions.of(args)
-        weights = read_weights(Path(config.train.weights), config, options)
+        plain = with_anchors(config, None) if config.model.anchors == "auto" else config
+        weights = read_weights(Path(config.train.weights), plain, options)
     return Run(config, processes, weights)
 
 
@@ -107,6 +111,7 @@ def resumed(folder: RunFolder, processes: Processes) -> "Run":
     if "training" not in state:
         raise UserError(f"{folder.last}: it holds weights only; a run goes on from its last.pt")
     run = Run(config_from_dict(state["config"], str(folder.last)), processes)
+    require_same_classes(str(folder.last), state["names"], run.data.names)
     for line in [damaged, *run.trainer.load_state_dict(state["training"])]:
         if line:
             print(line)
@@ -125,6 +130,7 @@ class Run:
         self.data = build_data(config)
         if weights is not None:
             config = adopt(config, weights, len(self.data.names))
+        config, found = resolve_anchors(config, self.data.train.reader.index)
         self.config = config
         self.evaluator = build_evaluator(config, self.data.val, self.hardware, processes)
         table: list[str] = []
@@ -142,11 +148,14 @@ class Run:
             f"{len(self.data.train)} training and {len(self.data.val)} validation images; "
             f"{self.hardware}{together}"
         )
-        for line in [*(weights.notes if weights else []), *table]:
+        notes = weights.notes if weights else []
+        for line in [*self.data.notes, *found, *notes, *table]:
+            print(line)
+        cli.tell_left_out([str(f) for f in self.data.findings if f.left_out])
+        for line in label_lines(config, self.data):
             print(line)
         if config.train.freeze:
             print(self.trainer.frozen)
-        cli.tell_left_out(list(map(str, self.data.findings)))
 
     def begin(self, wanted: Path) -> RunFolder:
         """The folder of a new run, with what it writes first."""
@@ -174,7 +183,10 @@ class Run:
                 print(f"stopped at once; {resume}")
                 raise
             except RuntimeError as error:
-                raise self.trainer.processes.explain(error) or error from error
+                explained = self.trainer.processes.explain(error)
+                if explained is None:
+                    raise
+                raise explained from error
             except UserError as error:
                 raise UserError(
                     f"{error}\n{resume}" if folder.last.exists() else str(error)

@@ -36,7 +36,9 @@ def main() -> None:
         print(line)
     hardware = build_hardware(loaded.config)
     val = build_val(loaded.config)
-    cli.tell_left_out(list(map(str, val.reader.index.findings)))
+    for line in val.reader.index.notes:
+        print(line)
+    cli.tell_left_out([str(f) for f in val.reader.index.findings if f.left_out])
     evaluator = build_evaluator(loaded.config, val, hardware)
     picture = Path(args.out) if args.out else weights.with_name("val.jpg")
     print(evaluate_model(loaded, str(weights), evaluator, val, hardware, picture))

@@ -45,6 +45,11 @@ ActivationSpec = Annotated[
 ]
 
 
+def _shape_of_anchors(value: Any) -> str:
+    """Which form anchors have, so that a mistake is reported for that form only."""
+    return "<word>" if isinstance(value, str) else "<list>"
+
+
 class PartActivations(Section):
     """One activation for each part of the network."""
 
@@ -71,8 +76,13 @@ class ModelConfig(Section):
         | Annotated[PartActivations, Tag("<parts>")],
         Discriminator(_shape_of_activation),
     ] = "mish"
-    # (width, height) in pixels, a list a level, finest first; unless said, the network's published ones
-    anchors: tuple[tuple[Anchor, ...], ...] | None = None
+    # (width, height) in pixels, a list a level, finest first; unless said, the network's published ones.
+    # auto: found from the training boxes at data.size when a run starts, and then written as numbers
+    anchors: Annotated[
+        Annotated[Literal["auto"], Tag("<word>")]
+        | Annotated[tuple[tuple[Anchor, ...], ...] | None, Tag("<list>")],
+        Discriminator(_shape_of_anchors),
+    ] = None
     decoder: DecoderConfig | None = None  # unless said: (2s)^2, or what the darknet cfg says
     split_half: Literal["second", "first"] = (
         "second"  # of yolov4-tiny's stages: darknet's is the second
@@ -84,7 +94,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _anchors_fit_the_levels(self) -> Self:
-        counts = {len(level) for level in self.anchors or [[()]]}
+        anchors = [[()]] if self.anchors in (None, "auto") else self.anchors
+        counts = {len(level) for level in anchors}
         if len(counts) != 1 or 0 in counts:
             raise ValueError(
                 "anchors: give a list for each level of the network, finest first, with equally "
@@ -97,8 +108,17 @@ class DataConfig(Section):
     """Which images, how large, and who reads them."""
 
     dataset: str = "coco.yaml"  # a path, or a file name in data/
+    # trained on, by name and in this order; unless said, all of the data set
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     size: Count = 640  # side of the square training and validation image, pixels
     workers: Annotated[int, Field(ge=0)] = 2  # reader processes; 0 reads in the training process
+
+    @model_validator(mode="after")
+    def _classes_once(self) -> Self:
+        names = self.classes or ()
+        if len(set(names)) < len(names):
+            raise ValueError(f"classes: {max(names, key=names.count)!r} stands twice")
+        return self
 
     @model_validator(mode="after")
     def _size_fits_the_strides(self) -> Self:

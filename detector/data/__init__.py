@@ -1,18 +1,21 @@
 """Images and boxes, from files to batches.
 
-Read `description` (the data YAML), `index`, `coco` (annotations -> index), `dataset` (one sample; with
-`geometry`, `colour`, `mosaic`), `loader` (batches); `digits` makes the embedded data set.
+Read `description` (the data YAML), `index` (annotations, whatever their format), `coco`, `yolo_txt` and
+`voc` (its readers; the last two through `pairs`), `cache`, `dataset` (one sample; with `geometry`,
+`colour`, `mosaic`), `loader` (batches), `convert` (into other formats); `digits` makes the embedded set.
 """
 
 from detector.data.coco import read_coco
 from detector.data.coco_names import COCO_NAMES
+from detector.data.convert import coco_tree
 from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
-from detector.data.description import DatasetConfig, describe, read_split
+from detector.data.description import DatasetConfig, describe, read_split, splits
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.geometry import DARKNET_GREY, letterbox
-from detector.data.index import Finding, Index
+from detector.data.index import Finding, Index, Texts
 from detector.data.loader import TrainLoader, collate, val_loader
 from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
+from detector.data.sizes import letterboxed_sizes
 from detector.data.subset import write_subset
 
 __all__ = [
@@ -28,17 +31,21 @@ __all__ = [
     "Protocol",
     "PyTorchYOLOv4",
     "Reader",
+    "Texts",
     "TrainLoader",
     "TrainSet",
     "UnreadableImage",
     "ValSet",
+    "coco_tree",
     "collate",
     "describe",
     "image_files",
     "letterbox",
+    "letterboxed_sizes",
     "read_coco",
     "read_image",
     "read_split",
+    "splits",
     "unlabelled",
     "val_loader",
     "write_subset",

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.boxes import sides
-from detector.data.index import Finding, Index
+from detector.data.index import Finding, Index, make_index
 from detector.errors import UserError
 
 LAYOUT = (
@@ -21,8 +20,8 @@ LAYOUT = (
 )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A COCO annotation file.
+def read_json(path: Path, *, labelled: bool = True) -> dict[str, Any]:
+    """A COCO annotation file; one that is not `labelled` may come without annotations (image_info).
 
     Raises:
         UserError: missing, not json, or without the three lists that make it COCO's.
@@ -34,6 +33,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable json file ({error})") from None
     keys = ("images", "annotations", "categories")
+    if not labelled and isinstance(tree, dict):
+        tree.setdefault("annotations", [])
     missing = [
         key for key in keys if not isinstance(tree, dict) or not isinstance(tree.get(key), list)
     ]
@@ -44,8 +45,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return tree
 
 
-def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) -> Index:
-    """The index of one split.
+def read_coco(
+    folder: Path, annotations: Path, names: tuple[str, ...] | None, *, labelled: bool = True
+) -> Index:
+    """The index of one split; one that is not `labelled` may come without annotations.
 
     Labels follow the order of the json's category ids, or of `names` where the data YAML gives them
     (the json then has to know each). Images without objects stay. Boxes are cut at the image's
@@ -56,7 +59,7 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
         UserError: not COCO's format, an unknown category or image id, an id that occurs twice, or no
             image file at all.
     """
-    tree = read_json(annotations)
+    tree = read_json(annotations, labelled=labelled)
     categories = _unique(tree["categories"], annotations, "category")
     images = _unique(tree["images"], annotations, "image")
     names, category_ids = _label_order(categories, names, annotations)
@@ -68,34 +71,23 @@ def read_coco(folder: Path, annotations: Path, names: tuple[str, ...] | None) ->
     boxes, crowd, labels = (columns[key][order] for key in ("box", "crowd", "label"))
     owner = np.repeat(np.arange(len(kept)), np.diff(starts))
 
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    sizes = np.array([[images[i]["height"], images[i]["width"]] for i in kept], np.int64)
-    sizes = sizes.reshape(-1, 2)
-    limits = sizes[owner, ::-1].astype(np.float64)
-    clipped = np.clip(corners, 0, np.concatenate([limits, limits], 1))
-    with np.errstate(invalid="ignore"):
-        finite = np.asarray(np.isfinite(boxes).all(axis=1))
-        good = np.asarray(finite & (sides(clipped) > 0).all(axis=1))
-    for at in (~good).nonzero()[0]:
-        flat = not (boxes[at, 2:] > 0).all()
-        kind = "not finite" if not finite[at] else "flat box" if flat else "box outside"
-        where = f"{annotations.name}: annotation {columns['id'][order[at]]}"
-        box = f"box {boxes[at].tolist()} has no size inside its image"
-        findings.append(Finding(kind, where, box))
-    counts = np.bincount(owner[good], minlength=len(kept))
-    return Index(
+    def where(row: int) -> str:
+        return f"{annotations.name}: annotation {columns['id'][order[row]]}"
+
+    return make_index(
         folder=folder,
-        files=np.array([images[i]["file_name"] for i in kept], dtype=np.str_),
+        files=[images[i]["file_name"] for i in kept],
         image_ids=np.array(kept, np.int64),
-        sizes=sizes,
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes_xyxy=clipped[good].astype(np.float32),
-        labels=labels[good],
-        crowd=crowd[good],
+        sizes=np.array([[images[i]["height"], images[i]["width"]] for i in kept], np.int64),
+        owner=owner,
+        boxes_xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
+        labels=labels,
+        crowd=crowd,
         names=names,
         category_ids=category_ids,
         annotations=annotations,
-        findings=tuple(findings),
+        findings=findings,
+        where=where,
     )
 
 

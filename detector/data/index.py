@@ -3,10 +3,20 @@
 Not an object for each image: workers share the arrays without copies, and a million images need little.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+
+from detector.boxes import sides
+from detector.errors import UserError
+from detector.registry import nearest
+
+# What is only told, and trained on all the same; whatever else is found is left out.
+KEPT_KINDS = frozenset({"duplicate box", "image without label", "size mismatch"})
+CUT_LIMIT = 1.0  # px over the border; less is how annotation tools round
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +24,9 @@ class Finding:
     """Something wrong with one image or one box.
 
     Attributes:
-        kind: a few words, the same for all of a kind: "missing image", "flat box", "box outside" ...
+        kind: a few words, the same for all of a kind: "missing image", "unreadable image",
+            "flat box", "box outside", "not finite", "label not parsed", "unknown class",
+            "label without image", and those of `KEPT_KINDS`.
         where: the file, and what in it.
         what: what is wrong there.
     """
@@ -26,6 +38,58 @@ class Finding:
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
 
+    @property
+    def left_out(self) -> bool:
+        """Whether the image, box or label is not used; if not, it is only reported."""
+        return self.kind not in KEPT_KINDS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts(Sequence[str]):
+    """Many short texts in two arrays.
+
+    A list of a million file names costs 100 bytes each and is copied, page by page, into every
+    worker that counts references to them; an array of numpy's texts costs four bytes a character of
+    the longest.
+
+    Attributes:
+        blob: uint8, all of them in UTF-8, one behind the other.
+        starts: int64 [n + 1]; text i is blob[starts[i]:starts[i + 1]].
+    """
+
+    blob: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Texts":
+        """From texts; file names that are not UTF-8 stay what they are."""
+        parts = [text.encode("utf-8", "surrogateescape") for text in texts]
+        ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Texts": ...
+    def __getitem__(self, at: int | slice) -> "str | Texts":
+        if isinstance(at, slice):
+            return Texts.of(self[i] for i in range(*at.indices(len(self))))
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        at = at % len(self)
+        part = self.blob[self.starts[at] : self.starts[at + 1]]
+        return part.tobytes().decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    def tolist(self) -> list[str]:
+        """All of them, as a list."""
+        return list(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
@@ -33,26 +97,152 @@ class Index:
 
     Attributes:
         folder: where the image files are.
-        files: n file names; image_ids: int64 [n]; sizes: int64 [n, 2], height and width in pixels.
+        files: n file names, relative to `folder` or absolute. image_ids: int64 [n].
+        sizes: int64 [n, 2], height and width in pixels.
         starts: int64 [n + 1]; the boxes of image i are rows starts[i]:starts[i + 1].
         boxes_xyxy: float32 [m, 4], pixels; labels: int64 [m], 0..classes-1; crowd: bool [m].
-        names: the class names, by label. category_ids: int64 [classes], the json's id of each label.
-        annotations: the json file, COCO's own evaluation reads it.
-        findings: what was left out, and why.
+        cut: bool [m], boxes that reached more than `CUT_LIMIT` over the border of their image and were
+            cut there.
+        names: the class names, by label. category_ids: int64 [classes], each label's id in COCO's json.
+        annotations: COCO's json; of other formats the list or folder that the split was read from.
+        findings: what was left out, and why; and what looks wrong but is used.
+        notes: lines for whoever starts a command: which format was recognised, and by what.
     """
 
     folder: Path
-    files: np.ndarray
+    files: Texts
     image_ids: np.ndarray
     sizes: np.ndarray
     starts: np.ndarray
     boxes_xyxy: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
+    cut: np.ndarray
     names: tuple[str, ...]
     category_ids: np.ndarray
     annotations: Path
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
+
+
+def make_index(
+    *,
+    folder: Path,
+    files: Sequence[str],
+    image_ids: np.ndarray,
+    sizes: np.ndarray,
+    owner: np.ndarray,
+    boxes_xyxy: np.ndarray,
+    labels: np.ndarray,
+    crowd: np.ndarray,
+    names: tuple[str, ...],
+    category_ids: np.ndarray,
+    annotations: Path,
+    findings: Iterable[Finding],
+    where: Callable[[int], str],
+) -> Index:
+    """An index of boxes as they were read.
+
+    Boxes are cut at the image's borders; those without size, wholly outside or not finite are left
+    out. Exact duplicates stay. All three are named in the findings.
+
+    Args:
+        owner: int64 [m], ascending; which of the images each box belongs to.
+        boxes_xyxy: float64 [m, 4], pixels, as annotated.
+        where: names the place that row i came from.
+        folder, files, image_ids, sizes, labels, crowd, names, category_ids, annotations, findings:
+            see `Index`.
+    """
+    sizes = sizes.reshape(-1, 2).astype(np.int64)
+    limits = np.tile(sizes[owner, ::-1], 2)  # [m, 4]
+    clipped = np.clip(boxes_xyxy, 0, limits)
+    with np.errstate(invalid="ignore"):
+        finite = np.asarray(np.isfinite(boxes_xyxy).all(axis=1))
+        good = np.asarray(finite & (sides(clipped) > 0).all(axis=1))
+        has_size = np.asarray((sides(boxes_xyxy) > 0).all(axis=1))
+    found = list(findings)
+    for at in (~good).nonzero()[0].tolist():
+        kind = "not finite" if not finite[at] else "box outside" if has_size[at] else "flat box"
+        box = ", ".join(f"{value:.10g}" for value in boxes_xyxy[at])
+        found.append(Finding(kind, where(at), f"box ({box}) has no size inside its image"))
+    boxes = clipped[good].astype(np.float32)
+    rows = good.nonzero()[0]
+    for at, first in _duplicates(boxes, owner[good], labels[good]):
+        what = f"the same box as {where(rows[first])}"
+        found.append(Finding("duplicate box", where(rows[at]), what))
+    counts = np.bincount(owner[good], minlength=len(files))
+    return Index(
+        folder=folder,
+        files=Texts.of(files),
+        image_ids=image_ids.astype(np.int64),
+        sizes=sizes,
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes_xyxy=boxes,
+        labels=labels[good].astype(np.int64),
+        crowd=crowd[good].astype(bool),
+        cut=np.asarray((np.abs(boxes_xyxy - clipped) > CUT_LIMIT).any(axis=1))[good],
+        names=names,
+        category_ids=category_ids.astype(np.int64),
+        annotations=annotations,
+        findings=tuple(found),
+    )
+
+
+def _duplicates(
+    boxes: np.ndarray, owner: np.ndarray, labels: np.ndarray
+) -> Iterator[tuple[int, int]]:
+    """(row, earlier row) of boxes that are equal in image, class and corners.
+
+    One number a row is sorted in the place of six columns; rows of equal numbers are compared.
+    """
+    columns = [*boxes.view(np.uint32).T, owner, labels]
+    odd = np.random.default_rng(0).integers(2**63, size=6, dtype=np.uint64) | np.uint64(1)
+    number = np.zeros(len(boxes), np.uint64)
+    for column, factor in zip(columns, odd, strict=True):
+        number ^= column.astype(np.uint64)
+        number *= factor  # wraps
+        number ^= number >> np.uint64(31)
+    order = np.argsort(number, kind="stable")
+    at = (number[order[:-1]] == number[order[1:]]).nonzero()[0]
+    before, after = order[at], order[at + 1]
+    same = np.ones(len(at), bool)
+    for column in columns:
+        same &= column[before] == column[after]
+    pairs = np.stack([after[same], before[same]], 1)
+    yield from pairs[np.argsort(pairs[:, 0])].tolist()
+
+
+def choose_classes(index: Index, classes: tuple[str, ...]) -> Index:
+    """The index with the labels of `classes` alone, in their order; all images stay.
+
+    Raises:
+        UserError: a class that the data set does not have; names the nearest.
+    """
+    unknown = [name for name in classes if name not in index.names]
+    if unknown:
+        known = list(index.names)
+        hint = nearest(unknown[0], known) or f" (it has: {', '.join(known)})"
+        raise UserError(f"data.classes: {index.annotations} has no class {unknown[0]!r}{hint}")
+    return relabel(index, classes, index.category_ids[[index.names.index(n) for n in classes]])
+
+
+def relabel(index: Index, names: tuple[str, ...], category_ids: np.ndarray) -> Index:
+    """The index with labels as `names` numbers them; boxes of other classes are dropped."""
+    label_of = {name: label for label, name in enumerate(names)}
+    new = np.array([label_of.get(name, -1) for name in index.names], np.int64)
+    labels = new[index.labels]
+    kept = labels >= 0
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return replace(
+        index,
+        starts=before[index.starts],
+        boxes_xyxy=index.boxes_xyxy[kept],
+        labels=labels[kept],
+        crowd=index.crowd[kept],
+        cut=index.cut[kept],
+        names=names,
+        category_ids=np.asarray(category_ids, np.int64),
+    )

@@ -1,11 +1,9 @@
 """A few images of a data set as a data set of their own: can a network learn these by heart?"""
 
-import json
-import shutil
 from pathlib import Path
 
 from detector.boxes import sides
-from detector.data.coco import read_json
+from detector.data.convert import write_coco
 from detector.data.index import Index
 from detector.errors import UserError
 
@@ -57,27 +55,11 @@ def write_subset(
     Raises:
         UserError: the folder exists, or there are not enough images.
     """
-    tree = read_json(index.annotations)
-    by_id = {entry["id"]: entry for entry in tree["images"]}
-    entries = [by_id[int(image_id)] for image_id in index.image_ids]
     chosen = choose(index, count=count, min_boxes=min_boxes, min_side=min_side, size=size)
-    ids = {entries[number]["id"] for number in chosen}
-    few = {
-        "images": [entries[number] for number in chosen],
-        "annotations": [a for a in tree["annotations"] if a["image_id"] in ids],
-        "categories": tree["categories"],
-    }
     if folder.exists():
         raise UserError(f"{folder}: exists already; give another --out")
-    (folder / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
-        (folder / f"{split}2017").mkdir()
-        for number in chosen:
-            name = str(index.files[number])
-            target = folder / f"{split}2017" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(index.folder / name, target)
-        (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(few))
+        write_coco(index, folder, split, numbers=chosen)
     yaml = folder / "data.yaml"
     yaml.write_text("# a few images, the same for training and validation\nformat: coco\nroot: .\n")
     return yaml

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,17 @@ _ABOUT = (
 class CocoAP:
     """The ground truth of one annotation file, ready to judge detections.
 
-    All images of the file count, found or not, and all its truths, as COCO has it. Annotations
-    are numbered anew from 1: pycocotools takes a match with number 0 for none.
+    All images of the file count, found or not, and all truths of the given categories, as COCO has
+    it. Annotations are numbered anew from 1: pycocotools takes a match with number 0 for none.
     """
 
-    def __init__(self, annotations: Path, category_ids: Sequence[int]) -> None:
-        """`category_ids`: the json's category of each label."""
+    def __init__(self, truth: Path | Mapping[str, Any], category_ids: Sequence[int]) -> None:
+        """A json file, or what would be in one; `category_ids`: its category of each label."""
         self.category_ids = np.asarray(category_ids, np.int64)
-        tree = json.loads(annotations.read_bytes())
+        judged = set(self.category_ids.tolist())
+        tree = json.loads(truth.read_bytes()) if isinstance(truth, Path) else truth
+        entries = [entry for entry in tree["annotations"] if entry["category_id"] in judged]
+        categories = [entry for entry in tree["categories"] if entry["id"] in judged]
         truths = [
             {
                 **entry,
@@ -53,9 +56,9 @@ class CocoAP:
                 "iscrowd": int(entry.get("iscrowd") or 0),
                 "area": entry.get("area", entry["bbox"][2] * entry["bbox"][3]),
             }
-            for number, entry in enumerate(tree["annotations"], 1)
+            for number, entry in enumerate(entries, 1)
         ]
-        self._coco = _coco(tree["images"], tree["categories"], truths)
+        self._coco = _coco(list(tree["images"]), categories, truths)
         self._image_ids = {entry["id"] for entry in tree["images"]}
 
     def __call__(self, found: Iterable[Found]) -> dict[str, float]:

@@ -114,7 +114,7 @@ def test_missing_parts_name_the_layout(coco_root, tmp_path):
     with pytest.raises(UserError, match=r"no such file; expected ROOT/annotations/instances_train"):
         read(coco_root, "val")
     yaml = tmp_path / "x.yaml"
-    yaml.write_text("root: nowhere\n")
+    yaml.write_text("format: coco\nroot: nowhere\n")
     with pytest.raises(UserError, match=r"nowhere does not exist; expected ROOT/.*digits\.yaml"):
         describe(str(yaml))
 

@@ -1,0 +1,68 @@
+"""The whole check: labels, then every file."""
+
+import time
+
+import numpy as np
+
+from detector.data.checks.images import check_images, scan_images
+from detector.data.checks.labels import Splits, check_labels, summarise
+from detector.data.checks.report import Problem, Report, in_order
+from detector.data.checks.twins import check_twins
+from detector.data.coco import read_json
+
+
+def check_dataset(
+    name: str,
+    splits: Splits,
+    *,
+    size: int,
+    anchors: np.ndarray | None = None,
+    ratio: float = 4.0,
+    decode: bool = True,
+    workers: int = 1,
+) -> Report:
+    """Checks a data set.
+
+    Args:
+        name: of the data set, for the report.
+        splits: indices by name, "train" first.
+        size: of the training image, pixels.
+        anchors: [k, 2], pixels; without them their fit is not looked at.
+        ratio: below which a box is given to an anchor.
+        decode: whether to read and decode every image.
+        workers: threads that do so.
+    """
+    problems = check_labels(splits, size=size, anchors=anchors, ratio=ratio) + _id_zero(splits)
+    looked_at = "images not opened"
+    if decode:
+        started = time.perf_counter()
+        scans = {
+            split: scan_images(split, index, workers=workers) for split, index in splits.items()
+        }
+        seconds = time.perf_counter() - started
+        problems += check_images(splits, scans) + check_twins(splits, scans)
+        total = sum(map(len, splits.values()))
+        looked_at = f"{total:,} images decoded, {total / max(seconds, 1e-9):,.0f} a second"
+    return Report(
+        name=name,
+        size=size,
+        splits=[
+            summarise(split, index, size=size, anchors=anchors, ratio=ratio)
+            for split, index in splits.items()
+        ],
+        problems=in_order(problems),
+        looked_at=looked_at,
+    )
+
+
+def _id_zero(splits: Splits) -> list[Problem]:
+    """Annotation ids are not in the index; COCO's json is read again for them."""
+    found, total = [], 0
+    for index in splits.values():
+        if index.annotations.suffix == ".json":
+            ids = [
+                entry["id"] for entry in read_json(index.annotations, labelled=False)["annotations"]
+            ]
+            total += len(ids)
+            found += [f"{index.annotations.name}: annotation 0"] * ids.count(0)
+    return [Problem.of("annotation id 0", len(found), total, found)] if found else []

@@ -1,0 +1,182 @@
+"""A data set in another format: COCO json in COCO's folders, or YOLO txt.
+
+Also `coco_tree`, COCO's json of any index, which COCO's own evaluation reads.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tqdm import tqdm
+
+from detector.boxes import sides
+from detector.data.coco import read_json
+from detector.data.index import Index
+from detector.errors import UserError
+
+Place = Callable[[Path, Path], object]  # (source, target): shutil.copyfile, or a link
+
+
+def coco_tree(index: Index) -> dict[str, Any]:
+    """What COCO's json of a split says.
+
+    A split read from a json gives what is in the file, areas and segmentations included. Others
+    give the index: categories and annotations from 1, the area of the box, crowds for `difficult`.
+
+    Returns:
+        {"images": [...], "annotations": [...], "categories": [...]}.
+    """
+    if index.annotations.suffix == ".json":
+        return read_json(index.annotations, labelled=False)
+    owner = np.repeat(index.image_ids, np.diff(index.starts)).tolist()
+    wh = sides(index.boxes_xyxy)
+    boxes = np.concatenate([index.boxes_xyxy[:, :2], wh], 1).astype(np.float64)
+    ids = index.category_ids
+    images = zip(index.image_ids.tolist(), index.files, index.sizes.tolist(), strict=True)
+    rows = zip(
+        owner,
+        ids[index.labels].tolist(),
+        boxes.tolist(),
+        boxes[:, 2:].prod(axis=1).tolist(),
+        index.crowd.tolist(),
+        strict=True,
+    )
+    return {
+        "images": [
+            {"id": number, "file_name": name, "height": height, "width": width}
+            for number, name, (height, width) in images
+        ],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+            }
+            for number, (image, category, box, area, crowd) in enumerate(rows, 1)
+        ],
+        "categories": [
+            {"id": number, "name": name}
+            for number, name in zip(ids.tolist(), index.names, strict=True)
+        ],
+    }
+
+
+def flat_names(index: Index, numbers: Sequence[int]) -> list[str]:
+    """A file name for each image, without folders; the image's id is added where one is taken.
+
+    Two names are taken for the same if they differ in the suffix alone, since their labels would lie
+    in one file, or in capitals, which some file systems do not mind.
+    """
+    taken: set[str] = set()
+    names = []
+    for number in numbers:
+        path = Path(index.files[number])
+        name = path.stem
+        while name.lower() in taken:
+            name = f"{name}_{index.image_ids[number]}"
+        taken.add(name.lower())
+        names.append(f"{name}{path.suffix}")
+    return names
+
+
+def link(source: Path, target: Path) -> None:
+    """A symbolic link to the image."""
+    target.symlink_to(source.resolve())
+
+
+def write_coco(
+    index: Index,
+    folder: Path,
+    split: str,
+    *,
+    place: Place = shutil.copyfile,
+    numbers: Sequence[int] | None = None,
+) -> None:
+    """Writes a split in COCO's layout: `folder`/annotations/instances_SPLIT2017.json and its images.
+
+    Args:
+        index: the split.
+        folder: of the new data set.
+        split: train, val or test.
+        place: brings an image to its new path.
+        numbers: the images to write; default: all.
+    """
+    numbers = range(len(index)) if numbers is None else numbers
+    tree = coco_tree(index)
+    by_id = {entry["id"]: entry for entry in tree["images"]}
+    names = flat_names(index, numbers)
+    ids = [int(index.image_ids[number]) for number in numbers]
+    kept, categories = set(ids), set(index.category_ids.tolist())
+    tree["images"] = [
+        {**by_id[image], "file_name": name} for image, name in zip(ids, names, strict=True)
+    ]
+    tree["annotations"] = [
+        entry
+        for entry in tree["annotations"]
+        if entry["image_id"] in kept and entry["category_id"] in categories
+    ]
+    tree["categories"] = [entry for entry in tree["categories"] if entry["id"] in categories]
+    _place_images(index, numbers, names, folder / f"{split}2017", place)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(tree))
+
+
+def write_yolo(index: Index, folder: Path, split: str, *, place: Place = shutil.copyfile) -> int:
+    """Writes a split as YOLO txt: `folder`/images/SPLIT and `folder`/labels/SPLIT.
+
+    Args:
+        index, folder, split, place: as in `write_coco`.
+
+    Returns:
+        How many crowd boxes were left out: YOLO's txt knows no crowds.
+    """
+    numbers = range(len(index))
+    names = flat_names(index, numbers)
+    _place_images(index, numbers, names, folder / "images" / split, place)
+    labels = folder / "labels" / split
+    labels.mkdir(parents=True, exist_ok=True)
+    for number, name in zip(numbers, names, strict=True):
+        rows = slice(index.starts[number], index.starts[number + 1])
+        height, width = index.sizes[number]
+        real = ~index.crowd[rows]
+        boxes = index.boxes_xyxy[rows][real].astype(np.float64) / np.tile([width, height], 2)
+        centres, wh = (boxes[:, :2] + boxes[:, 2:]) / 2, sides(boxes)
+        lines = [
+            f"{label} {x:.9g} {y:.9g} {w:.9g} {h:.9g}\n"
+            for label, (x, y), (w, h) in zip(
+                index.labels[rows][real].tolist(), centres.tolist(), wh.tolist(), strict=True
+            )
+        ]
+        (labels / Path(name).with_suffix(".txt").name).write_text("".join(lines))
+    return int(index.crowd.sum())
+
+
+def write_yaml(
+    path: Path, form: str, index: Index, splits: Sequence[str], *, mirrors: bool
+) -> None:
+    """The data YAML of a converted data set, beside its folders; YOLO's as other toolkits read it."""
+    head: dict[str, Any] = {"format": form, "root": "."}
+    if form == "yolo":
+        head = {"path": ".", **{split: f"images/{split}" for split in splits}}
+    names = list(index.names) if form == "coco" else dict(enumerate(index.names))
+    values = {**head, "names": names, **({} if mirrors else {"mirrors": False})}
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _place_images(
+    index: Index, numbers: Sequence[int], names: Sequence[str], folder: Path, place: Place
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = zip(numbers, names, strict=True)
+    for number, name in tqdm(pairs, folder.name, len(names), leave=False, disable=None):
+        source = index.folder / index.files[number]
+        if not source.is_file():
+            raise UserError(f"{source}: the image is gone since the data set was read")
+        place(source, folder / name)

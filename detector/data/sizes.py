@@ -1,0 +1,17 @@
+"""Sizes of boxes as training sees them, and whose they are."""
+
+import numpy as np
+
+from detector.boxes import sides
+from detector.data.index import Index
+
+
+def owners(index: Index) -> np.ndarray:
+    """The image number of each box, int64 [m]."""
+    return np.repeat(np.arange(len(index)), np.diff(index.starts))
+
+
+def letterboxed_sizes(index: Index, size: int) -> np.ndarray:
+    """Width and height of every box, float64 [m, 2], once its image's long side is `size` pixels."""
+    scale = size / index.sizes.max(1, initial=1)  # [n]
+    return sides(index.boxes_xyxy).astype(np.float64) * scale[owners(index), None]

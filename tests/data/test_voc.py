@@ -1,0 +1,213 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from detector.data import Reader, describe, read_split
+from detector.data.voc import parse_voc
+from detector.errors import UserError
+
+
+def read(yaml, split="train"):
+    config, root = describe(str(yaml))
+    return read_split(config, root, split)
+
+
+def boxes(index):
+    return [box.astype(int).tolist() for box in index.boxes_xyxy]
+
+
+def edit(yaml, old, new, name="a"):
+    path = yaml.parent / "Annotations" / f"{name}.xml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_pixels_count_from_one_and_include_the_last(written):
+    yaml = written("voc")
+    assert boxes(read(yaml))[:2] == [[10, 5, 50, 40], [0, 0, 100, 60]]
+    yaml.write_text(yaml.read_text() + "voc_zero_based: true\n")
+    assert boxes(read(yaml))[:2] == [[11, 6, 50, 40], [1, 1, 100, 60]]
+
+
+def test_difficult_objects_are_neither_object_nor_background(written):
+    index = read(written("voc"))
+    assert index.crowd.tolist() == [False, False, True, False]
+    assert Reader(index).read(0).ignore_xyxy.tolist() == [[2, 3, 9, 31]]
+
+
+@pytest.mark.parametrize("value", ["<difficult>Unspecified</difficult>", ""])
+def test_not_difficult_unless_said(written, value):
+    yaml = written("voc")
+    edit(yaml, "<difficult>1</difficult>", value)
+    assert not read(yaml).crowd.any()
+
+
+def test_without_names_they_are_those_that_occur(written):
+    yaml = written("voc")
+    yaml.write_text("root: .\n")
+    edit(yaml, "fire truck", "aeroplane", "b.b")
+    train, val = read(yaml), read(yaml, "val")
+    assert train.names == val.names == ("aeroplane", "cat", "fire truck", "person")
+    assert [train.names[label] for label in train.labels] == [
+        *("cat", "person", "fire truck", "aeroplane"),
+    ]
+    assert train.category_ids.tolist() == val.category_ids.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind", "message"),
+    [
+        ("<xmin>11</xmin>", "<xmin>left</xmin>", "label not parsed", "cat without four numbers"),
+        ("<xmin>11</xmin>", "", "label not parsed", "cat without four numbers"),
+        (
+            "<name>cat</name>",
+            "<name>cats</name>",
+            "unknown class",
+            "class 'cats' is not in `names`",
+        ),
+        ("<name>cat</name>", "", "unknown class", "class ''"),
+        ("<xmin>11</xmin>", "<xmin>51</xmin>", "flat box", "has no size"),
+        (
+            "<xmin>11</xmin><ymin>6</ymin><xmax>50",
+            "<xmin>111</xmin><ymin>6</ymin><xmax>150",
+            "box outside",
+            "",
+        ),
+        ("<xmin>11</xmin>", "<xmin>nan</xmin>", "not finite", "nan"),
+    ],
+)
+def test_a_faulty_object_is_named_and_the_others_count(written, old, new, kind, message):
+    yaml = written("voc")
+    edit(yaml, old, new)
+    index = read(yaml)
+    (finding,) = index.findings
+    assert (finding.kind, finding.where) == (kind, "Annotations/a.xml: object 1")
+    assert message in finding.what
+    assert finding.left_out
+    assert len(index.boxes_xyxy) == 3
+
+
+def test_another_size_in_the_xml(written):
+    yaml = written("voc")
+    edit(yaml, "<width>100</width><height>60</height>", "<width>60</width><height>100</height>")
+    index = read(yaml)
+    (finding,) = index.findings
+    assert (finding.kind, finding.left_out) == ("size mismatch", False)
+    assert finding.what == "its label file says 60 x 100 pixels, it has 100 x 60"
+    assert index.sizes[0].tolist() == [60, 100]
+    edit(yaml, "<size>", "<no>", "c d")
+    (yaml.parent / "Annotations" / "c d.xml").write_text("<annotation/>")
+    assert len(read(yaml).findings) == 1  # none said is none wrong
+
+
+def test_a_broken_xml_leaves_the_image_out(written):
+    yaml = written("voc")
+    edit(yaml, "</annotation>", "")
+    index = read(yaml)
+    assert [(f.kind, f.where) for f in index.findings] == [
+        ("label not parsed", "Annotations/a.xml")
+    ]
+    assert len(index) == 2
+
+
+def test_an_unreadable_image_has_the_size_of_its_xml(written):
+    yaml = written("voc")
+    (yaml.parent / "JPEGImages" / "a.jpg").write_bytes(b"")
+    index = read(yaml)
+    assert [f.kind for f in index.findings] == ["unreadable image"]
+    assert index.sizes[0].tolist() == [60, 100]
+    assert len(index.boxes_xyxy) == 4
+
+
+def test_partners(written):
+    yaml = written("voc")
+    root = yaml.parent
+    (root / "Annotations" / "a.xml").rename(root / "Annotations" / "z.xml")
+    (root / "JPEGImages" / "b.b.png").unlink()
+    found = sorted((f.kind, f.where, f.left_out) for f in read(yaml).findings)
+    assert found == [
+        ("image without label", "JPEGImages/a.jpg", False),
+        ("label without image", "Annotations/b.b.xml", True),
+        ("label without image", "Annotations/z.xml", True),
+        ("missing image", "JPEGImages/b.b", True),
+    ]
+
+
+def test_several_years(written):
+    yaml = written("voc")
+    root = yaml.parent
+    before = read(yaml)
+    for year in ("VOC2007", "VOC2012"):
+        for folder in ("JPEGImages", "Annotations", "ImageSets"):
+            shutil.copytree(root / folder, root / year / folder)
+    for folder in ("JPEGImages", "Annotations", "ImageSets"):
+        shutil.rmtree(root / folder)
+    lists = "[VOC2007/ImageSets/Main/train.txt, VOC2012/ImageSets/Main/val.txt]"
+    yaml.write_text(f"names: [person, cat, fire truck]\ntrain: {lists}\nval: {lists}\n")
+    index = read(yaml)
+    assert index.files[0] == "VOC2007/JPEGImages/a.jpg"
+    assert index.files[3] == "VOC2012/JPEGImages/e.jpg"
+    assert boxes(index)[:4] == boxes(before)
+    assert not index.findings
+
+
+def test_a_list_of_one_class(written):
+    yaml = written("voc")
+    path = yaml.parent / "ImageSets" / "Main" / "train.txt"
+    path.write_text("a  1\nb.b -1\nc d  0\n")
+    assert read(yaml).files.tolist() == [
+        "JPEGImages/a.jpg",
+        "JPEGImages/b.b.png",
+        "JPEGImages/c d.jpg",
+    ]
+
+
+def test_images_and_xml_in_one_folder(written):
+    yaml = written("voc")
+    root = yaml.parent
+    before = read(yaml)
+    for split, names in (("train", ("a.jpg", "b.b.png", "c d.jpg")), ("val", ("e.jpg", "f.jpg"))):
+        (root / split).mkdir()
+        for name in names:
+            (root / "JPEGImages" / name).rename(root / split / name)
+            xml = f"{name.rpartition('.')[0]}.xml"
+            (root / "Annotations" / xml).rename(root / split / xml)
+    for folder in ("JPEGImages", "Annotations", "ImageSets"):
+        shutil.rmtree(root / folder)
+    index = read(yaml)
+    assert np.array_equal(index.boxes_xyxy, before.boxes_xyxy)
+    assert index.files.tolist() == ["train/a.jpg", "train/b.b.png", "train/c d.jpg"]
+    assert "xml files in train/" in index.notes[0]
+    assert not index.findings
+
+
+def test_faults_of_the_whole(written):
+    yaml = written("voc")
+    lists = yaml.parent / "ImageSets" / "Main"
+    (lists / "train.txt").write_text("")
+    with pytest.raises(UserError, match="no images for the split `train`"):
+        read(yaml)
+    (lists / "train.txt").unlink()
+    with pytest.raises(
+        UserError, match=r"no split `train` in the manner of Pascal VOC \(ImageSets"
+    ):
+        read(yaml)
+    yaml.write_text("format: voc\ntrain: nowhere.txt\nval: x\nnames: [a]\n")
+    with pytest.raises(UserError, match=r"nowhere\.txt: no such list or folder"):
+        read(yaml)
+
+
+def test_no_xml_at_all(written):
+    yaml = written("voc")
+    shutil.rmtree(yaml.parent / "Annotations")
+    yaml.write_text(f"format: voc\n{yaml.read_text()}")
+    with pytest.raises(UserError, match="none of the 3 images of `train` has a label file"):
+        read(yaml)
+
+
+def test_entities_do_not_blow_up():
+    bomb = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "lol"}">' for n in range(10))
+    found = parse_voc(f"<!DOCTYPE a [{bomb}]><annotation>&e9;</annotation>".encode(), lambda _: 0)
+    assert not found.usable
