@@ -1,17 +1,21 @@
 """The one file where configuration meets constructors: one short function a noun."""
 
 import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from detector.config import (
+    LARGEST_STRIDE,
     ActivationConfig,
     BagConfig,
     Config,
+    DataConfig,
     DecoderConfig,
     EvalConfig,
     ModelConfig,
@@ -20,6 +24,7 @@ from detector.config import (
 )
 from detector.data import (
     DARKNET_GREY,
+    Albumentations,
     Bag,
     Darknet,
     Finding,
@@ -31,8 +36,10 @@ from detector.data import (
     TrainLoader,
     TrainSet,
     ValSet,
+    class_balance,
     describe,
     read_split,
+    repeat_factors,
     val_loader,
 )
 from detector.decode import Decoder
@@ -233,11 +240,37 @@ def build_hardware(config: Config) -> Hardware:
 
 
 def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:
-    """The augmentations; flips are off where a mirrored object is another one."""
-    strengths: dict[str, Any] = config.model_dump(exclude={"mosaic_off_epochs"})
+    """The augmentations of a sample; flips are off where a mirrored object is another one.
+
+    Raises:
+        UserError: a transform of albumentations that there is not, or not with these arguments.
+    """
+    strengths = {name: getattr(config, name) for name in _STRENGTHS}
     if not mirrors:
         strengths |= {"flip_lr": 0.0, "flip_ud": 0.0}
-    return Bag(**strengths)
+    chain = [(each.name, each.model_extra or {}) for each in config.albumentations]
+    return Bag(**strengths, extra=Albumentations(chain) if chain else None)
+
+
+_STRENGTHS = [field.name for field in fields(Bag) if field.name != "extra"]
+
+
+def build_repeats(config: DataConfig, train: Index) -> np.ndarray | None:
+    """How often each training image comes in an epoch, as `data.sampling` says; None is once."""
+    if config.sampling == "none":
+        return None
+    if config.sampling == "class_balanced":
+        return class_balance(train)
+    return repeat_factors(train, config.sampling_threshold)
+
+
+def build_sides(config: Config) -> list[int]:
+    """The sides that training batches may have, pixels; none where all have `data.size`."""
+    factor, size, step = config.bag.multi_scale, config.data.size, LARGEST_STRIDE
+    if factor == 1:
+        return []
+    first, last = math.ceil(size / factor / step), math.floor(size * factor / step)
+    return [step * number for number in range(first, last + 1)]
 
 
 def build_data(config: Config) -> Data:
@@ -387,6 +420,8 @@ def build_trainer(
         batch_size=config.train.batch_size,
         workers=config.data.workers,
         pin_memory=hardware.device.type == "cuda",
+        repeats=build_repeats(config.data, data.train.reader.index),
+        sides=build_sides(config),
         rank=processes.rank,
         processes=processes.size,
     )

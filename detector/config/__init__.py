@@ -21,6 +21,7 @@ from detector.config.schema import (
     ModelConfig,
     PartActivations,
     TrainConfig,
+    TransformConfig,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "PROJECT",
     "PartActivations",
     "TrainConfig",
+    "TransformConfig",
     "config_from_dict",
     "config_to_dict",
     "dump_config",

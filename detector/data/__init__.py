@@ -1,23 +1,27 @@
 """Images and boxes, from files to batches.
 
 Read `description` (the data YAML), `index`, `coco` (annotations -> index), `dataset` (one sample; with
-`geometry`, `colour`, `mosaic`), `loader` (batches); `digits` makes the embedded data set.
+`geometry`, `mosaic`, `mix`, `colour`, `extra`; `streams` says from where their randomness comes),
+`sampling` and `loader` (which images make up an epoch; batches); `digits` makes the embedded data set.
 """
 
 from detector.data.coco import read_coco
 from detector.data.coco_names import COCO_NAMES
 from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
 from detector.data.description import DatasetConfig, describe, read_split
+from detector.data.extra import Albumentations
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.geometry import DARKNET_GREY, letterbox
 from detector.data.index import Finding, Index
 from detector.data.loader import TrainLoader, collate, val_loader
 from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
+from detector.data.sampling import class_balance, repeat_factors
 from detector.data.subset import write_subset
 
 __all__ = [
     "COCO_NAMES",
     "DARKNET_GREY",
+    "Albumentations",
     "Bag",
     "Darknet",
     "DatasetConfig",
@@ -32,6 +36,7 @@ __all__ = [
     "TrainSet",
     "UnreadableImage",
     "ValSet",
+    "class_balance",
     "collate",
     "describe",
     "image_files",
@@ -39,6 +44,7 @@ __all__ = [
     "read_coco",
     "read_image",
     "read_split",
+    "repeat_factors",
     "unlabelled",
     "val_loader",
     "write_subset",

@@ -20,6 +20,8 @@ from detector.data.protocol import Protocol
 from detector.data.streams import Streams
 from detector.structures import LetterBox, Sample
 
+# of a training sample: epoch, index and, where it is not the usual one, (height, width)
+Key = tuple[int, int] | tuple[int, int, tuple[int, int]]
 # a sample and its own random numbers -> the sample changed, of the same size
 Extra = Callable[[Sample, np.random.Generator], Sample]
 
@@ -106,8 +108,9 @@ class TrainSet(torch.utils.data.Dataset[Item]):
     def __len__(self) -> int:
         return len(self.reader)
 
-    def __getitem__(self, key: tuple[int, int] | tuple[int, int, Size]) -> Item:
-        return self.sample(*key)
+    def __getitem__(self, key: Key) -> Item:
+        epoch, index, *size = key
+        return self.sample(epoch, index, size[0] if size else None)
 
     def sample(self, epoch: int, index: int, size: Size | None = None) -> Item:
         """One sample; the same one for the same key, whoever asks and in whatever order."""

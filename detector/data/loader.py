@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from detector.data.dataset import Item, TrainSet, ValSet
+from detector.data.dataset import Item, Key, TrainSet, ValSet
 from detector.data.sampling import draw_order, epoch_length
 from detector.data.streams import Streams
 from detector.structures import Batch, Sample
-
-Key = tuple[int, int] | tuple[int, int, tuple[int, int]]  # epoch, index, (height, width)
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -57,15 +55,17 @@ class EpochSampler(Sampler[list[Key]]):
             order = draw_order(rng, self.repeats).tolist()
         for number in range(self.start, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            mine, size = batch[self.rank :: self.processes], self._size(number)
-            yield [(self.epoch, index, *size) for index in mine]
+            mine = batch[self.rank :: self.processes]
+            if self.sides:
+                size = self._size(number)
+                yield [(self.epoch, index, size) for index in mine]
+            else:
+                yield [(self.epoch, index) for index in mine]
 
-    def _size(self, batch: int) -> tuple[()] | tuple[tuple[int, int]]:
-        """(height, width) of a batch as the rest of its keys; nothing where all are of one size."""
-        if not self.sides:
-            return ()
+    def _size(self, batch: int) -> tuple[int, int]:
+        """Height and width of a batch."""
         height, width = Streams(self.seed, self.epoch, batch).of("size").choice(self.sides, 2)
-        return ((int(height), int(width)),)
+        return int(height), int(width)
 
 
 def collate(items: Sequence[Item]) -> Batch:
