@@ -361,6 +361,22 @@ def build_evaluator(
     )
 
 
+def build_train_loader(
+    config: Config, dataset: TrainSet, *, pin_memory: bool, rank: int = 0, processes: int = 1
+) -> TrainLoader:
+    """Training batches; of several processes, the share of number `rank`."""
+    return TrainLoader(
+        dataset,
+        batch_size=config.train.batch_size,
+        workers=config.data.workers,
+        pin_memory=pin_memory,
+        repeats=build_repeats(config.data, dataset.reader.index),
+        sides=build_sides(config),
+        rank=rank,
+        processes=processes,
+    )
+
+
 def build_schedule(config: Config, batches: int) -> Schedule:
     """The schedule for epochs of so many batches."""
     train = config.train
@@ -415,13 +431,10 @@ def build_trainer(
         start(model)
     loss = build_loss(config, model, len(data.names))
     hardware.place(model)
-    loader = TrainLoader(
+    loader = build_train_loader(
+        config,
         data.train,
-        batch_size=config.train.batch_size,
-        workers=config.data.workers,
         pin_memory=hardware.device.type == "cuda",
-        repeats=build_repeats(config.data, data.train.reader.index),
-        sides=build_sides(config),
         rank=processes.rank,
         processes=processes.size,
     )

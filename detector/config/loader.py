@@ -108,7 +108,8 @@ def _override(tree: Tree, words: Sequence[str], data: str | None) -> None:
         value = parse_value(text, f"{COMMAND_LINE}: {key}")
         parts = tuple(key.split("."))
         if parts in (("bag",), ("bag", "preset")):
-            layer = Tree({"bag": value}, {(): COMMAND_LINE})
+            layer = Tree()
+            layer.put(("bag",), value, {(): COMMAND_LINE})
             _spell_out_bag(layer)
             tree.merge(layer)
         else:
@@ -162,8 +163,8 @@ def _spell_out_bag(tree: Tree) -> None:
     if isinstance(bag, str):
         bag = {"preset": bag}
         tree.put(("bag",), bag, {(): origin})
-    name: Any = bag.get("preset") if isinstance(bag, dict) else None  # pyright: ignore
-    for section, keys in BAGS.get(str(name), {}).items():
+    name: object = bag.get("preset") if isinstance(bag, dict) else ""  # pyright: ignore
+    for section, keys in BAGS.get(name if isinstance(name, str) else "", {}).items():
         own: Any = tree.values.get(section, {})
         if not isinstance(own, dict):
             continue

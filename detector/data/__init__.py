@@ -13,7 +13,7 @@ from detector.data.extra import Albumentations
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.geometry import DARKNET_GREY, letterbox
 from detector.data.index import Finding, Index
-from detector.data.loader import TrainLoader, collate, val_loader
+from detector.data.loader import EpochSampler, TrainLoader, collate, val_loader
 from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
 from detector.data.sampling import class_balance, repeat_factors
 from detector.data.subset import write_subset
@@ -25,6 +25,7 @@ __all__ = [
     "Bag",
     "Darknet",
     "DatasetConfig",
+    "EpochSampler",
     "Finding",
     "Index",
     "Item",

@@ -62,6 +62,13 @@ class EpochSampler(Sampler[list[Key]]):
             else:
                 yield [(self.epoch, index) for index in mine]
 
+    def key(self, epoch: int, index: int) -> Key | None:
+        """The whole key of a sample, with the size of its batch; None where the epoch has it not."""
+        was, self.epoch, self.start = (self.epoch, self.start), epoch, 0
+        keys = [key for batch in self for key in batch if key[1] == index]
+        self.epoch, self.start = was
+        return keys[0] if keys else None
+
     def _size(self, batch: int) -> tuple[int, int]:
         """Height and width of a batch."""
         height, width = Streams(self.seed, self.epoch, batch).of("size").choice(self.sides, 2)

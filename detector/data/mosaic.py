@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detector.boxes import clip_boxes, sides
+from detector.boxes import sides
 from detector.data.geometry import GREY, Size, height_and_width, resize_to_fit
 from detector.structures import Sample
 
@@ -42,30 +42,37 @@ class Mosaic:
         """One sample of 2H x 2W pixels; (H, W) = size.
 
         The images, scaled to fit into a half (a third) of the canvas, are placed row by row, each
-        against the lines where tiles meet; what leaves the canvas is cut. A box is kept while any of it
-        is in sight: the affine map that follows decides what is too little.
+        against the lines where tiles meet, which of nine run along the middle one; what leaves its cell
+        or the canvas is cut. A box is kept while any of it is in sight: the affine map that follows
+        decides what is too little.
         """
         assert len(samples) == self.grid**2, f"{self.grid**2} tiles, not {len(samples)}"
         height, width = (2 * side for side in height_and_width(size))
         cell = height // self.grid, width // self.grid
         canvas = np.full((height, width, 3), GREY, np.uint8)
+        tiles = [resize_to_fit(sample, cell) for sample in samples]
+        middle_height, middle_width = tiles[0].image.shape[:2] if self.grid == 3 else (0, 0)
+        columns = _lines(self.x, middle_width, width)
+        rows = _lines(self.y, middle_height, height)
         boxes, labels, ignore = [], [], []
-        for place, sample in zip(_PLACES[self.grid], samples, strict=True):
-            tile = resize_to_fit(sample, cell)
+        for place, tile in zip(_PLACES[self.grid], tiles, strict=True):
+            row, column = (n * 2 // (self.grid - 1) for n in divmod(place, self.grid))
             tile_height, tile_width = tile.image.shape[:2]
-            left = self._start(place % self.grid, self.x, tile_width, cell[1])
-            top = self._start(place // self.grid, self.y, tile_height, cell[0])
-            x1, y1 = max(left, 0), max(top, 0)
-            x2, y2 = min(left + tile_width, width), min(top + tile_height, height)
-            if x1 < x2 and y1 < y2:
-                canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
+            left = _start(columns, column, tile_width)
+            top = _start(rows, row, tile_height)
+            x1, x2 = max(left, columns[column]), min(left + tile_width, columns[column + 1])
+            y1, y2 = max(top, rows[row]), min(top + tile_height, rows[row + 1])
+            if x1 >= x2 or y1 >= y2:  # the cell is outside of it
+                continue
+            canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
 
             shift = np.array([left, top] * 2, np.float32)
-            moved = clip_boxes(tile.boxes_xyxy + shift, width, height)
+            low, high = np.float32([x1, y1] * 2), np.float32([x2, y2] * 2)
+            moved = np.clip(tile.boxes_xyxy + shift, low, high)
             visible = (sides(moved) > 0).all(1)
             boxes.append(moved[visible])
             labels.append(tile.labels[visible])
-            crowds = clip_boxes(tile.ignore_xyxy + shift, width, height)
+            crowds = np.clip(tile.ignore_xyxy + shift, low, high)
             ignore.append(crowds[(sides(crowds) > 0).all(1)])
         return replace(
             samples[0],
@@ -75,12 +82,15 @@ class Mosaic:
             ignore_xyxy=np.concatenate(ignore),
         )
 
-    def _start(self, column: int, meeting: int, length: int, cell: int) -> int:
-        """Where a tile of this length begins along one axis."""
-        middle = cell if self.grid == 3 else 0  # of four, no tile is in the middle
-        first = meeting - middle // 2
-        if column == 0:
-            return first - length
-        if column == self.grid - 1:
-            return first + middle
-        return first + (middle - length) // 2
+
+def _lines(meeting: int, middle: int, length: int) -> tuple[int, int, int, int]:
+    """Borders of the three cells along an axis; of four tiles the middle one has no width."""
+    first = meeting - middle // 2
+    return 0, first, first + middle, length
+
+
+def _start(lines: tuple[int, int, int, int], cell: int, length: int) -> int:
+    """Where a tile of this length begins: against the middle, or in the middle of it."""
+    if cell == 1:
+        return (lines[1] + lines[2] - length) // 2
+    return lines[1] - length if cell == 0 else lines[2]
