@@ -52,7 +52,7 @@ def draw_boxes(picture: Picture) -> np.ndarray:
 def picture_of(sample: Sample, names: Sequence[str]) -> Picture:
     """A sample with the names of its boxes; crowd regions come last, as such."""
     boxes = np.concatenate([sample.boxes_xyxy, sample.ignore_xyxy])
-    captions = [names[label] for label in sample.labels.tolist()]
+    captions = [names[int(label)] for label in sample.labels.tolist()]
     captions += ["(crowd)"] * len(sample.ignore_xyxy)
     return sample.image, boxes, captions
 
@@ -63,7 +63,7 @@ def pictures_of(batch: Batch, names: Sequence[str]) -> list[Picture]:
     pictures: list[Picture] = []
     for number, image in enumerate(images):
         mine = batch.image_index == number
-        captions = [names[label] for label in batch.labels[mine].tolist()]
+        captions = [names[int(label)] for label in batch.labels[mine].tolist()]
         crowds = batch.ignore_xyxy[batch.ignore_index == number].numpy()
         captions += ["(crowd)"] * len(crowds)
         boxes = np.concatenate([batch.boxes_xyxy[mine].numpy(), crowds])

@@ -67,7 +67,7 @@ class Mosaic:
             canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
 
             shift = np.array([left, top] * 2, np.float32)
-            low, high = np.float32([x1, y1] * 2), np.float32([x2, y2] * 2)
+            low, high = (np.array(corner * 2, np.float32) for corner in ((x1, y1), (x2, y2)))
             moved = np.clip(tile.boxes_xyxy + shift, low, high)
             visible = (sides(moved) > 0).all(1)
             boxes.append(moved[visible])
