@@ -288,10 +288,14 @@ def build_data(config: Config) -> Data:
         )
     if not len(train):
         raise UserError(f"{train.annotations}: it lists no images to train on")
+    bag = build_bag(config.bag, mirrors=about.mirrors)
+    if isinstance(bag.extra, Albumentations):
+        smallest = min(build_sides(config), default=config.data.size)
+        bag.extra.try_on(smallest, smallest)
     return Data(
         train=TrainSet(
             Reader(train),
-            build_bag(config.bag, mirrors=about.mirrors),
+            bag,
             size=config.data.size,
             seed=config.train.seed,
             mosaic_until=config.train.epochs - config.bag.mosaic_off_epochs,

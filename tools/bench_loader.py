@@ -1,9 +1,9 @@
 """Time the loader against the bare OpenCV calls that it cannot do without, in one process.
 
 Each mode has a floor: one flat function that makes the OpenCV calls of that mode and nothing else (no
-boxes, no batches, no bookkeeping). Loader and floor take turns on the same files, with one OpenCV thread, and the
-ratio is the median over the turns. Whatever else yields batches can be timed in the same turns:
---vs module:function, called with (data: str, size: int, batch_size: int) to give an iterable of
+boxes, no batches, no bookkeeping). Loader and floor take turns on the same files, with one OpenCV
+thread; the ratio is the median over the turns. Whatever else yields batches can be timed in the same
+turns: --vs module:function, called with (data: str, size: int, batch_size: int) to give an iterable of
 batches; of a tuple or a dict, the first element is what is counted.
 
 Without --data, files of 640x480 px are put together from the embedded data set.

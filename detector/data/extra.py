@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from detector.boxes import sides
-from detector.data.geometry import letterbox
+from detector.data.geometry import GREY, letterbox
 from detector.errors import UserError
 from detector.registry import nearest
 from detector.structures import Sample
@@ -62,7 +62,7 @@ class Albumentations:
         values = {"bboxes": boxes, "labels": np.concatenate([sample.labels, crowds])}
         try:
             result = self.chain(image=sample.image, **(values if self.moves else {}))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except Exception as error:  # the library's own errors have no common base
             height, width = sample.image.shape[:2]
             raise UserError(
                 f"{KEY}: does not work on an image of {width}x{height} px: {_in_a_line(error)}"
@@ -86,6 +86,31 @@ class Albumentations:
         old = sample.image.shape[:2]
         sample = replace(sample, image=np.ascontiguousarray(image))
         return sample if image.shape[:2] == old else letterbox(sample, old)[0]
+
+    def try_on(self, height: int, width: int) -> None:
+        """Applies every transform once to a blank image, whatever its probability.
+
+        So a mistake shows before a run starts, not in the middle of it.
+
+        Raises:
+            UserError: as for a call.
+        """
+        blank = Sample(
+            image=np.full((height, width, 3), GREY, np.uint8),
+            boxes_xyxy=np.array([[width / 4, height / 4, width / 2, height / 2]], np.float32),
+            labels=np.zeros(1, np.int64),
+            image_id=0,
+            ignore_xyxy=np.zeros((0, 4), np.float32),
+        )
+        transforms = self.chain.transforms
+        shares = [each.p for each in transforms]
+        try:
+            for each in transforms:
+                each.p = 1.0
+            self(blank, np.random.default_rng(0))
+        finally:
+            for each, share in zip(transforms, shares, strict=True):
+                each.p = share
 
 
 def _library() -> Any:
