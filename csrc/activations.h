@@ -22,23 +22,17 @@ struct LeakyRelu {
   HOST_DEVICE float slope(float y) const { return y > 0 ? 1.0F : negative_slope; }
 };
 
-// y * s with s = sigmoid(beta * y) = e / (1 + e), e = exp(beta * y); from exp(20) on s rounds to 1.
+// y * s with s = sigmoid(beta * y) = e / (1 + e), e = exp(beta * y); from beta * y = 20 on s rounds to 1.
 struct Swish {
   float beta;
   HOST_DEVICE float value(float y) const {
-    const float e = exponential(y);
-    return divide(y * e, 1 + e);
+    const float t = beta * y, e = exp_upto20(t < 20 ? t : 20.0F);
+    return t > 20 ? y : divide(y * e, 1 + e);
   }
   HOST_DEVICE float slope(float y) const {  // s + beta * y * s * (1 - s), and 1 - s = 1 / (1 + e)
-    const float e = exponential(y);
+    const float t = beta * y, e = exp_upto20(t < 20 ? t : 20.0F);
     const float r = reciprocal(1 + e);
-    return e * r * (1 + beta * y * r);
-  }
-
- private:
-  HOST_DEVICE float exponential(float y) const {
-    const float t = beta * y;
-    return exp_upto20(t < 20 ? t : 20.0F);
+    return t > 20 ? 1.0F : e * r * (1 + t * r);
   }
 };
 

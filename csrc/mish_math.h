@@ -65,7 +65,7 @@ HOST_DEVICE float exp_upto20(float x) {
 
 HOST_DEVICE double exp_upto20(double x) { return std::exp(x); }
 
-// 1 / x for x in [2, 2^60]. On a GPU one instruction, right to 1 ulp, where a division takes twenty.
+// 1 / x for x in [1, 2^60]. On a GPU one instruction, right to 1 ulp, where a division takes twenty.
 HOST_DEVICE float reciprocal(float x) {
 #if defined(__CUDA_ARCH__)
   float r;

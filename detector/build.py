@@ -49,6 +49,7 @@ from detector.engine import (
     CsvLog,
     Every,
     Hardware,
+    Journal,
     Observer,
     Processes,
     RunFolder,
@@ -56,6 +57,7 @@ from detector.engine import (
     Schedule,
     Trainer,
     WeightAverage,
+    keep_freed_memory,
     sgd,
 )
 from detector.errors import UserError
@@ -231,12 +233,17 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
 
 
 def build_hardware(config: Config) -> Hardware:
-    """Device, precision and memory format; sets torch's number of threads."""
+    """Device, precision and memory format; sets torch's number of threads and, on a CPU, how this
+    process deals with freed memory.
+    """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    return Hardware.choose(
+    hardware = Hardware.choose(
         config.train.device, config.train.precision, channels_last=config.train.channels_last
     )
+    if hardware.device.type == "cpu":
+        keep_freed_memory()
+    return hardware
 
 
 def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:
@@ -465,6 +472,7 @@ def build_observers(config: Config, data: Data, folder: RunFolder) -> list[Obser
     of its row.
     """
     return [
+        Journal(folder.events),
         CsvLog(folder.results),
         BatchPicture(folder.path / "train_batch.jpg", data.names),
         SaveCheckpoints(

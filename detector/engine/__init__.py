@@ -12,12 +12,13 @@ from detector.engine.checkpoint import (
     save_checkpoint,
 )
 from detector.engine.ema import WeightAverage
-from detector.engine.hardware import Hardware
+from detector.engine.hardware import Hardware, keep_freed_memory
 from detector.engine.observers import (
     BatchPicture,
     Console,
     CsvLog,
     Every,
+    Journal,
     Observer,
     SaveCheckpoints,
     TimeLimit,
@@ -36,6 +37,7 @@ __all__ = [
     "EpochReport",
     "Every",
     "Hardware",
+    "Journal",
     "Observer",
     "Processes",
     "RunFolder",
@@ -45,6 +47,7 @@ __all__ = [
     "TimeLimit",
     "Trainer",
     "WeightAverage",
+    "keep_freed_memory",
     "load_checkpoint",
     "load_newest",
     "load_weights",

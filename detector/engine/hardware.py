@@ -41,8 +41,6 @@ class Hardware:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"device {device!r} cannot be used: {reason}; try cpu") from None
-        if place.type == "cpu":
-            keep_freed_memory()
         if precision == "auto":
             precision = _fast_precision(place)
         if precision == "fp16" and place.type == "cpu":
@@ -76,7 +74,8 @@ def keep_freed_memory() -> bool:
     """Lets this process keep memory that it frees, for the next tensors, as torch does on GPUs.
 
     glibc gives every large block back to Linux, which then hands out the next one page by page: on a CPU
-    that takes longer than the arithmetic on it. The process's size stays at what it needed most.
+    that takes longer than the arithmetic on it. The process's size stays at what it needed most, and
+    gaps between tensors of many sizes come on top.
 
     Returns:
         Whether the C library could be told; only glibc can.
@@ -85,7 +84,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
-    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: never
 
 
 def _fast_precision(device: torch.device) -> str:

@@ -1,6 +1,7 @@
 """Who looks on: console, results.csv, a picture of the first batch, checkpoints."""
 
 import csv
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,21 +147,22 @@ class SaveCheckpoints(Observer):
             late = time.monotonic() - self._written >= self.every.seconds
             due = due or trainer.processes.any(late and trainer.processes.writes)
         if due:
-            self._save_last(trainer, {})
+            self._save_last(trainer, "now and then")
 
     def on_trained(self, trainer: Trainer) -> None:
         """So that a fault in the evaluation costs no training."""
-        self._save_last(trainer, {})
+        self._save_last(trainer, "before evaluation")
 
     def on_stop(self, trainer: Trainer) -> None:
         """The run goes on from here."""
-        self._save_last(trainer, {})
+        self._save_last(trainer, "stopped")
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Writes the files; best.pt first, which a run that goes on would write again."""
         if report.best and trainer.processes.writes:
+            trainer.announce("checkpoint", file=self.folder.best.name, why="best")
             save_checkpoint(self.folder.best, self._content(trainer, report.metrics))
-        self._save_last(trainer, report.metrics)
+        self._save_last(trainer, "epoch", report.metrics)
 
     def _content(self, trainer: Trainer, metrics: dict[str, float]) -> dict[str, Any]:
         return {
@@ -170,12 +172,33 @@ class SaveCheckpoints(Observer):
             "metrics": metrics,
         }
 
-    def _save_last(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+    def _save_last(
+        self, trainer: Trainer, why: str, metrics: dict[str, float] | None = None
+    ) -> None:
         state = trainer.state_dict()
         if trainer.processes.writes:
-            content = {**self._content(trainer, metrics), "training": state}
+            content = {**self._content(trainer, metrics or {}), "training": state}
+            trainer.announce("checkpoint", file=self.folder.last.name, why=why)
             save_checkpoint(self.folder.last, content, previous=self.folder.previous)
+            trainer.announce("written", file=self.folder.last.name)
         self._written = time.monotonic()
+
+
+class Journal(Observer):
+    """events.jsonl: what happened and when, an object a line, in the order in which it did.
+
+    A run that went on after a fault has the lines of both; results.csv has each epoch once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
+        """Appends a line, at once."""
+        if trainer.processes.writes:
+            line = json.dumps({"time": round(time.time(), 3), **about})
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
 
 class TimeLimit(Observer):

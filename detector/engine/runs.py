@@ -85,6 +85,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def events(self) -> Path:
+        """What happened and when, a json object a line."""
+        return self.path / "events.jsonl"
+
+    @property
     def results(self) -> Path:
         """One row an epoch."""
         return self.path / "results.csv"

@@ -153,8 +153,16 @@ class Trainer:
         """
         for observer in self.observers:
             observer.on_start(self)
+        self.announce("start")
         while self.progress.epoch < self.schedule.epochs:
             self._run_epoch()
+
+    def announce(self, event: str, **values: Any) -> None:
+        """Tells the observers what happens now: a name, and numbers and texts that belong to it."""
+        progress = self.progress
+        about = {"event": event, "epoch": progress.epoch + 1, "batch": progress.batch, **values}
+        for observer in self.observers:
+            observer.on_event(self, about)
 
     def stop(self, reason: str) -> None:
         """Asks for an end: after this step and its checkpoint, or at once where nothing would be lost.
@@ -188,6 +196,7 @@ class Trainer:
             time.perf_counter() - self._clock,
         )
         progress.history.append(report.row())
+        self.announce("epoch", **report.row())
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.totals, progress.images, progress.seconds = {}, 0, 0.0
         self._clock = time.perf_counter()
@@ -200,6 +209,7 @@ class Trainer:
         for observer in self.observers:
             observer.on_trained(self)
         self._stop_if_asked()
+        self.announce("evaluation")
         self._interruptible = self.processes.size == 1  # the others would wait for ever
         try:
             return self.evaluate(self.average.module)
@@ -303,6 +313,7 @@ class Trainer:
             )
         for observer in self.observers:
             observer.on_losses(self, number, losses)
+        self.announce("losses", batch=number, **losses)
         return losses
 
     def state_dict(self) -> dict[str, Any]:
@@ -408,6 +419,9 @@ class TrainerObserver:
 
     def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
         """Now and then: mean losses of the epoch up to batch `number`."""
+
+    def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
+        """Whatever happens, by its name in about["event"]; see `Trainer.announce`."""
 
     def on_step(self, trainer: Trainer) -> None:
         """After an optimiser step: a place from which a run can go on."""

@@ -23,7 +23,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`, with its parameters, buffers and state-dict keys, to be called with the
     activation that follows.
 
-    In training mish, leaky_relu, relu and swish are computed in the same pass over memory and keep one
+    Mish, leaky_relu, relu and swish are computed in the same pass over memory, and in training keep one
     map for the backward pass where BatchNorm and Mish keep two; every other activation runs after it.
 
     Attributes:
@@ -38,7 +38,8 @@ class BatchNormAct2d(nn.BatchNorm2d):
     def forward(self, input: Tensor, act: nn.Module | None = None) -> Tensor:
         """act(batch_norm(x)), [B, C, H, W] -> the same shape, dtype and memory format.
 
-        An activation that somebody has hung a hook on runs by itself, so that the hook sees it.
+        An activation that somebody has hung a hook on runs by itself, so that the hook sees it; a hook on
+        this module sees what is behind the activation.
         """
         self._check_input_dim(input)
         fused = ops.IDENTITY if act is None else self._fused(act)
@@ -57,7 +58,8 @@ class BatchNormAct2d(nn.BatchNorm2d):
         return x if act is None or fused is not None else act(x)
 
     def _fused(self, act: nn.Module) -> ops.Activation | None:
-        hooked = act._forward_hooks or act._forward_pre_hooks or act._backward_hooks
+        hooks = (act._forward_hooks, act._forward_pre_hooks)
+        hooked = any((*hooks, act._backward_hooks, act._backward_pre_hooks))
         return None if hooked or type(act) not in _FUSED else _FUSED[type(act)](act)
 
     def _count_batch(self) -> float:
@@ -69,7 +71,12 @@ class BatchNormAct2d(nn.BatchNorm2d):
         return self.momentum or 0.0
 
     def _group(self) -> distributed.ProcessGroup | None:
-        if self.sync and distributed.is_available() and distributed.is_initialized():
+        if (
+            self.sync
+            and self.training
+            and distributed.is_available()
+            and distributed.is_initialized()
+        ):
             return distributed.group.WORLD
         return None
 

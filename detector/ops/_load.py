@@ -160,8 +160,9 @@ def _test(device: str) -> None:
         slope = torch.ops.aten.mish_backward(ones, x)
         _compare("mish backward", kernels.mish_backward(ones, x), slope)
 
-    maps = torch.linspace(-3.0, 5.0, 2 * 3 * 35).reshape(2, 3, 5, 7)
-    weight, bias = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([-1.0, 0.0, 1.0])
+    wide = torch.float32  # whatever torch.set_default_dtype says
+    maps = torch.linspace(-3.0, 5.0, 2 * 3 * 35, dtype=wide).reshape(2, 3, 5, 7)
+    weight, bias = torch.tensor([[0.5, 1.0, 2.0], [-1.0, 0.0, 1.0]], dtype=wide)
     expected = functional.mish(functional.batch_norm(maps, None, None, weight, bias, True))
     for dtype in KERNELS["batch_norm_act"][device]:
         for memory_format in (torch.contiguous_format, torch.channels_last):

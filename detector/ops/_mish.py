@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from detector.ops import _load
@@ -75,7 +76,7 @@ class _Mish(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         (grad,) = grads
-        if torch.is_grad_enabled():  # create_graph: this backward will be differentiated itself
+        if torch.is_grad_enabled() or special_mode():  # it will be differentiated, or is batched
             return grad * rational_mish_derivative(x)
         return torch.ops.detector_ops.mish_backward(like_layout(grad, x), x)
 
@@ -105,11 +106,14 @@ def rational_mish_derivative(x: Tensor) -> Tensor:
 
 
 def special_mode() -> bool:
-    """Whether plain torch operators are needed: for a compiler, exporter, tracer or functorch."""
+    """Whether plain torch operators are needed: for a compiler, exporter, tracer, functorch, or
+    derivatives forwards.
+    """
     return (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
     )
 
 

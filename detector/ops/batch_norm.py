@@ -5,7 +5,7 @@ Four steps, which csrc/bn_act_operators.h defines: statistics, apply, reduce, ap
 as compiled kernels on float32, bfloat16 or float16 maps with float32 parameters, contiguous or
 channels_last, on the CPU and on CUDA; what has no kernel runs torch's batch_norm, then the activation.
 Several processes share their statistics between the steps; without kernels the steps are then torch's
-operators, on any device and dtype. Results do not depend on the number of threads.
+operators, on any device and dtype. The kernels' results do not depend on the number of threads.
 """
 
 from collections.abc import Callable
@@ -106,6 +106,8 @@ def batch_norm_act(
     with torch.no_grad():
         if training:
             mean, var, count = how.statistics(x)
+            if shared:  # nothing in any process changes nothing
+                momentum = momentum * (count > 1).to(mean.dtype)
             if running_mean is not None:
                 running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             if running_var is not None:
@@ -199,7 +201,7 @@ class _BatchNormAct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         how, steps = ctx.how, ctx.how.steps
-        if torch.is_grad_enabled():  # create_graph: this backward will be differentiated itself
+        if torch.is_grad_enabled() or special_mode():  # it will be differentiated, or is batched
             return (*_differentiable_backward(ctx, grads[0]), None, None, None, None)
         grad, grad_x = like_layout(grads[0], x), torch.empty_like(x)
         given = (grad, x, mean, rstd, weight, bias, *how.act)
@@ -320,7 +322,13 @@ def _fusible(x: Tensor, *channel_values: Tensor | None) -> bool:
         and not special_mode()
         and _load.compiled("batch_norm_act", x)
         and all(
-            v is None or (v.dtype == torch.float32 and v.device == x.device and v.is_contiguous())
+            v is None
+            or (
+                v.dtype == torch.float32
+                and v.device == x.device
+                and v.is_contiguous()
+                and v.shape == x.shape[1:2]
+            )
             for v in channel_values
         )
     )

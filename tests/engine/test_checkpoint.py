@@ -1,11 +1,21 @@
 import os
 import pickle
+import random
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
 from torch import nn
 
-from detector.engine import RunFolder, load_checkpoint, load_weights, save_checkpoint
+from detector.engine import (
+    RunFolder,
+    load_checkpoint,
+    load_newest,
+    load_weights,
+    save_checkpoint,
+)
 from detector.errors import UserError
 
 
@@ -33,6 +43,77 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot be written: disk full; the one before it is whole"):
         save_checkpoint(tmp_path / "best.pt", content())
     assert (tmp_path / "best.pt").read_bytes() == before
+
+
+def test_the_one_before_stays_and_takes_over(tmp_path):
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for number in range(3):
+        save_checkpoint(last, {**content(), "number": number}, previous=previous)
+    assert load_checkpoint(last)["number"] == 2
+    assert load_checkpoint(previous)["number"] == 1
+    assert load_newest(last, previous)[1] == ""
+
+    whole = last.read_bytes()
+    generator = random.Random(0)
+    for cut in [0, 1, len(whole) - 1, *(generator.randrange(len(whole)) for _ in range(20))]:
+        last.write_bytes(whole[:cut])
+        state, line = load_newest(last, previous)
+        assert state["number"] == 1
+        assert line.count("\n") == 0
+        assert "last.pt: " in line
+        assert line.endswith("going on from previous.pt before it")
+    last.unlink()
+    assert load_newest(last, previous)[0]["number"] == 1
+    previous.unlink()
+    with pytest.raises(UserError, match=r"last\.pt: no such checkpoint"):
+        load_newest(last, previous)
+
+
+def test_a_bit_that_a_disk_has_changed_is_found(tmp_path):
+    path = tmp_path / "x.pt"
+    save_checkpoint(path, {**content(), "big": torch.arange(1000.0)})
+    whole = path.read_bytes()
+    at = whole.index(torch.arange(1000.0).numpy().tobytes()[400:500])
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(UserError, match=r"x\.pt: .*damaged"):
+        load_checkpoint(path)
+
+
+def test_a_full_disk_leaves_both_files(tmp_path):
+    """By a limit on the size of files, in a process of its own."""
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for number in range(2):
+        save_checkpoint(last, {**content(), "number": number}, previous=previous)
+    program = f"""
+        import resource, torch
+        from pathlib import Path
+        from detector.engine import load_checkpoint, save_checkpoint
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        content = load_checkpoint(Path({str(last)!r}))
+        save_checkpoint(Path({str(last)!r}), {{**content, "big": torch.zeros(100_000)}})
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
+    )
+    message = done.stderr.splitlines()[-1]
+    assert "last.pt: the checkpoint cannot be written: File too large; the one before" in message
+    assert load_checkpoint(last)["number"] == 1
+    assert load_checkpoint(previous)["number"] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+
+
+def test_the_first_format_is_brought_up(tmp_path):
+    path = tmp_path / "last.pt"
+    training = {"generators": {"cpu": 1}, "progress": {"epoch": 3, "best_ap": 0.25}}
+    torch.save({"format": "detector-1", **content(), "training": training}, path)
+    loaded = load_checkpoint(path)
+    assert loaded["training"]["progress"]["epoch"] == 3
+    assert loaded["training"]["progress"]["batch"] == 0
+    assert loaded["training"]["generators"] == [{"cpu": 1}]
+    torch.save({"format": "detector-99", **content()}, path)
+    with pytest.raises(UserError, match="of a newer version"):
+        load_checkpoint(path)
 
 
 class Evil:

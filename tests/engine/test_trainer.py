@@ -1,6 +1,8 @@
 import copy
 import itertools
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from detector.engine import (
     Hardware,
     Observer,
     Schedule,
+    Stopped,
     Trainer,
     WeightAverage,
     sgd,
@@ -121,6 +124,86 @@ def test_a_resumed_run_ends_with_the_same_bits(epoch):
     resumed.run()
     assert equal(whole, resumed)
     assert resumed.progress.best_ap == whole.progress.best_ap
+
+
+class StopAtStep(Observer):
+    """Asks for an end at the n-th optimiser step, and keeps the state that a checkpoint would hold."""
+
+    def __init__(self, step):
+        self.left, self.state = step, None
+
+    def on_step(self, trainer):
+        self.left -= 1
+        if self.left == 0:
+            trainer.stop("enough")
+
+    def on_stop(self, trainer):
+        self.state = copy.deepcopy(trainer.state_dict())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bits(step, accumulate):
+    reports = {"whole": [], "resumed": []}
+
+    class Note(Observer):
+        def __init__(self, name):
+            self.rows = reports[name]
+
+        def on_epoch(self, trainer, report):
+            self.rows.append({k: v for k, v in report.row().items() if k != "seconds"})
+
+    whole = make(accumulate=accumulate, observers=[Note("whole")])
+    whole.run()
+    stop = StopAtStep(step)
+    with pytest.raises(Stopped, match="enough"):
+        make(accumulate=accumulate, observers=[stop, Note("resumed")]).run()
+    torch.manual_seed(99)
+    resumed = make(accumulate=accumulate, observers=[Note("resumed")])
+    assert resumed.load_state_dict(stop.state) == []
+    resumed.run()
+    assert equal(whole, resumed)
+    assert (
+        reports["resumed"] == reports["whole"]
+    )  # losses of the epoch that was cut in two, as well
+
+
+def test_an_evaluation_is_stopped_at_once_and_repeated():
+    started = []
+
+    def evaluate(model):
+        started.append(1)
+        if len(started) == 1:
+            trainer.stop("now")
+            pytest.fail("it went on")
+        return {"AP": 0.5}
+
+    states = []
+
+    class Keep(Observer):
+        def on_trained(self, trainer):
+            states.append(copy.deepcopy(trainer.state_dict()))
+
+    trainer = make(epochs=2, evaluate=evaluate, observers=[Keep()])
+    with pytest.raises(Stopped, match="now"):
+        trainer.run()
+    resumed = make(epochs=2, evaluate=evaluate)
+    resumed.load_state_dict(states[0])
+    assert (resumed.progress.epoch, resumed.progress.batch) == (1, 3)  # nothing left to train
+    resumed.run()
+    assert len(started) == 2
+    assert equal(trainer, resumed)
+
+
+def test_every_generator_goes_on():
+    first = make()
+    state = copy.deepcopy(first.state_dict())
+    drawn = random.random(), np.random.rand(), torch.rand(2)  # noqa: NPY002
+    random.seed(5), np.random.seed(5)  # noqa: NPY002
+    make().load_state_dict(state)
+    again = random.random(), np.random.rand(), torch.rand(2)  # noqa: NPY002
+    assert again[:2] == drawn[:2]
+    assert torch.equal(again[2], drawn[2])
 
 
 def test_observers_do_not_change_training(tmp_path):

@@ -83,6 +83,17 @@ def test_an_activation_of_the_users_own_class_is_not_taken_for_its_parent():
     torch.testing.assert_close(norm(x, Doubled()), 2 * norm(x, Mish()))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"],
+)
+def test_every_kind_of_hook_on_the_activation_is_called(kind):
+    block, called = layer("mish"), []
+    getattr(block.act, f"register_{kind}")(lambda *_: called.append(1))
+    block(torch.randn(2, 3, 5, 5)).sum().backward()
+    assert called == [1]
+
+
 def test_a_hook_on_the_activation_sees_its_input():
     block, seen = layer("mish"), []
     block.act.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
@@ -201,9 +212,13 @@ def two_ranks(tmp_path_factory) -> list[dict[str, dict[str, list[Tensor]]]]:
         )
         for rank in range(2)
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
@@ -243,6 +258,15 @@ def test_no_second_derivative_over_several_processes_says_so(monkeypatch):
     z = norm(x, Mish()).sum()
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(z, x, create_graph=True)
+
+
+def test_one_process_may_evaluate_while_the_others_do_not(monkeypatch):
+    """Even without running statistics: only training exchanges them."""
+    norm = BatchNormAct2d(3, track_running_stats=False).eval()
+    norm.sync = True
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_gather", lambda *_: pytest.fail("it waits"))
+    norm(torch.randn(2, 3, 4, 4), Mish())
 
 
 def test_synchronised_models_are_copied_and_run_alone():

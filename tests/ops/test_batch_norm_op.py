@@ -193,6 +193,37 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them():
     assert all(torch.equal(value, state[name]) for name, value in norm.state_dict().items())
 
 
+@compiled_only
+def test_large_values_of_swish():
+    """sigmoid is 1 there; what it is short of 1 must not be multiplied by them."""
+    x = torch.tensor([1e3, 1e6, 1e30, -1e3, -1e30, 20.5, 19.5]).view(1, 1, 7, 1).requires_grad_()
+    one, zero = torch.ones(1), torch.zeros(1)
+    for beta in (1.0, 2.0):
+        z = ops.batch_norm_act(x, one, zero, zero, one, ops.swish(beta), eps=0.0, training=False)
+        (slope,) = torch.autograd.grad(z.sum(), x)
+        wide = x.detach().double().requires_grad_()
+        exact = wide * torch.sigmoid(beta * wide)
+        torch.testing.assert_close(z.double(), exact, rtol=1e-6, atol=1e-6)
+        expected = torch.autograd.grad(exact.sum(), wide)[0]
+        torch.testing.assert_close(slope.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_derivatives_forwards_are_those_of_torchs_operators():
+    norm, x = module(2).eval(), draw((2, 2, 3, 4), torch.contiguous_format)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.randn_like(x))
+        pairs = [
+            (ops.mish(dual), functional.mish(dual)),
+            (
+                fused(norm, dual, training=False),
+                functional.mish(nn.BatchNorm2d.forward(norm, dual)),
+            ),
+        ]
+        for got, expected in pairs:
+            tangents = [torch.autograd.forward_ad.unpack_dual(y).tangent for y in (got, expected)]
+            torch.testing.assert_close(*tangents)
+
+
 def test_without_affine_or_running_statistics():
     x = draw((2, 3, 4, 4), torch.contiguous_format).requires_grad_()
     expected = functional.mish(functional.batch_norm(x, None, None, None, None, True))
