@@ -27,6 +27,7 @@ from detector import cli  # first: how threads wait, before torch is loaded
 from detector.build import build_data, build_train_loader
 from detector.config import load_config
 from detector.data import describe, read_split
+from detector.engine import keep_freed_memory
 from detector.errors import UserError
 
 
@@ -218,13 +219,14 @@ def main() -> None:
     parser.add_argument("--data", metavar="YAML", help="a data set of jpegs; default: made for it")
     parser.add_argument("--sizes", type=int, nargs="+", default=[320, 640], help="px (320 640)")
     parser.add_argument("--batch", type=int, default=16, help="images a batch (default 16)")
-    parser.add_argument("--images", type=int, default=128, help="a turn (default 128)")
-    parser.add_argument("--turns", type=int, default=9, help="default 9")
+    parser.add_argument("--images", type=int, default=64, help="a turn (default 64)")
+    parser.add_argument("--turns", type=int, default=15, help="default 15")
     parser.add_argument("--vs", metavar="MODULE:FUNCTION", help="time another iterable of batches")
     args = parser.parse_args()
     other = named_function(args.vs) if args.vs else None
 
     cv2.setNumThreads(1)
+    keep_freed_memory()  # for all contestants, as training on a CPU does
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or str(make_images(Path(folder), 256))
         print(
