@@ -2,8 +2,10 @@
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,22 +44,26 @@ from detector.data import (
     class_balance,
     coco_tree,
     describe,
+    fingerprint,
     letterboxed_sizes,
     read_split,
     repeat_factors,
     val_loader,
 )
-from detector.data.checks import start_lines
+from detector.data.checks import plot_labels, start_lines
 from detector.decode import Decoder
 from detector.engine import (
     OPTIMIZERS,
+    SINKS,
     BatchPicture,
+    Charts,
     Console,
     CsvLog,
     Curve,
     Every,
     Hardware,
     Journal,
+    Manifest,
     MemoryProbe,
     Observer,
     Processes,
@@ -65,7 +71,9 @@ from detector.engine import (
     SaveCheckpoints,
     Schedule,
     SelfAdversary,
+    SinkLog,
     Trainer,
+    ValPicture,
     WeightAverage,
     compute_deterministically,
     curve,
@@ -73,6 +81,7 @@ from detector.engine import (
     freeze,
     keep_freed_memory,
     largest_that_fits,
+    require_sinks,
 )
 from detector.errors import UserError
 from detector.evaluation import CocoAP, Evaluator
@@ -92,6 +101,7 @@ from detector.nn import (
     activation,
     synchronise_batch_norms,
 )
+from detector.pictures import true_and_found
 from detector.postprocess import Postprocess, postprocess, postprocess_darknet
 from detector.registry import nearest
 
@@ -687,14 +697,23 @@ def build_trainer(
     )
 
 
-def build_observers(config: Config, data: Data, folder: RunFolder) -> list[Observer]:
-    """Who writes to the run folder and to the console; results.csv before the checkpoint that knows
-    of its row.
+def build_observers(
+    config: Config, data: Data, folder: RunFolder, evaluator: Evaluator
+) -> list[Observer]:
+    """Who writes to the run folder and to the console; all that has rows or points before the
+    checkpoint that knows of them.
     """
+    log = build_log(config, folder)
     return [
+        build_manifest(config, data, folder),
         Journal(folder.events),
         CsvLog(folder.results),
-        BatchPicture(folder.path / "train_batch.jpg", data.names),
+        log,
+        BatchPicture(folder.train_batch, data.names, log.show),
+        ValPicture(
+            folder.val, lambda: true_and_found(data.val, evaluator.shown, data.names), log.show
+        ),
+        Charts(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
         SaveCheckpoints(
             folder,
             config=config_to_dict(config),
@@ -703,6 +722,34 @@ def build_observers(config: Config, data: Data, folder: RunFolder) -> list[Obser
         ),
         Console(),
     ]
+
+
+def build_log(config: Config, folder: RunFolder) -> SinkLog:
+    """Who takes curves and pictures, by `train.log`.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
+    require_sinks(config.train.log)
+    values = config_to_dict(config)
+    openers = [functools.partial(SINKS[name], folder.path, values) for name in config.train.log]
+    return SinkLog(openers, norms_every=config.train.norms_every)
+
+
+def build_manifest(config: Config, data: Data, folder: RunFolder) -> Manifest:
+    """What is written down of a run: its config, and which data it has."""
+    about = {
+        "train": fingerprint(data.train.reader.index),
+        "val": fingerprint(data.val.reader.index),
+        "findings": dict(Counter(finding.kind for finding in data.findings)),
+    }
+    return Manifest(folder.manifest, config=config_to_dict(config), data=about)
+
+
+def draw_labels(config: Config, data: Data, path: Path) -> None:
+    """The training labels, with the model's anchors among them; needs matplotlib."""
+    anchors = np.array(flat(build_anchors(config.model, len(data.names))))
+    plot_labels(path, data.train.reader.index, size=config.data.size, anchors=anchors)
 
 
 def build_every(setting: int | str) -> Every:

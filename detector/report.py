@@ -4,17 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from detector.data import ValSet
-from detector.draw import Picture, contact_sheet, save_image
+from detector.draw import save_image
 from detector.engine import Hardware
 from detector.errors import UserError
-from detector.evaluation import Evaluator, Found, table
+from detector.evaluation import Evaluator, table
+from detector.pictures import true_and_found
 from detector.pretrained import Loaded, nameless
 from detector.structures import Detections
-
-SHOWN_SCORE = 0.25  # boxes with a lower score are left out of pictures
 
 
 def evaluate_model(
@@ -44,7 +41,7 @@ def evaluate_model(
             f"{_some(names)}; evaluate on the classes it was trained on"
         )
     metrics = evaluator(hardware.place(loaded.model))
-    draw_found(picture, val, evaluator.shown, names)
+    save_image(picture, true_and_found(val, evaluator.shown, names))
     lines = [f"COCO AP of {source} on {len(val)} images:", table(metrics)]
     lines += [f"left out, its truths count as missed: {line}" for line in evaluator.unreadable]
     lines += [f"picture: {picture}"]
@@ -68,32 +65,6 @@ def require_same_classes(source: str, known: Sequence[str], names: Sequence[str]
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return f"{len(names)} classes ({shown}{', ...' if len(names) > 3 else ''})"
-
-
-def draw_found(path: Path, val: ValSet, found: Sequence[Found], names: Sequence[str]) -> None:
-    """A sheet of validation images with the boxes found in them."""
-    number_of = {int(i): number for number, i in enumerate(val.reader.index.image_ids)}
-    pictures = [
-        as_picture(
-            val.reader.read(number_of[each.image_id]).image, each.detections, names, SHOWN_SCORE
-        )
-        for each in found
-    ]
-    save_image(path, contact_sheet(pictures))
-
-
-def as_picture(
-    image: np.ndarray, detections: Detections, names: Sequence[str], conf: float
-) -> Picture:
-    """Image and detections of score `conf` or more, captioned `name score`."""
-    kept = detections.scores >= conf
-    captions = [
-        f"{names[label]} {score:.2f}"
-        for label, score in zip(
-            detections.labels[kept].tolist(), detections.scores[kept].tolist(), strict=True
-        )
-    ]
-    return image, detections.boxes_xyxy[kept].numpy(), captions
 
 
 def summary(detections: Detections, names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ LEVELS = [
     {"nn", "anchors", "boxes", "decode", "postprocess", "draw", "config"},
     {"models", "losses", "data", "engine", "evaluation"},
     {"export", "study"},
-    {"published"},
+    {"published", "pictures"},
     {"build"},
     {"darknet"},
     {"pretrained", "transfer"},

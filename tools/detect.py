@@ -11,8 +11,9 @@ from detector.data import UnreadableImage, image_files, read_image
 from detector.draw import draw_boxes, save_image
 from detector.engine import RunFolder
 from detector.errors import UserError
+from detector.pictures import as_picture
 from detector.pretrained import build_detector, load_model
-from detector.report import as_picture, summary
+from detector.report import summary
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -22,18 +23,38 @@ from detector.build import (
 from detector.config import Config, config_from_dict, dump_config
 from detector.darknet import DarknetOptions, Weights, read_config
 from detector.engine import (
+    BatchLimit,
     MemoryFull,
+    Observer,
     Processes,
     RunFolder,
     Stopped,
     TimeLimit,
     load_newest,
+    require_sinks,
     stop_on_signals,
 )
 from detector.errors import UserError, explain, writing
 from detector.pretrained import load_model, read_weights
 from detector.report import evaluate_model, require_same_classes
 from detector.transfer import adopt, transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """When a run shall stop before its end; None: not for this."""
+
+    seconds: float | None
+    batches: int | None
+
+    def observers(self) -> list[Observer]:
+        """Those who ask for the stop; the clock starts here."""
+        asks: list[Observer] = []
+        if self.seconds is not None:
+            asks.append(TimeLimit(self.seconds))
+        if self.batches is not None:
+            asks.append(BatchLimit(self.batches))
+        return asks
 
 
 def main() -> None:
@@ -64,6 +85,9 @@ def main() -> None:
         "--time-limit", metavar="TIME", help="stop after so long, resumable: 90s, 55m, 7.5h"
     )
     parser.add_argument(
+        "--batch-limit", metavar="N", type=int, help="stop after so many batches, resumable"
+    )
+    parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu"
     )
     cli.add_short_flags(parser)
@@ -83,7 +107,10 @@ def main() -> None:
         parser.error("--out and --name set the same thing; give one of them")
     if seeds and any(word.startswith("train.seed=") for word in args.overrides):
         parser.error("--seeds and train.seed= set the same thing; give one of them")
-    limit = None if args.time_limit is None else cli.seconds(args.time_limit)
+    if args.batch_limit is not None and args.batch_limit < 1:
+        parser.error(f"--batch-limit {args.batch_limit}: expected 1 or more")
+    seconds = None if args.time_limit is None else cli.seconds(args.time_limit)
+    limit = Limit(seconds, args.batch_limit)
 
     processes = Processes.join()
     if not processes.writes:
@@ -96,9 +123,7 @@ def main() -> None:
         processes.leave()
 
 
-def train(
-    args: argparse.Namespace, processes: Processes, limit: float | None, seed: str | None
-) -> float:
+def train(args: argparse.Namespace, processes: Processes, limit: Limit, seed: str | None) -> float:
     """A run to its end -> the AP of its best weights."""
     begun = folder_to_go_on_with(args, processes, seed)
     if begun is not None:
@@ -169,6 +194,7 @@ class Run:
     def __init__(
         self, config: Config, processes: Processes, weights: Weights | None = None
     ) -> None:
+        require_sinks(config.train.log)
         self.hardware = build_hardware(config)
         self.data = build_data(config)
         if weights is not None:
@@ -214,12 +240,11 @@ class Run:
             folder.remember_job()
         return processes.first(folder)
 
-    def go(self, folder: RunFolder, limit: float | None) -> float:
+    def go(self, folder: RunFolder, limit: Limit) -> float:
         """Trains, then evaluates the best weights; their AP."""
         print(f"run folder: {folder.path}")
-        self.trainer.observers = build_observers(self.config, self.data, folder)
-        if limit is not None:
-            self.trainer.observers = [*self.trainer.observers, TimeLimit(limit)]
+        observers = build_observers(self.config, self.data, folder, self.evaluator)
+        self.trainer.observers = [*observers, *limit.observers()]
         resume = f"go on with: python tools/train.py --resume {folder.path}"
         with stop_on_signals(self.trainer) as received:
             try:
@@ -240,11 +265,11 @@ class Run:
                     folder.remember_parts(error.parts)
                 raise with_way_on(error, folder, resume) from error
         if self.trainer.processes.writes:
-            best, picture = load_model(folder.best), folder.path / "val.jpg"
+            best = load_model(folder.best)
             evaluator = build_evaluator(self.config, self.data.val, self.hardware)
             print(
                 evaluate_model(
-                    best, str(folder.best), evaluator, self.data.val, self.hardware, picture
+                    best, str(folder.best), evaluator, self.data.val, self.hardware, folder.val
                 )
             )
         return self.trainer.progress.best_ap

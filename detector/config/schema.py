@@ -257,6 +257,9 @@ class TrainConfig(Section):
     # checkpoints besides those of the epochs: every n optimiser steps, or "90s", "10m", "1h"; 0: none
     checkpoint_every: Annotated[int, Field(ge=0)] | Duration = "10m"
     sync_bn: bool = True  # of several processes: BatchNorm with the statistics of all
+    # where curves and pictures go besides the run folder; each is an install of its own
+    log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    norms_every: Annotated[int, Field(ge=0)] = 100  # batches between logged norms; 0 is never
 
     @model_validator(mode="before")
     @classmethod

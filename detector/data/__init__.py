@@ -14,6 +14,7 @@ from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
 from detector.data.description import DatasetConfig, describe, read_split, splits
 from detector.data.extra import Albumentations
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
+from detector.data.fingerprint import fingerprint
 from detector.data.geometry import DARKNET_GREY, letterbox
 from detector.data.index import Finding, Index, Texts
 from detector.data.loader import EpochSampler, TrainLoader, collate, val_loader
@@ -46,6 +47,7 @@ __all__ = [
     "class_balance",
     "collate",
     "describe",
+    "fingerprint",
     "image_files",
     "letterbox",
     "letterboxed_sizes",

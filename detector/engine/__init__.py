@@ -3,10 +3,12 @@
 Read `trainer` (the loop), `faults` and `memory` (what goes wrong in it), `schedule` and `optimizer` (what
 one step does), `freeze` and `patterns` (parts by name), `adversarial`, `ema`, `hardware` (device and
 precision), `processes` (several that train together), `checkpoint` (files), `observers` (who looks on),
-`runs` (the folder), `signals` (how a run is stopped).
+`watch` and `sinks` (TensorBoard and others), `charts`, `manifest` and `reproduction`, `runs` (the
+folder), `signals` (how a run is stopped).
 """
 
 from detector.engine.adversarial import SelfAdversary
+from detector.engine.charts import Charts, ValPicture, plot_history
 from detector.engine.checkpoint import (
     load_checkpoint,
     load_newest,
@@ -17,8 +19,10 @@ from detector.engine.ema import WeightAverage
 from detector.engine.faults import MemoryFull
 from detector.engine.freeze import Frozen, freeze
 from detector.engine.hardware import Hardware, compute_deterministically, keep_freed_memory
+from detector.engine.manifest import Manifest, read_manifest
 from detector.engine.memory import MemoryProbe, even_share, largest_that_fits
 from detector.engine.observers import (
+    BatchLimit,
     BatchPicture,
     Console,
     CsvLog,
@@ -30,39 +34,53 @@ from detector.engine.observers import (
 )
 from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
 from detector.engine.processes import Processes
+from detector.engine.reproduction import differences, first_difference, first_losses
 from detector.engine.runs import RunFolder
 from detector.engine.schedule import SCHEDULES, Curve, Schedule, curve
 from detector.engine.signals import stop_on_signals
-from detector.engine.trainer import EpochReport, Stopped, Trainer
+from detector.engine.sinks import SINKS, Sink, require_sinks
+from detector.engine.trainer import FIRST_BATCHES, EpochReport, Stopped, Trainer
+from detector.engine.watch import SinkLog
 
 __all__ = [
-    "OPTIMIZERS",
-    "SCHEDULES",
+    "BatchLimit",
     "BatchPicture",
+    "Charts",
     "Console",
     "CsvLog",
     "Curve",
     "EpochReport",
     "Every",
+    "FIRST_BATCHES",
     "Frozen",
     "Hardware",
     "Journal",
+    "Manifest",
     "MemoryFull",
     "MemoryProbe",
+    "OPTIMIZERS",
     "Observer",
     "Processes",
     "RunFolder",
+    "SCHEDULES",
+    "SINKS",
     "SaveCheckpoints",
     "Schedule",
     "SelfAdversary",
+    "Sink",
+    "SinkLog",
     "Stopped",
     "TimeLimit",
     "Trainer",
+    "ValPicture",
     "WeightAverage",
     "adamw",
     "compute_deterministically",
     "curve",
+    "differences",
     "even_share",
+    "first_difference",
+    "first_losses",
     "freeze",
     "keep_freed_memory",
     "largest_that_fits",
@@ -70,6 +88,9 @@ __all__ = [
     "load_newest",
     "load_weights",
     "parameter_groups",
+    "plot_history",
+    "read_manifest",
+    "require_sinks",
     "save_checkpoint",
     "sgd",
     "stop_on_signals",

@@ -65,6 +65,17 @@ class Hardware:
         """Loss scaling, which fp16 needs; switched off otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
+    def peak_memory(self) -> int:
+        """The most bytes in use so far: of torch on a GPU, of this process on a CPU; 0 if not known."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            import resource  # not on Windows
+        except ImportError:
+            return 0
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
     def __str__(self) -> str:
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"

@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from detector.draw import contact_sheet, pictures_of, save_image
 from detector.engine.checkpoint import save_checkpoint
 from detector.engine.runs import RunFolder
 from detector.engine.trainer import EpochReport, Trainer, TrainerObserver
+from detector.engine.watch import Speed, batches_seen
 from detector.errors import writing
 from detector.structures import Batch
 
@@ -20,10 +22,11 @@ Observer = TrainerObserver
 
 
 class Console(Observer):
-    """A progress bar with the losses, and one line an epoch."""
+    """A progress bar with losses, speed, memory and what is left of the run, and one line an epoch."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+        self._speed = Speed()
         self._told: set[str] = set()
 
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
@@ -38,11 +41,23 @@ class Console(Observer):
                 dynamic_ncols=True,
             )
         self._bar.update(number + 1 - self._bar.n)
+        self._speed.batch(len(batch) * trainer.processes.size)
 
     def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
-        """Shows the losses beside the bar."""
-        if self._bar is not None:
-            self._bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+        """Shows the numbers beside the bar. `left`: of all epochs' training, without evaluations."""
+        rates = self._speed.look()
+        if self._bar is None or rates is None:
+            return
+        images, batches = rates
+        left = trainer.schedule.epochs * len(trainer.loader) - batches_seen(trainer)
+        self._bar.set_postfix(
+            {
+                **{name: f"{value:.4f}" for name, value in losses.items()},
+                "images/s": f"{images:.1f}",
+                "GB": f"{trainer.hardware.peak_memory() / 1e9:.1f}",
+                "left": tqdm.format_interval(left / batches),
+            }
+        )
 
     def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
         """Says what was survived."""
@@ -59,9 +74,7 @@ class Console(Observer):
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """The line that stays."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._close()
         for line in sorted(trainer.progress.unreadable - self._told):
             tqdm.write(f"left out: {line}")
             self._told.add(line)
@@ -73,6 +86,16 @@ class Console(Observer):
         tqdm.write("  ".join(parts))
         if trainer.out_of_patience:
             tqdm.write(f"no better AP in {trainer.progress.stale} evaluations: training ends here")
+
+    def on_end(self, trainer: Trainer, outcome: str) -> None:
+        """Takes the bar away."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._speed.begin()
 
 
 class CsvLog(Observer):
@@ -116,14 +139,20 @@ def _shown(name: str, value: float) -> str:
 class BatchPicture(Observer):
     """A picture of the first training batch: what the network really sees."""
 
-    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
-        self.path, self.names = path, names
+    def __init__(
+        self, path: Path, names: tuple[str, ...], show: Callable[..., None] | None = None
+    ) -> None:
+        """`show`: trainer, name and picture, for others who take pictures."""
+        self.path, self.names, self.show = path, names, show
 
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
         """Draws the very first batch of a run, once."""
         if number or self.path.exists() or not trainer.processes.writes:
             return
-        save_image(self.path, contact_sheet(pictures_of(batch, self.names)))
+        sheet = contact_sheet(pictures_of(batch, self.names))
+        save_image(self.path, sheet)
+        if self.show is not None:
+            self.show(trainer, "train_batch", sheet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,3 +263,15 @@ class TimeLimit(Observer):
         """Looks at the clock."""
         if time.monotonic() >= self._end:
             trainer.stop("time limit")
+
+
+class BatchLimit(Observer):
+    """Asks for an end at the first step after so many batches of the run."""
+
+    def __init__(self, batches: int) -> None:
+        self._end = batches
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Counts."""
+        if batches_seen(trainer) >= self._end:
+            trainer.stop(f"after {self._end} batches")

@@ -102,6 +102,31 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
+    def manifest(self) -> Path:
+        """What the run is made of."""
+        return self.path / "manifest.json"
+
+    @property
+    def train_batch(self) -> Path:
+        """What the network saw first."""
+        return self.path / "train_batch.jpg"
+
+    @property
+    def labels(self) -> Path:
+        """The training labels, drawn."""
+        return self.path / "labels.png"
+
+    @property
+    def curves(self) -> Path:
+        """Losses, AP and learning rate, drawn."""
+        return self.path / "curves.png"
+
+    @property
+    def val(self) -> Path:
+        """Validation images with true and found boxes."""
+        return self.path / "val.jpg"
+
+    @property
     def results(self) -> Path:
         """One row an epoch."""
         return self.path / "results.csv"

@@ -32,6 +32,7 @@ from detector.errors import UserError
 from detector.structures import Batch
 
 LOOK_EVERY = 10  # batches between two looks at the losses: each waits for the device
+FIRST_BATCHES = 20  # of a run, whose losses events.jsonl has to the last bit: `tools/reproduce.py`
 
 
 class Batches(Protocol):
@@ -185,11 +186,28 @@ class Trainer:
                 image can be read.
             Stopped: as `stop` asked.
         """
-        for observer in self.observers:
-            observer.on_start(self)
-        self.announce("start")
-        while self.progress.epoch < self.schedule.epochs and not self.out_of_patience:
-            self._run_epoch()
+        with self._watched():
+            for observer in self.observers:
+                observer.on_start(self)
+            self.announce("start")
+            while self.progress.epoch < self.schedule.epochs and not self.out_of_patience:
+                self._run_epoch()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tells the observers how what happens within it has ended."""
+        outcome = "finished"
+        try:
+            yield
+        except Stopped as reason:
+            outcome = f"stopped: {reason}"
+            raise
+        except BaseException as error:
+            outcome = f"failed: {type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+            raise
+        finally:
+            for observer in self.observers:
+                observer.on_end(self, outcome)
 
     def announce(self, event: str, **values: Any) -> None:
         """Tells the observers what happens now: a name, and numbers and texts that belong to it."""
@@ -278,6 +296,7 @@ class Trainer:
                     self._begin_again(waiting)
                 if self._step(settings, waiting):
                     totals, images = _with(waiting, totals), images + sum(t.count for t in waiting)
+                self._tell_first_losses(waiting)
                 waiting = []
             if (totals or waiting) and number % LOOK_EVERY == 0:
                 seen = images + sum(turn.count for turn in waiting)
@@ -293,6 +312,14 @@ class Trainer:
         if progress.skipped > skipped:
             return {}
         raise UserError(f"no image of epoch {epoch + 1} can be read; see the lines above")
+
+    def _tell_first_losses(self, turns: Sequence[Turn]) -> None:
+        """Announces the losses of the run's first batches, each alone, without rounding."""
+        for turn in turns:
+            if turn.position < FIRST_BATCHES:
+                sums = self.processes.total(torch.stack([v.double() for v in turn.losses.values()]))
+                losses = dict(zip(turn.losses, sums.tolist(), strict=True))
+                self.announce("first losses", batch=turn.position % len(self.loader), **losses)
 
     def _joined(self, batch: Batch) -> tuple[Batch, int, int]:
         """The batch, how many images it has in all processes, and how many at most in one.
@@ -419,6 +446,8 @@ class Trainer:
 
     def _step(self, settings: Settings, waiting: Sequence[Turn]) -> bool:
         """An optimiser step, unless its numbers are not finite; whether it was done."""
+        for observer in self.observers:
+            observer.on_gradients(self)
         apply_settings(self.optimizer, settings)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.clip_norm:
@@ -645,6 +674,9 @@ class TrainerObserver:
     def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
         """Whatever happens, by its name in about["event"]; see `Trainer.announce`."""
 
+    def on_gradients(self, trainer: Trainer) -> None:
+        """Before an optimiser step: gradients as they are, still scaled by `trainer.scaler`."""
+
     def on_step(self, trainer: Trainer) -> None:
         """After an optimiser step: a place from which a run can go on."""
 
@@ -656,3 +688,9 @@ class TrainerObserver:
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """After each epoch and its evaluation."""
+
+    def on_end(self, trainer: Trainer, outcome: str) -> None:
+        """At the very end: "finished", "stopped: REASON" or "failed: ERROR", which goes on after this.
+
+        It must not raise, so that it hides no error.
+        """

@@ -1,0 +1,163 @@
+"""manifest.json: what a run is made of, for whoever wants to have it again."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from detector.engine.checkpoint import digest
+from detector.engine.hardware import Hardware
+from detector.engine.trainer import Trainer, TrainerObserver
+from detector.errors import writing
+from detector.ops import implementation_table
+
+PACKAGES = ("detector", "torch", "torchvision", "numpy", "pillow", "pycocotools", "albumentations")
+CHECKOUT = Path(__file__).parents[2]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of everything that may change a number."""
+    found = {"python": platform.python_version(), "opencv": cv2.__version__}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    if torch.version.cuda:
+        found |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    return found
+
+
+def git_state(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
+    """Commit of the package's own checkout, and whether tracked files differ; None where it is none."""
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(checkout), *words],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=True,
+            ).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git here, or one that does not trust the folder
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def describe_hardware(hardware: Hardware, processes: int) -> dict[str, Any]:
+    """Device, precision, processor, threads and processes."""
+    gpu = hardware.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(hardware.device) if gpu else str(hardware.device),
+        "precision": hardware.precision,
+        "processes": processes,
+        "cpu": _processor(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    """The name of the CPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def kernels() -> dict[str, dict[str, str]]:
+    """Which implementation runs: operator -> "device dtype" -> "compiled" or "torch"."""
+    table: dict[str, dict[str, str]] = {}
+    for row in implementation_table():
+        place = f"{row['device']} {row['dtype']}"
+        table.setdefault(row["op"], {})[place] = row["implementation"]
+    return table
+
+
+class Manifest(TrainerObserver):
+    """Writes manifest.json at the start and at the end of each session: of each time that a run goes on.
+
+    {"config": ..., "sessions": [{"started", "ended", "outcome", "command", "from", "weights" (a digest),
+    "versions", "git", "hardware", "kernels", "data", ...}]}. A session whose process was killed has
+    neither end nor outcome.
+    """
+
+    def __init__(self, path: Path, *, config: dict[str, Any], data: dict[str, Any]) -> None:
+        """`config`, resolved, and `data`, what is known of the data: plain values."""
+        self.path, self.config, self.data = path, config, data
+        self._sessions: list[dict[str, Any]] = []
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Adds a session."""
+        if not trainer.processes.writes:
+            return
+        progress = trainer.progress
+        weights = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
+        session = {
+            "started": _now(),
+            "ended": None,
+            "outcome": None,
+            "command": list(sys.orig_argv),
+            "from": {"epoch": progress.epoch + 1, "batch": progress.batch},
+            "weights": digest(weights),
+            "versions": versions(),
+            "git": git_state(),
+            "hardware": describe_hardware(trainer.hardware, trainer.processes.size),
+            "kernels": kernels(),
+            "data": self.data,
+        }
+        self._sessions = [*read_manifest(self.path).get("sessions", []), session]
+        with writing(self.path):
+            self._write()
+
+    def on_end(self, trainer: Trainer, outcome: str) -> None:
+        """Finishes the session."""
+        if not (trainer.processes.writes and self._sessions):
+            return
+        progress = trainer.progress
+        self._sessions[-1] |= {
+            "ended": _now(),
+            "outcome": outcome,
+            "epochs_done": progress.epoch,
+            "best_ap": progress.best_ap if progress.best_ap >= 0 else None,
+            "warnings": {
+                "unreadable images": len(progress.unreadable),
+                "steps left out": progress.skipped,
+            },
+        }
+        with contextlib.suppress(OSError):  # a full disk hides no other error
+            self._write()
+
+    def _write(self) -> None:
+        """Whole or not at all."""
+        new = self.path.with_suffix(".new")
+        text = json.dumps({"config": self.config, "sessions": self._sessions}, indent=1)
+        new.write_text(text + "\n", encoding="utf-8")
+        new.replace(self.path)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What is in a manifest; nothing if there is none, or none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
