@@ -62,8 +62,8 @@ def test_train_validate_detect(tool, digits_yaml, digits_root, tmp_path):
     run = tmp_path / "runs" / "first"
     assert {path.name for path in run.iterdir()} == {
         *("best.pt", "last.pt", "previous.pt", "config.yaml", "results.csv"),
-        "events.jsonl",
-        *("train_batch.jpg", "val.jpg"),
+        *("events.jsonl", "manifest.json"),
+        *("train_batch.jpg", "val.jpg", "labels.png", "curves.png"),
     }
     assert len(table_of(out)) == 12
     assert "12 training and 5 validation images" in out
@@ -149,6 +149,7 @@ def test_coco_folder_with_faults_trains_and_names_them(tool, coco_root, tmp_path
         (["--cfg", "yolov4-pacsp-n-mish", "data.size=100"], "try 96 or 128"),
         (["--cfg", "yolov4-pacsp-n-mish", "--data", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--cfg", "yolov4-pacsp-n-mish", "train.device=cuda:77"], "try cpu"),
+        (["--cfg", "yolov4-pacsp-n-mish", "train.log=[comet]"], "train.log"),
         (["--resume", "runs/none"], "no such checkpoint"),
     ],
 )

@@ -259,7 +259,9 @@ class TrainConfig(Section):
     sync_bn: bool = True  # of several processes: BatchNorm with the statistics of all
     # where curves and pictures go besides the run folder; each is an install of its own
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
-    norms_every: Annotated[int, Field(ge=0)] = 100  # batches between logged norms; 0 is never
+    norms_every: Annotated[int, Field(ge=0)] = (
+        100  # batches of an epoch between logged norms; 0: none
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -119,6 +119,8 @@ def _prepare(_worker: int) -> None:
 @atexit.register
 def _end_workers() -> None:
     """Python ends its children by SIGTERM, and waits; after a fault there may be some left."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take this for a fault
     for child in multiprocessing.active_children():
         child.kill()
 

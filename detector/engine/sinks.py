@@ -85,7 +85,7 @@ class WandB:
 
         self._wandb = wandb
         self._run = wandb.init(
-            id=_remembered(folder / ".wandb", lambda: uuid.uuid4().hex[:8]),
+            id=_remembered(folder / ".wandb_id", lambda: uuid.uuid4().hex[:8]),
             name=folder.name,
             dir=str(folder),
             config=config,
@@ -106,7 +106,8 @@ class WandB:
 
 
 class MLflow:
-    """A run of MLflow, in `mlruns/` beside the run folder unless MLFLOW_TRACKING_URI names a place.
+    """A run of MLflow, in `mlflow.db` and `mlflow/` beside the run folder unless MLFLOW_TRACKING_URI
+    names a place: `mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`.
 
     A run that goes on is the same run there; points that it has are not logged again.
     """
@@ -114,16 +115,21 @@ class MLflow:
     def __init__(self, folder: Path, config: dict[str, Any], first: int) -> None:
         from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
-        place = (folder.parent / "mlruns").resolve().as_uri()
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", place))
-        self._run = _remembered(folder / ".mlflow", lambda: self._create(folder.name, config))
+        runs, given = folder.parent.resolve(), os.environ.get("MLFLOW_TRACKING_URI")
+        self._client = MlflowClient(given or f"sqlite:///{runs / 'mlflow.db'}")
+        self._artifacts = None if given else (runs / "mlflow").as_uri()
+        self._run = _remembered(folder / ".mlflow_id", lambda: self._create(folder.name, config))
         self._logged: dict[str, int] | None = {} if first else None
         self._client.update_run(self._run, status="RUNNING")
 
     def _create(self, name: str, config: dict[str, Any]) -> str:
         wanted = os.environ["MLFLOW_EXPERIMENT_NAME"]
         known = self._client.get_experiment_by_name(wanted)
-        number = known.experiment_id if known else self._client.create_experiment(wanted)
+        number = (
+            known.experiment_id
+            if known
+            else self._client.create_experiment(wanted, artifact_location=self._artifacts)
+        )
         run = self._client.create_run(number, run_name=name).info.run_id
         self._client.log_dict(run, config, "config.json")
         return run

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from detector.engine.sinks import Sink
 from detector.engine.trainer import EpochReport, Trainer, TrainerObserver
+from detector.errors import UserError
 from detector.structures import Batch
 
 
@@ -61,12 +62,11 @@ class SinkLog(TrainerObserver):
 
     def __init__(self, openers: Sequence[Callable[[int], Sink]], *, norms_every: int) -> None:
         """`openers`: first step that will be told -> sink; 0 for a new run. `norms_every`: batches
-        between two points of the norms, each of which waits for the device; 0 is never.
+        of an epoch between two points of the norms, each of which waits for the device; 0 is never.
         """
         self._openers, self._norms_every, self._speed = openers, norms_every, Speed()
         self._sinks: list[Sink] = []
-        self._position = 0
-        self._last_norms = -1
+        self._batch = 0
 
     def on_start(self, trainer: Trainer) -> None:
         """Opens the sinks. Of a run that goes on, all up to the checkpoint has been told, but for the
@@ -76,13 +76,11 @@ class SinkLog(TrainerObserver):
             return
         seen, batch = batches_seen(trainer), trainer.progress.batch
         first = seen + (batch < len(trainer.loader)) if seen else 0
-        self._sinks = [open_at(first) for open_at in self._openers]
-        if self._norms_every:
-            self._last_norms = (seen - 1) // self._norms_every
+        self._sinks = [_opened(open_at, first) for open_at in self._openers]
 
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
         """Notes the place."""
-        self._position = epoch * len(trainer.loader) + number
+        self._batch = number
         self._speed.batch(len(batch) * trainer.processes.size)
 
     def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
@@ -101,13 +99,16 @@ class SinkLog(TrainerObserver):
         self._scalars(position + 1, values)
 
     def on_gradients(self, trainer: Trainer) -> None:
-        """The norms, now and then."""
+        """The norms, at an epoch's first step and now and then. Not at its last one if another told
+        them: a run that goes on before the evaluation cannot tell them again.
+        """
+        begin, end = trainer.progress.batch, self._batch + 1
         if not (self._sinks and self._norms_every):
             return
-        due = self._position // self._norms_every
-        if due != self._last_norms:
-            self._last_norms = due
-            self._scalars(self._position, norms(trainer.model, trainer.scaler.get_scale()))
+        every = self._norms_every
+        if begin == 0 or (begin // every < end // every and end < len(trainer.loader)):
+            step = trainer.progress.epoch * len(trainer.loader) + end
+            self._scalars(step, norms(trainer.model, trainer.scaler.get_scale()))
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """The metrics, where the epoch was evaluated."""
@@ -133,8 +134,26 @@ class SinkLog(TrainerObserver):
                 getattr(sink, method)(*values)
             except Exception as error:  # of a library that is not ours; training does not need it
                 self._sinks.remove(sink)
-                name, reason = type(sink).__name__, str(error).splitlines()
-                tqdm.write(f"{name} failed ({(reason or [''])[0]}); the run goes on without it")
+                reason = str(error).splitlines()
+                tqdm.write(
+                    f"{_name(sink)} failed ({(reason or [''])[0]}); the run goes on without it"
+                )
+
+
+def _opened(open_at: Callable[[int], Sink], first: int) -> Sink:
+    try:
+        return open_at(first)
+    except (
+        Exception
+    ) as error:  # of a library that is not ours: a server that is not there, no login
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"train.log: {_name(open_at)} cannot be started: {reason}; mend that, or leave it out"
+        ) from error
+
+
+def _name(sink: Any) -> str:
+    return getattr(getattr(sink, "func", sink), "__name__", type(sink).__name__)
 
 
 def learning_rates(trainer: Trainer, position: int) -> dict[str, float]:

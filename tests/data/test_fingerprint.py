@@ -1,0 +1,42 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detector.data import describe, fingerprint, read_split
+
+
+@pytest.fixture
+def index(coco_root):
+    (coco_root.parent / "mine.yaml").write_text("format: coco\nroot: coco\n")
+    about, root = describe(str(coco_root.parent / "mine.yaml"))
+    return read_split(about, root, "train")
+
+
+def test_counts(index):
+    found = fingerprint(index)
+    assert found["images"] == 3
+    assert found["boxes"] == len(index.boxes_xyxy)
+    assert found["crowd"] == 1
+    assert found["classes"] == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["image_ids", "sizes", "starts", "boxes_xyxy", "labels", "crowd", "names", "category_ids"],
+)
+def test_any_change_changes_it(index, name):
+    value = getattr(index, name)
+    if isinstance(value, np.ndarray):
+        other = value.copy()
+        other[-1] = ~other[-1] if other.dtype == bool else other[-1] + 1
+    else:
+        other = (*value[:-1], "other")
+    assert fingerprint(replace(index, **{name: other}))["digest"] != fingerprint(index)["digest"]
+
+
+def test_files_count_and_their_folder_does_not(index, tmp_path):
+    same = replace(index, folder=tmp_path, findings=(), notes=())
+    assert fingerprint(same) == fingerprint(index)
+    swapped = type(index.files).of([*index.files][::-1])
+    assert fingerprint(replace(index, files=swapped))["digest"] != fingerprint(index)["digest"]
