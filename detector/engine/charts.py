@@ -37,7 +37,7 @@ def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             if points:
                 axes.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix("loss_"))
-        axes.set(xlabel="epoch")
+        axes.set(xlabel="epoch", xlim=(0.5, max(epochs, default=1) + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     for axes in (losses, metrics):
@@ -45,7 +45,8 @@ def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
             axes.legend()
     losses.set(title="losses, weighted")
     metrics.set(title="AP of the averaged weights", ylim=(0, 1))
-    rates.set(title="learning rate at the end of the epoch", ylim=(0, None))
+    highest = max((row["lr"] for row in rows), default=1.0)
+    rates.set(title="learning rate at the end of the epoch", ylim=(0, 1.05 * highest))
     new = path.with_suffix(".new")
     with writing(path):
         figure.savefig(new, dpi=100, format="png")
