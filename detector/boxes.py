@@ -14,16 +14,18 @@ def sides(boxes_xyxy: np.ndarray) -> np.ndarray:
 
 
 def transform_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The upright boxes around the images of boxes under an affine map.
+    """The upright boxes around the images of boxes under a map of the plane.
 
     Args:
         boxes_xyxy: [n, 4], pixels.
-        matrix: [2, 3]; point' = matrix @ (x, y, 1).
+        matrix: [3, 3]; point' = (u / w, v / w) with (u, v, w) = matrix @ (x, y, 1), w > 0.
 
     Returns:
         float32 [n, 4], pixels; not clipped.
     """
     x1, y1, x2, y2 = boxes_xyxy.astype(np.float64).T
     corners = np.stack([x1, y1, x2, y1, x2, y2, x1, y2], 1).reshape(-1, 4, 2)
-    moved = corners @ matrix[:, :2].T + matrix[:, 2]  # [n, 4, 2]
+    moved = corners @ matrix[:2, :2].T + matrix[:2, 2]  # [n, 4, 2]
+    if matrix[2, :2].any():
+        moved /= corners @ matrix[2, :2, None] + matrix[2, 2]
     return np.concatenate([moved.min(1), moved.max(1)], 1).astype(np.float32)

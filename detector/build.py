@@ -1,18 +1,22 @@
 """The one file where configuration meets constructors: one short function a noun."""
 
 import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from detector.anchors import Anchors, cluster_anchors, flat, measure_fit
 from detector.config import (
+    LARGEST_STRIDE,
     ActivationConfig,
     BagConfig,
     Config,
+    DataConfig,
     DecoderConfig,
     EvalConfig,
     ModelConfig,
@@ -23,6 +27,7 @@ from detector.config import (
 )
 from detector.data import (
     DARKNET_GREY,
+    Albumentations,
     Bag,
     Darknet,
     Finding,
@@ -34,10 +39,12 @@ from detector.data import (
     TrainLoader,
     TrainSet,
     ValSet,
+    class_balance,
     coco_tree,
     describe,
     letterboxed_sizes,
     read_split,
+    repeat_factors,
     val_loader,
 )
 from detector.data.checks import start_lines
@@ -90,15 +97,6 @@ from detector.registry import nearest
 
 Detector = YOLO | DarknetNet
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
-# keys of the bag that a sample does not depend on
-NOT_OF_SAMPLES = {
-    "mosaic_off_epochs",
-    "dropblock",
-    "dropblock_size",
-    "dropblock_ramp",
-    "sat",
-    "sat_lr",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,11 +334,37 @@ def build_hardware(config: Config) -> Hardware:
 
 
 def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:
-    """The augmentations; flips are off where a mirrored object is another one."""
-    strengths: dict[str, Any] = config.model_dump(exclude=NOT_OF_SAMPLES)
+    """The augmentations of a sample; flips are off where a mirrored object is another one.
+
+    Raises:
+        UserError: a transform of albumentations that there is not, or not with these arguments.
+    """
+    strengths = {name: getattr(config, name) for name in _STRENGTHS}
     if not mirrors:
         strengths |= {"flip_lr": 0.0, "flip_ud": 0.0}
-    return Bag(**strengths)
+    chain = [(each.name, each.model_extra or {}) for each in config.albumentations]
+    return Bag(**strengths, extra=Albumentations(chain) if chain else None)
+
+
+_STRENGTHS = [field.name for field in fields(Bag) if field.name != "extra"]
+
+
+def build_repeats(config: DataConfig, train: Index) -> np.ndarray | None:
+    """How often each training image comes in an epoch, as `data.sampling` says; None is once."""
+    if config.sampling == "none":
+        return None
+    if config.sampling == "class_balanced":
+        return class_balance(train)
+    return repeat_factors(train, config.sampling_threshold)
+
+
+def build_sides(config: Config) -> list[int]:
+    """The sides that training batches may have, pixels; none where all have `data.size`."""
+    factor, size, step = config.bag.multi_scale, config.data.size, LARGEST_STRIDE
+    if factor == 1:
+        return []
+    first, last = math.ceil(size / factor / step), math.floor(size * factor / step)
+    return [step * number for number in range(first, last + 1)]
 
 
 def build_data(config: Config) -> Data:
@@ -364,10 +388,14 @@ def build_data(config: Config) -> Data:
             f"{train.annotations}: none of its {len(train)} images has a labelled object, so there is "
             f"nothing to learn; python tools/check_data.py {config.data.dataset} says what was found"
         )
+    bag = build_bag(config.bag, mirrors=about.mirrors)
+    if isinstance(bag.extra, Albumentations):
+        smallest = min(build_sides(config), default=config.data.size)
+        bag.extra.try_on(smallest, smallest)
     return Data(
         train=TrainSet(
             Reader(train),
-            build_bag(config.bag, mirrors=about.mirrors),
+            bag,
             size=config.data.size,
             seed=config.train.seed,
             mosaic_until=config.train.epochs - config.bag.mosaic_off_epochs,
@@ -449,6 +477,22 @@ def build_evaluator(
     )
 
 
+def build_train_loader(
+    config: Config, dataset: TrainSet, *, pin_memory: bool, rank: int = 0, processes: int = 1
+) -> TrainLoader:
+    """Training batches; of several processes, the share of number `rank`."""
+    return TrainLoader(
+        dataset,
+        batch_size=_batch_size(config),
+        workers=config.data.workers,
+        pin_memory=pin_memory,
+        repeats=build_repeats(config.data, dataset.reader.index),
+        sides=build_sides(config),
+        rank=rank,
+        processes=processes,
+    )
+
+
 def build_schedule(config: Config, batches: int) -> Schedule:
     """The schedule for epochs of so many batches."""
     train = config.train
@@ -518,7 +562,7 @@ def resolve_batch_size(
             build_loss(config, model, num_classes).to(hardware.device),
             build_optimizer(one, model),
             hardware,
-            size=config.data.size,
+            size=max(build_sides(config), default=config.data.size),
         )
         share = -(-train.nominal_batch // processes.size)
         with probe:
@@ -611,10 +655,9 @@ def build_trainer(
     frozen = freeze(model, config.train.freeze)
     ramps = build_dropblock(config.bag, model)
     hardware.place(model)
-    loader = TrainLoader(
+    loader = build_train_loader(
+        config,
         data.train,
-        batch_size=_batch_size(config),
-        workers=config.data.workers,
         pin_memory=hardware.device.type == "cuda",
         rank=processes.rank,
         processes=processes.size,

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from detector.errors import UserError
+from detector.structures import Batch, Sample
 
 # (image uint8 [H, W, 3] RGB, boxes_xyxy [n, 4] px, n captions)
 Picture = tuple[np.ndarray, np.ndarray, Sequence[str]]
@@ -48,10 +49,34 @@ def draw_boxes(picture: Picture) -> np.ndarray:
     return image
 
 
-def contact_sheet(pictures: Sequence[Picture], *, limit: int = 16, side: int = 400) -> np.ndarray:
-    """Up to `limit` pictures with their boxes in a square grid of cells of `side` px."""
+def picture_of(sample: Sample, names: Sequence[str]) -> Picture:
+    """A sample with the names of its boxes; crowd regions come last, as such."""
+    boxes = np.concatenate([sample.boxes_xyxy, sample.ignore_xyxy])
+    captions = [names[int(label)] for label in sample.labels.tolist()]
+    captions += ["(crowd)"] * len(sample.ignore_xyxy)
+    return sample.image, boxes, captions
+
+
+def pictures_of(batch: Batch, names: Sequence[str]) -> list[Picture]:
+    """The images of a batch, each with the names of its boxes."""
+    images = batch.images.permute(0, 2, 3, 1).numpy()
+    pictures: list[Picture] = []
+    for number, image in enumerate(images):
+        mine = batch.image_index == number
+        captions = [names[int(label)] for label in batch.labels[mine].tolist()]
+        crowds = batch.ignore_xyxy[batch.ignore_index == number].numpy()
+        captions += ["(crowd)"] * len(crowds)
+        boxes = np.concatenate([batch.boxes_xyxy[mine].numpy(), crowds])
+        pictures.append((image, boxes, captions))
+    return pictures
+
+
+def contact_sheet(
+    pictures: Sequence[Picture], *, limit: int = 16, side: int = 400, columns: int = 0
+) -> np.ndarray:
+    """Up to `limit` pictures with their boxes in cells of `side` px; a square grid unless `columns`."""
     shown = pictures[:limit]
-    columns = max(math.ceil(math.sqrt(len(shown))), 1)
+    columns = columns or max(math.ceil(math.sqrt(len(shown))), 1)
     rows = max(math.ceil(len(shown) / columns), 1)
     sheet = np.full((rows * side, columns * side, 3), 255, np.uint8)
     for number, (image, boxes_xyxy, captions) in enumerate(shown):

@@ -206,7 +206,7 @@ def test_wrong_checkpoints(tool, digits_yaml, tmp_path, coco_root):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["train", "val", "detect"])
+@pytest.mark.parametrize("name", ["train", "val", "detect", "show_batch", "bench_loader"])
 def test_help_shows_an_example(tool, name):
     status, out, _ = tool(name, "--help")
     assert status == 0

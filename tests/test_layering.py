@@ -17,7 +17,7 @@ LEVELS = [
     {"build"},
     {"darknet"},
     {"pretrained", "transfer"},
-    {"report"},
+    {"report", "showcase"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted((ROOT / "detector").rglob("*.py"))

@@ -53,6 +53,25 @@ def test_every_sample_can_be_read_and_augmented(coco_yaml):
         assert (item.sample.boxes_xyxy <= 160).all()
 
 
+def test_the_whole_bag_on_real_images(coco_yaml):
+    everything = (
+        "{preset: yolov4, mosaic9: 0.5, mixup: 0.3, paste: 0.5, erase: 0.3, perspective: 0.1, "
+        "albumentations: [{name: GaussNoise, p: 0.3}, {name: Rotate, p: 0.3}]}"
+    )
+    words = [f"bag={everything}", "data.size=160", "data.sampling=class_balanced", "data.workers=0"]
+    config = load_config("yolov4-pacsp-s-mish", words, data=coco_yaml)
+    loader = build.build_train_loader(config, build.build_data(config).train, pin_memory=False)
+    for number, batch in enumerate(loader.epoch(0)):
+        height, width = batch.images.shape[2:]
+        assert not batch.unreadable
+        assert {height, width} <= set(build.build_sides(config))
+        assert (batch.boxes_xyxy >= 0).all()
+        assert (batch.boxes_xyxy <= torch.tensor([width, height] * 2)).all()
+        assert (batch.boxes_xyxy[:, 2:] > batch.boxes_xyxy[:, :2]).all()
+        if number == 20:
+            break
+
+
 def test_the_truth_scores_one(coco_yaml):
     """Truths as detections: AP 1 by construction, through category ids and back."""
     config, root = describe(coco_yaml)

@@ -22,6 +22,7 @@ from detector.config.schema import (
     PartActivations,
     ScheduleConfig,
     TrainConfig,
+    TransformConfig,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "PartActivations",
     "ScheduleConfig",
     "TrainConfig",
+    "TransformConfig",
     "config_from_dict",
     "config_to_dict",
     "dump_config",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from detector.config.bags import BAGS
 from detector.config.schema import Config
 from detector.config.yaml_tree import Key, Tree, parse_value, read_yaml
 from detector.errors import UserError
@@ -105,7 +106,14 @@ def _override(tree: Tree, words: Sequence[str], data: str | None) -> None:
         if not equals or not all(key.split(".")):
             raise UserError(f"{COMMAND_LINE}: expected key=value (train.epochs=100), got {word!r}")
         value = parse_value(text, f"{COMMAND_LINE}: {key}")
-        tree.put(tuple(key.split(".")), value, {(): COMMAND_LINE})
+        parts = tuple(key.split("."))
+        if parts in (("bag",), ("bag", "preset")):
+            layer = Tree()
+            layer.put(("bag",), value, {(): COMMAND_LINE})
+            _spell_out_bag(layer)
+            tree.merge(layer)
+        else:
+            tree.put(parts, value, {(): COMMAND_LINE})
     if data is not None:
         found = find_file(data, "data")
         known = found.parent == PROJECT / "data"
@@ -122,6 +130,7 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     tree = read_yaml(shown)
     _place_dataset(tree, path.parent)
+    _spell_out_bag(tree)
     if "extends" not in tree.values:
         return tree
     origin = tree.origins.pop(("extends",))
@@ -145,6 +154,22 @@ def _place_dataset(tree: Tree, folder: Path) -> None:
     if isinstance(name, str) and (folder / name).is_file():
         key = ("data", "dataset")
         tree.put(key, str((folder / name).resolve()), {(): tree.origin(key)})
+
+
+def _spell_out_bag(tree: Tree) -> None:
+    """The keys that a bag's name is short for; what the same source says besides wins."""
+    bag: Any = tree.values.get("bag")
+    origin = tree.origin(("bag",))
+    if isinstance(bag, str):
+        bag = {"preset": bag}
+        tree.put(("bag",), bag, {(): origin})
+    name: object = bag.get("preset") if isinstance(bag, dict) else ""  # pyright: ignore
+    for section, keys in BAGS.get(name if isinstance(name, str) else "", {}).items():
+        own: Any = tree.values.get(section, {})
+        if not isinstance(own, dict):
+            continue
+        for key in keys.keys() - own.keys():  # pyright: ignore
+            tree.put((section, key), keys[key], {(): origin})
 
 
 def _validate(model: type[M], tree: Tree) -> M:

@@ -112,6 +112,11 @@ class DataConfig(Section):
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     size: Count = 640  # side of the square training and validation image, pixels
     workers: Annotated[int, Field(ge=0)] = 2  # reader processes; 0 reads in the training process
+    # how often an image comes: once an epoch; by LVIS's repeat factor; so that all classes come alike
+    sampling: Literal["none", "repeat_factor", "class_balanced"] = "none"
+    sampling_threshold: Share = (
+        0.001  # of repeat_factor: classes on a smaller share of images are rare
+    )
 
     @model_validator(mode="after")
     def _classes_once(self) -> Self:
@@ -132,15 +137,37 @@ class DataConfig(Section):
         return self
 
 
-class BagConfig(Section):
-    """The augmentations. 0 switches one off."""
+class TransformConfig(BaseModel):
+    """A transform of albumentations with its arguments, e.g. `{name: GaussNoise, p: 0.2}`."""
 
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str
+
+
+class BagConfig(Section):
+    """The augmentations. 0 switches one off.
+
+    `bag: yolov4` takes a named bag as it is, `bag: {preset: yolov4, mixup: 0.1}` changes keys of it;
+    `bags.py` has their values.
+    """
+
+    preset: Literal["none", "mosaic", "yolov4"] = "mosaic"
     mosaic: Share = 1.0  # probability
-    mosaic_off_epochs: Annotated[int, Field(ge=0)] = 0  # the last n epochs run without mosaic
+    mosaic9: Share = 0.0  # share of the mosaics that have nine tiles, not four
+    # the last n epochs see images as they are: without mosaic, paste, cutmix and mixup
+    mosaic_off_epochs: Annotated[int, Field(ge=0)] = 0
+    multi_scale: Annotated[float, Field(ge=1, le=4)] = (
+        1.0  # f: height and width of each batch from size / f to size * f, in steps of 32
+    )
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.9  # zoom drawn from 1 - scale .. 1 + scale
     translate: Share = 0.1  # shift, share of the image side
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # rotation, +-
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0  # degrees, +-
+    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # one edge nearer by this share, +-
+    paste: Share = 0.0  # probability; objects of another image, cut out with their boxes
+    cutmix: Share = 0.0  # probability; a region of another image; reads twice as many files
+    mixup: Share = 0.0  # probability; blended with another image; reads twice as many files
     hsv_h: Share = 0.015  # gains: 1 + uniform(-1, 1) * value
     hsv_s: Share = 0.7
     hsv_v: Share = 0.4
@@ -154,6 +181,8 @@ class BagConfig(Section):
     # self-adversarial training, after the warm-up. darknet takes half of the batches
     sat: Share = 0.0  # share of the batches
     sat_lr: Share = 0.02  # root mean square of an image's change, of 0..1; it grows up to this
+    albumentations: tuple[TransformConfig, ...] = ()  # any of its transforms, in this order
+    erase: Share = 0.0  # probability; a rectangle of noise
 
 
 class LossConfig(Section):

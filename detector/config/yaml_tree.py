@@ -17,6 +17,7 @@ import yaml
 from detector.errors import UserError
 
 Key = tuple[str | int, ...]  # ("train", "lr"); numbers are positions in a list
+NAMES = {"name", "preset"}  # a mapping with one of these keys replaces what it is laid over
 
 
 @dataclass(slots=True)
@@ -53,15 +54,15 @@ class Tree:
     def merge(self, other: "Tree", at: Key = ()) -> None:
         """Lays `other` over this tree, section by section; its values win.
 
-        A mapping over a mapping is merged key by key, except where either of them names an
-        activation: its parameters belong to its name.
+        A mapping over a mapping is merged key by key, except where the upper one names an activation,
+        to which its parameters belong, or the bag that it starts from.
         """
         over = _at(other.values, at)
         under = _at(self.values, at)
         for name, value in over.items():
             key = (*at, name)
             below = under.get(name)
-            if isinstance(value, dict) and isinstance(below, dict) and "name" not in value:
+            if isinstance(value, dict) and isinstance(below, dict) and not NAMES & value.keys():
                 self.origins[key] = other.origin(key)
                 self.merge(other, key)
             else:

@@ -2,7 +2,9 @@
 
 Read `description` (the data YAML), `index` (annotations, whatever their format), `coco`, `yolo_txt` and
 `voc` (its readers; the last two through `pairs`), `cache`, `dataset` (one sample; with `geometry`,
-`colour`, `mosaic`), `loader` (batches), `convert` (into other formats); `digits` makes the embedded set.
+`mosaic`, `mix`, `colour`, `extra`; `streams` says from where their randomness comes), `sampling` and
+`loader` (which images make up an epoch; batches), `convert` (into other formats); `digits` makes the
+embedded data set.
 """
 
 from detector.data.coco import read_coco
@@ -10,20 +12,24 @@ from detector.data.coco_names import COCO_NAMES
 from detector.data.convert import coco_tree
 from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
 from detector.data.description import DatasetConfig, describe, read_split, splits
+from detector.data.extra import Albumentations
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.geometry import DARKNET_GREY, letterbox
 from detector.data.index import Finding, Index, Texts
-from detector.data.loader import TrainLoader, collate, val_loader
+from detector.data.loader import EpochSampler, TrainLoader, collate, val_loader
 from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
+from detector.data.sampling import class_balance, repeat_factors
 from detector.data.sizes import letterboxed_sizes
 from detector.data.subset import write_subset
 
 __all__ = [
     "COCO_NAMES",
     "DARKNET_GREY",
+    "Albumentations",
     "Bag",
     "Darknet",
     "DatasetConfig",
+    "EpochSampler",
     "Finding",
     "Index",
     "Item",
@@ -37,6 +43,7 @@ __all__ = [
     "UnreadableImage",
     "ValSet",
     "coco_tree",
+    "class_balance",
     "collate",
     "describe",
     "image_files",
@@ -46,6 +53,7 @@ __all__ = [
     "read_image",
     "read_split",
     "splits",
+    "repeat_factors",
     "unlabelled",
     "val_loader",
     "write_subset",

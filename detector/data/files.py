@@ -32,10 +32,10 @@ def read_image(path: str) -> np.ndarray:
         raise UnreadableImage(f"{path}: the file is empty")
     if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:].tobytes():
         raise UnreadableImage(f"{path}: the jpeg is truncated")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # applies the EXIF orientation
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # applies the EXIF orientation
     if image is None:
         raise UnreadableImage(f"{path}: not an image that can be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def image_files(paths: Sequence[str]) -> list[Path]:

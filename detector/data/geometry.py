@@ -1,4 +1,4 @@
-"""Geometry of samples: resize, letterbox, affine, flips. Random ones are drawn, then applied.
+"""Geometry of samples: resize, letterbox, affine and perspective, flips; drawn, then applied.
 
 Coordinates are continuous: pixel i covers [i, i + 1], so a box [0, 0, W, H] is the whole image.
 OpenCV's maps work on pixel centres; `_warp` shifts by the half pixel between the two.
@@ -16,6 +16,13 @@ from detector.structures import LetterBox, Sample
 GREY = 114  # of everything outside the image, as published
 DARKNET_GREY = 127  # where darknet's letter_box says 0.5
 
+Size = int | tuple[int, int]  # of a result, pixels: the side of a square, or (height, width)
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """A size as two numbers."""
+    return (size, size) if isinstance(size, int) else size
+
 
 def resize_to(sample: Sample, height: int, width: int, method: int) -> Sample:
     """The sample scaled to this size, by one of OpenCV's methods of interpolation."""
@@ -31,12 +38,15 @@ def resize_to(sample: Sample, height: int, width: int, method: int) -> Sample:
     )
 
 
-def resize_long_side(sample: Sample, size: int) -> Sample:
-    """The sample scaled, up or down, so that its longer side is `size` pixels."""
+def resize_to_fit(sample: Sample, size: Size) -> Sample:
+    """The sample scaled, up or down, to the largest that fits into `size`."""
     height, width = sample.image.shape[:2]
-    scale = size / max(height, width)
-    # averaging when shrinking keeps thin things; both are exact at the borders
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scale = min(
+        side / old for side, old in zip(height_and_width(size), (height, width), strict=True)
+    )
+    # down to one half, bilinear still looks at every pixel, several times faster than the average,
+    # which keeps thin things below; both are exact at the borders
+    method = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
     return resize_to(sample, max(round(height * scale), 1), max(round(width * scale), 1), method)
 
 
@@ -56,25 +66,28 @@ def letterbox_onto(
     )
 
 
-def letterbox(sample: Sample, size: int, *, grey: int = GREY) -> tuple[Sample, LetterBox]:
-    """The sample in the middle of a grey size x size canvas, and the way back."""
+def letterbox(sample: Sample, size: Size, *, grey: int = GREY) -> tuple[Sample, LetterBox]:
+    """The sample in the middle of a grey canvas of this size, and the way back."""
     height, width = sample.image.shape[:2]
-    scaled = resize_long_side(sample, size)
+    shape = height_and_width(size)
+    scaled = resize_to_fit(sample, shape)
     new_height, new_width = scaled.image.shape[:2]
-    left, top = (size - new_width) // 2, (size - new_height) // 2
-    placed = letterbox_onto(scaled, (size, size), top=top, left=left, grey=grey)
+    left, top = (shape[1] - new_width) // 2, (shape[0] - new_height) // 2
+    placed = letterbox_onto(scaled, shape, top=top, left=left, grey=grey)
     return placed, LetterBox(new_width / width, new_height / height, left, top, height, width)
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """Zoom, rotation, shear and shift about the middle of the image; see `draw`.
+    """Zoom, rotation, shear, shift and perspective about the middle of the image; see `draw`.
 
     Attributes:
         zoom: factor.
         degrees: counter-clockwise rotation.
         shear_x, shear_y: degrees.
-        shift_x, shift_y: of the middle, as a share of the output's side.
+        shift_x, shift_y: of the middle, as a share of the output's sides.
+        tilt_x, tilt_y: perspective; the right and the lower edge are 1 + tilt times as far away as the
+            middle, the left and the upper one 1 - tilt times. Their magnitudes sum up to less than 1.
     """
 
     zoom: float = 1.0
@@ -83,6 +96,8 @@ class Affine:
     shear_y: float = 0.0
     shift_x: float = 0.0
     shift_y: float = 0.0
+    tilt_x: float = 0.0
+    tilt_y: float = 0.0
 
     @classmethod
     def draw(
@@ -100,31 +115,45 @@ class Affine:
         shift_x, shift_y = rng.uniform(-translate, translate, 2)
         return cls(zoom, angle, shear_x, shear_y, shift_x, shift_y)
 
-    def matrix(self, height: int, width: int, size: int) -> np.ndarray:
-        """[2, 3] from pixels of a height x width image to pixels of the size x size result."""
+    def tilted(self, rng: np.random.Generator, perspective: float) -> "Affine":
+        """The same with both tilts in -+ perspective."""
+        tilt_x, tilt_y = rng.uniform(-perspective, perspective, 2)
+        return replace(self, tilt_x=tilt_x, tilt_y=tilt_y)
+
+    def matrix(self, height: int, width: int, size: Size) -> np.ndarray:
+        """[3, 3] from pixels of a height x width image to pixels of the result."""
         cosine, sine = (f(math.radians(self.degrees)) * self.zoom for f in (math.cos, math.sin))
         rotation = np.array([[cosine, sine], [-sine, cosine]])
         shear_x, shear_y = (math.tan(math.radians(a)) for a in (self.shear_x, self.shear_y))
         linear = np.array([[1, shear_x], [shear_y, 1]]) @ rotation
         middle = np.array([width / 2, height / 2])
-        target = size * np.array([0.5 + self.shift_x, 0.5 + self.shift_y])
-        return np.column_stack([linear, target - linear @ middle])
+        new_height, new_width = height_and_width(size)
+        target = np.array([new_width * (0.5 + self.shift_x), new_height * (0.5 + self.shift_y)])
+        # p' = target + linear @ (p - middle) / distance; distance = 1 + tilt . (p - middle)
+        tilt = np.array([self.tilt_x, self.tilt_y]) / middle
+        offset = 1 - tilt @ middle
+        matrix = np.empty((3, 3))
+        matrix[:2, :2] = linear + np.outer(target, tilt)
+        matrix[:2, 2] = target * offset - linear @ middle
+        matrix[2] = *tilt, offset
+        return matrix
 
-    def apply(self, sample: Sample, size: int) -> Sample:
-        """A size x size sample; boxes of which too little is left are dropped.
+    def apply(self, sample: Sample, size: Size) -> Sample:
+        """A sample of this size; boxes of which too little is left are dropped.
 
         Kept are boxes wider and higher than 2 px, with over a tenth of their (zoomed) area in sight
         and sides in a ratio below 20, as published.
         """
         height, width = sample.image.shape[:2]
-        matrix = self.matrix(height, width, size)
+        shape = height_and_width(size)
+        matrix = self.matrix(height, width, shape)
         boxes = transform_boxes(sample.boxes_xyxy, matrix)
-        clipped = clip_boxes(boxes, size, size)
+        clipped = clip_boxes(boxes, shape[1], shape[0])
         kept = _worth_keeping(boxes, clipped)
-        ignore = clip_boxes(transform_boxes(sample.ignore_xyxy, matrix), size, size)
+        ignore = clip_boxes(transform_boxes(sample.ignore_xyxy, matrix), shape[1], shape[0])
         return replace(
             sample,
-            image=_warp(sample.image, matrix, size),
+            image=_warp(sample.image, matrix, shape),
             boxes_xyxy=clipped[kept],
             labels=sample.labels[kept],
             ignore_xyxy=ignore[(sides(ignore) > 0).all(1)],
@@ -140,14 +169,19 @@ def _worth_keeping(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return (size > 2).all(1) & (area > 0.1 * old_area) & (ratio < 20)
 
 
-def _warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    if image.shape[:2] == (size, size) and np.array_equal(matrix, np.eye(2, 3)):
+def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == shape and np.array_equal(matrix, np.eye(3)):
         return image
-    centred = matrix.copy()
-    centred[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # from pixel edges to pixel centres
-    return cv2.warpAffine(
-        image, centred, (size, size), flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3
-    )
+    centred = matrix.copy()  # from pixel edges to pixel centres
+    shift = matrix[:, :2] @ [0.5, 0.5]
+    centred[2, 2] += shift[2]
+    centred[:2, :2] -= 0.5 * matrix[2, :2]
+    centred[:2, 2] += shift[:2] - 0.5 * centred[2, 2]
+    height, width = shape
+    grey = (GREY,) * 3
+    if matrix[2, :2].any():
+        return cv2.warpPerspective(image, centred, (width, height), borderValue=grey)
+    return cv2.warpAffine(image, centred[:2], (width, height), borderValue=grey)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,34 +11,70 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from detector.data.dataset import Item, TrainSet, ValSet
+from detector.data.dataset import Item, Key, TrainSet, ValSet
+from detector.data.sampling import draw_order, epoch_length
+from detector.data.streams import Streams
 from detector.structures import Batch, Sample
 
 
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index): every image once an epoch, in an order that (seed, epoch) fixes.
+class EpochSampler(Sampler[list[Key]]):
+    """Batches of keys of a `TrainSet`, in an order that (seed, epoch) fixes.
 
-    Of several processes each gets its share of every batch, which may be none of its images.
+    Every image comes once an epoch, or as often as `repeats` asks for. With `sides`, each batch has a
+    height and a width of its own, drawn from (seed, epoch, batch). Of several processes each gets its
+    share of every batch, which may be none of its images.
 
     Attributes:
         epoch, start: the epoch that the next iteration runs, and its first batch; set them before.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, *, rank: int = 0, processes: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        *,
+        repeats: np.ndarray | None = None,
+        sides: Sequence[int] = (),
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+        """`length`: number of images; `repeats`: [length], see `sampling`; `sides`: pixels."""
+        self.images, self.batch_size, self.seed = length, batch_size, seed
+        self.repeats, self.sides = repeats, sides
+        self.length = length if repeats is None else epoch_length(repeats)
         self.rank, self.processes = rank, processes
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return math.ceil(self.length / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
-        for start in range(self.start * self.batch_size, self.length, self.batch_size):
-            batch = order[start : start + self.batch_size]
-            yield [(self.epoch, number) for number in batch[self.rank :: self.processes]]
+    def __iter__(self) -> Iterator[list[Key]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.repeats is None:
+            order = rng.permutation(self.images).tolist()
+        else:
+            order = draw_order(rng, self.repeats).tolist()
+        for number in range(self.start, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            mine = batch[self.rank :: self.processes]
+            if self.sides:
+                size = self._size(number)
+                yield [(self.epoch, index, size) for index in mine]
+            else:
+                yield [(self.epoch, index) for index in mine]
+
+    def key(self, epoch: int, index: int) -> Key | None:
+        """The whole key of a sample, with the size of its batch; None where the epoch has it not."""
+        was, self.epoch, self.start = (self.epoch, self.start), epoch, 0
+        keys = [key for batch in self for key in batch if key[1] == index]
+        self.epoch, self.start = was
+        return keys[0] if keys else None
+
+    def _size(self, batch: int) -> tuple[int, int]:
+        """Height and width of a batch."""
+        height, width = Streams(self.seed, self.epoch, batch).of("size").choice(self.sides, 2)
+        return int(height), int(width)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -48,7 +84,7 @@ def collate(items: Sequence[Item]) -> Batch:
     size = samples[0].image.shape[:2] if samples else (0, 0)
     images = np.zeros((len(samples), 3, *size), np.uint8)
     for row, sample in zip(images, samples, strict=True):
-        row[:] = sample.image.transpose(2, 0, 1)
+        cv2.split(sample.image, list(row))  # ten times as fast as numpy's transpose
     return Batch(
         images=torch.from_numpy(images),
         boxes_xyxy=_join([sample.boxes_xyxy for sample in samples], (0, 4), np.float32),
@@ -97,13 +133,21 @@ class TrainLoader:
         batch_size: int,
         workers: int,
         pin_memory: bool = False,
+        repeats: np.ndarray | None = None,
+        sides: Sequence[int] = (),
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         """`batch_size`: images a batch, of all processes together; this one is number `rank`."""
         self.dataset = dataset
         self.sampler = EpochSampler(
-            len(dataset), batch_size, dataset.seed, rank=rank, processes=processes
+            len(dataset),
+            batch_size,
+            dataset.seed,
+            repeats=repeats,
+            sides=sides,
+            rank=rank,
+            processes=processes,
         )
         self._loader = DataLoader(
             dataset,

@@ -1,54 +1,78 @@
-"""Mosaic: four images on one canvas. Source: Bochkovskiy et al., "YOLOv4", 2020, section 3.3."""
+"""Mosaic: four images on one canvas. Source: Bochkovskiy et al., "YOLOv4", 2020, section 3.3.
+
+With nine, a third of the canvas' sides each, objects are two thirds as large: for data of small objects.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detector.boxes import clip_boxes, sides
-from detector.data.geometry import GREY, resize_long_side
+from detector.boxes import sides
+from detector.data.geometry import GREY, Size, height_and_width, resize_to_fit
 from detector.structures import Sample
+
+# place of each sample, row by row; of nine, the first one is in the middle
+_PLACES = {2: (0, 1, 2, 3), 3: (4, 0, 1, 2, 3, 5, 6, 7, 8)}
 
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """Where the four tiles meet: a point of the 2S x 2S canvas, in pixels."""
+    """Where the tiles are.
+
+    Attributes:
+        x, y: the point of the 2W x 2H canvas where four tiles meet, or about which the middle one of
+            nine lies; pixels.
+        grid: tiles in a row, 2 or 3.
+    """
 
     x: int
     y: int
+    grid: int = 2
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, *, size: int) -> "Mosaic":
-        """Each coordinate uniform in [S/2, 3S/2], S = size."""
-        x, y = rng.integers(size // 2, size + size // 2, 2, endpoint=True)
-        return cls(int(x), int(y))
+    def draw(cls, rng: np.random.Generator, *, size: Size, grid: int = 2) -> "Mosaic":
+        """Uniform: x in [W/2, 3W/2], y in [H/2, 3H/2]; (H, W) = size."""
+        height, width = height_and_width(size)
+        x = rng.integers(width // 2, width + width // 2, endpoint=True)
+        y = rng.integers(height // 2, height + height // 2, endpoint=True)
+        return cls(int(x), int(y), grid)
 
-    def apply(self, samples: Sequence[Sample], size: int) -> Sample:
-        """One sample of 2S x 2S pixels, S = size.
+    def apply(self, samples: Sequence[Sample], size: Size) -> Sample:
+        """One sample of 2H x 2W pixels; (H, W) = size.
 
-        The images, scaled to a long side of S, are placed top-left, top-right, bottom-left and
-        bottom-right, each with a corner at the meeting point; what leaves the canvas is cut. A box is
-        kept while any of it is in sight: the affine map that follows decides what is too little.
+        The images, scaled to fit into a half (a third) of the canvas, are placed row by row, each
+        against the lines where tiles meet, which of nine run along the middle one; what leaves its cell
+        or the canvas is cut. A box is kept while any of it is in sight: the affine map that follows
+        decides what is too little.
         """
-        assert len(samples) == 4, f"a mosaic has 4 tiles, not {len(samples)}"
-        side = 2 * size
-        canvas = np.full((side, side, 3), GREY, np.uint8)
+        assert len(samples) == self.grid**2, f"{self.grid**2} tiles, not {len(samples)}"
+        height, width = (2 * side for side in height_and_width(size))
+        cell = height // self.grid, width // self.grid
+        canvas = np.full((height, width, 3), GREY, np.uint8)
+        tiles = [resize_to_fit(sample, cell) for sample in samples]
+        middle_height, middle_width = tiles[0].image.shape[:2] if self.grid == 3 else (0, 0)
+        columns = _lines(self.x, middle_width, width)
+        rows = _lines(self.y, middle_height, height)
         boxes, labels, ignore = [], [], []
-        for number, sample in enumerate(samples):
-            tile = resize_long_side(sample, size)
-            height, width = tile.image.shape[:2]
-            left = self.x - width if number % 2 == 0 else self.x
-            top = self.y - height if number < 2 else self.y
-            x1, y1 = max(left, 0), max(top, 0)
-            x2, y2 = min(left + width, side), min(top + height, side)
+        for place, tile in zip(_PLACES[self.grid], tiles, strict=True):
+            row, column = (n * 2 // (self.grid - 1) for n in divmod(place, self.grid))
+            tile_height, tile_width = tile.image.shape[:2]
+            left = _start(columns, column, tile_width)
+            top = _start(rows, row, tile_height)
+            x1, x2 = max(left, columns[column]), min(left + tile_width, columns[column + 1])
+            y1, y2 = max(top, rows[row]), min(top + tile_height, rows[row + 1])
+            if x1 >= x2 or y1 >= y2:  # the cell is outside of it
+                continue
             canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
 
             shift = np.array([left, top] * 2, np.float32)
-            moved = clip_boxes(tile.boxes_xyxy + shift, side, side)
+            low, high = (np.array(corner * 2, np.float32) for corner in ((x1, y1), (x2, y2)))
+            moved = np.clip(tile.boxes_xyxy + shift, low, high)
             visible = (sides(moved) > 0).all(1)
             boxes.append(moved[visible])
             labels.append(tile.labels[visible])
-            crowds = clip_boxes(tile.ignore_xyxy + shift, side, side)
+            crowds = np.clip(tile.ignore_xyxy + shift, low, high)
             ignore.append(crowds[(sides(crowds) > 0).all(1)])
         return replace(
             samples[0],
@@ -57,3 +81,16 @@ class Mosaic:
             labels=np.concatenate(labels),
             ignore_xyxy=np.concatenate(ignore),
         )
+
+
+def _lines(meeting: int, middle: int, length: int) -> tuple[int, int, int, int]:
+    """Borders of the three cells along an axis; of four tiles the middle one has no width."""
+    first = meeting - middle // 2
+    return 0, first, first + middle, length
+
+
+def _start(lines: tuple[int, int, int, int], cell: int, length: int) -> int:
+    """Where a tile of this length begins: against the middle, or in the middle of it."""
+    if cell == 1:
+        return (lines[1] + lines[2] - length) // 2
+    return lines[1] - length if cell == 0 else lines[2]

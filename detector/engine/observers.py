@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from detector.draw import contact_sheet, save_image
+from detector.draw import contact_sheet, pictures_of, save_image
 from detector.engine.checkpoint import save_checkpoint
 from detector.engine.runs import RunFolder
 from detector.engine.trainer import EpochReport, Trainer, TrainerObserver
@@ -124,20 +124,7 @@ class BatchPicture(Observer):
         """Draws the very first batch of a run, once."""
         if number or self.path.exists() or not trainer.processes.writes:
             return
-        images = batch.images.permute(0, 2, 3, 1).numpy()
-        boxes = [
-            (batch.boxes_xyxy[batch.image_index == i], batch.labels[batch.image_index == i])
-            for i in range(len(batch))
-        ]
-        save_image(
-            self.path,
-            contact_sheet(
-                [
-                    (image, found.numpy(), [self.names[label] for label in labels.tolist()])
-                    for image, (found, labels) in zip(images, boxes, strict=True)
-                ]
-            ),
-        )
+        save_image(self.path, contact_sheet(pictures_of(batch, self.names)))
 
 
 @dataclass(frozen=True, slots=True)

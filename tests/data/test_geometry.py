@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from detector.data.colour import HSV
-from detector.data.geometry import GREY, Affine, Flip, letterbox, resize_long_side
+from detector.data.geometry import GREY, Affine, Flip, letterbox, resize_to_fit
 from detector.data.mosaic import Mosaic
 from detector.structures import Sample
 
@@ -53,7 +53,7 @@ def test_predictions_outside_the_image_are_clipped_on_the_way_back():
 
 
 def test_scaling_image_and_boxes_together():
-    small = resize_long_side(block(100, 200, [(20, 30, 120, 90)]), 100)
+    small = resize_to_fit(block(100, 200, [(20, 30, 120, 90)]), 100)
     assert small.image.shape == (50, 100, 3)
     assert small.boxes_xyxy.tolist() == [[10, 15, 60, 45]]
 

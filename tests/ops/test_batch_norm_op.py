@@ -208,6 +208,7 @@ def test_large_values_of_swish():
         torch.testing.assert_close(slope.double(), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # torch's own, at first use
 def test_derivatives_forwards_are_those_of_torchs_operators():
     norm, x = module(2).eval(), draw((2, 2, 3, 4), torch.contiguous_format)
     with torch.autograd.forward_ad.dual_level():

@@ -1,0 +1,41 @@
+"""The named bags: the keys that `bag: NAME` is short for, in all sections.
+
+What the same YAML says besides wins over them, and so does what is laid over it. Keys of `bag` that are
+not named here have their defaults in `schema.py`, which are those of the bag `mosaic`. A key of another
+section that one bag sets stands in all of them, so that any name can be laid over any other.
+"""
+
+from typing import Any
+
+BAGS: dict[str, dict[str, dict[str, Any]]] = {
+    # "Data Augmentation: No" of the paper's tables: images are letterboxed, nothing else
+    "none": {
+        "bag": {
+            "mosaic": 0.0,
+            "scale": 0.0,
+            "translate": 0.0,
+            "hsv_h": 0.0,
+            "hsv_s": 0.0,
+            "hsv_v": 0.0,
+            "flip_lr": 0.0,
+        },
+        "loss": {"label_smoothing": 0.0},
+    },
+    # the current PyTorch recipe of YOLOv4: mosaic, affine, HSV, flip
+    "mosaic": {
+        "loss": {"label_smoothing": 0.0},
+    },
+    # that, and what Bochkovskiy et al., "YOLOv4", 2020, section 3.4 adds
+    "yolov4": {
+        "bag": {
+            # darknet's classifier, trained with mosaic and cutmix, takes either for half of its mixed
+            # images; its detector refuses CutMix, so that the share is carried over, not published
+            "cutmix": 0.5,
+            "multi_scale": 1.4,  # darknet's yolov4.cfg: random=1, a factor u or 1/u, u in 1 .. 1.4
+        },
+        "loss": {
+            "label_smoothing": 0.1,  # label_smooth_eps=0.1 of csdarknet53-omega.cfg, a classifier's
+        },
+        # further parts of the bag (DropBlock, self-adversarial training) belong here, too
+    },
+}
