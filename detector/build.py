@@ -572,7 +572,7 @@ def resolve_batch_size(
             build_loss(config, model, num_classes).to(hardware.device),
             build_optimizer(one, model),
             hardware,
-            size=config.data.size,
+            size=max(build_sides(config), default=config.data.size),
         )
         share = -(-train.nominal_batch // processes.size)
         with probe:

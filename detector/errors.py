@@ -33,25 +33,25 @@ def explain(error: RuntimeError) -> UserError | None:
     A process that reads images was killed, or the memory that it shares with this one is full, or a
     GPU's memory is.
     """
-    text = str(error)
+    text, cause = str(error), error.__cause__ or error.__context__
+    while cause is not None:  # torch says first that a worker is gone, and there how it went
+        text, cause = f"{text}\n{cause}", cause.__cause__ or cause.__context__
     if type(error).__name__ == "OutOfMemoryError":
         return UserError(
             f"the GPU's memory is full: {text.splitlines()[0]}; try a smaller train.batch_size, "
             f"eval.batch_size or data.size"
         )
-    shared = re.search(r"Bus error|shared memory|file </torch_|/dev/shm", text)
-    if shared is not None:
+    if re.search(r"Bus error|</torch_.*No space left|shared memory limit|\(shm\)", text):
         return UserError(
             "the shared memory, through which data workers hand over their images, is full: give it more "
             "(docker run --shm-size=8g, or --ipc=host), or set a smaller data.workers; 0 needs none"
         )
-    killed = re.search(
-        r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+))?", text
-    )
-    if killed is not None:
-        how = f"was killed (signal: {killed[2]})" if killed[2] else "has ended unexpectedly"
+    lost = re.search(r"DataLoader worker \(pid\S* ([\d, ]+)\)", text)
+    if lost is not None:
+        killed = re.search(r"killed by signal: (\w+)", text)
+        how = f"was killed (signal: {killed[1]})" if killed else "has ended unexpectedly"
         return UserError(
-            f"data worker {killed[1]} {how}: mostly because the machine's memory was full, which dmesg "
+            f"data worker {lost[1]} {how}: mostly because the machine's memory was full, which dmesg "
             f"then says; set a smaller data.workers, each of which needs memory of its own"
         )
     return None

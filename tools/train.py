@@ -261,7 +261,7 @@ class Run:
                     raise
                 raise with_way_on(explained, folder, resume) from error
             except UserError as error:
-                if isinstance(error, MemoryFull):
+                if isinstance(error, MemoryFull) and folder.path.is_dir():  # else another machine's
                     folder.remember_parts(error.parts)
                 raise with_way_on(error, folder, resume) from error
         if self.trainer.processes.writes:

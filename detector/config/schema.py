@@ -216,7 +216,10 @@ class TrainConfig(Section):
 
     epochs: Count = 300
     # auto: as many as the GPU's memory holds, up to the nominal batch; on a CPU 16
-    batch_size: Count | Literal["auto"] = 16
+    batch_size: Annotated[
+        Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<word>")],
+        Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>"),
+    ] = 16
     nominal_batch: Count = 64  # gradients are accumulated up to this many images
     optimizer: str = "sgd"  # or adamw, with defaults of its own: ADAMW
     lr: Positive = 0.01

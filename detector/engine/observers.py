@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -240,10 +241,13 @@ class Journal(Observer):
 
     def on_start(self, trainer: Trainer) -> None:
         """Ends a line that a kill or a full disk has cut short."""
-        if trainer.processes.writes and self.path.exists():
-            whole = self.path.read_bytes().endswith(b"\n")
-            with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write("" if whole else "\n")
+        if not trainer.processes.writes:
+            return
+        with writing(self.path), self.path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
 
     def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
         """Appends a line, at once."""
