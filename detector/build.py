@@ -461,7 +461,7 @@ def build_evaluator(
             pin_memory=hardware.device.type == "cuda",
             batches=processes.share(val.batches) if processes else None,
         ),
-        CocoAP(coco_tree(index), index.category_ids.tolist()),
+        CocoAP(coco_tree(index), index.category_ids.tolist(), backend=config.eval.backend),
         build_postprocess(config.eval),
         device=hardware.device,
         memory_format=hardware.memory_format,

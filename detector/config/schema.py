@@ -269,7 +269,8 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Post-processing and evaluation, as the published numbers were made."""
 
-    backend: Literal["pycocotools"] = "pycocotools"
+    # what computes AP; auto: hotcoco where it is installed, else pycocotools. The bits are the same
+    backend: Literal["auto", "pycocotools", "hotcoco"] = "auto"
     batch_size: Count = 16
     # letterbox: a square; pytorch_yolov4: a 64-pixel grid, half a cell of padding, batches by aspect
     # ratio; darknet: stretched, and its own suppression. Published numbers were made with the last two

@@ -1,10 +1,26 @@
 """From a trained model to COCO's numbers.
 
-Read `evaluator` (the whole way), `predict` (boxes of every image), `coco_ap` (the twelve numbers).
+Read `evaluator` (the whole way), `predict` (boxes of every image), `coco_ap` (the twelve numbers), `truth`
+(the arrays behind them, checked) and `backends` (who computes them).
 """
 
+from detector.evaluation.backends import Judged, choose_backend
 from detector.evaluation.coco_ap import METRICS, CocoAP, table
 from detector.evaluation.evaluator import Evaluator
 from detector.evaluation.predict import Found, predict
+from detector.evaluation.truth import Results, Truth, read_results, save_results
 
-__all__ = ["METRICS", "CocoAP", "Evaluator", "Found", "predict", "table"]
+__all__ = [
+    "METRICS",
+    "CocoAP",
+    "Evaluator",
+    "Found",
+    "Judged",
+    "Results",
+    "Truth",
+    "choose_backend",
+    "predict",
+    "read_results",
+    "save_results",
+    "table",
+]
