@@ -35,6 +35,7 @@ from detector.data import (
     Protocol,
     PyTorchYOLOv4,
     Reader,
+    Rectangular,
     TrainLoader,
     TrainSet,
     ValSet,
@@ -70,7 +71,7 @@ from detector.engine import (
     keep_freed_memory,
 )
 from detector.errors import UserError
-from detector.evaluation import CocoAP, Evaluator
+from detector.evaluation import CocoAP, Evaluator, make_views
 from detector.losses import BALANCE, YOLOLoss
 from detector.models import (
     VARIANTS,
@@ -87,7 +88,7 @@ from detector.nn import (
     activation,
     synchronise_batch_norms,
 )
-from detector.postprocess import Postprocess, postprocess, postprocess_darknet
+from detector.postprocess import Postprocess, select, select_darknet
 from detector.registry import nearest
 
 Detector = YOLO | DarknetNet
@@ -428,6 +429,8 @@ def build_protocol(config: Config) -> Protocol:
         return PyTorchYOLOv4(size)
     if name == "letterbox":
         return Letterbox(size)
+    if name == "rectangular":
+        return Rectangular(size, grid=LARGEST_STRIDE)
     if config.model.darknet_cfg is None:
         return Darknet(size, size)
     net = parse_cfg(config.model.darknet_cfg, config.model.arch)[0]
@@ -441,10 +444,11 @@ def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postproc
     """Thresholds and suppression of `eval.protocol`; `conf` takes the place of the config's."""
     conf = config.conf if conf is None else conf
     if config.protocol == "darknet":
-        return functools.partial(postprocess_darknet, conf=conf)
-    return functools.partial(
-        postprocess, conf=conf, nms_iou=config.nms_iou, max_detections=config.max_detections
+        return Postprocess(conf, select_darknet)
+    suppress = functools.partial(
+        select, nms_iou=config.nms_iou, max_detections=config.max_detections
     )
+    return Postprocess(conf, suppress)
 
 
 def build_evaluator(
@@ -467,6 +471,7 @@ def build_evaluator(
         memory_format=hardware.memory_format,
         autocast=hardware.autocast,
         team=processes if processes and processes.size > 1 else None,
+        views=make_views(config.eval.scales, flip=config.eval.flip),
     )
 
 

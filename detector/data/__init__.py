@@ -17,7 +17,7 @@ from detector.data.files import UnreadableImage, image_files, read_image, unlabe
 from detector.data.geometry import DARKNET_GREY, letterbox
 from detector.data.index import Finding, Index, Texts
 from detector.data.loader import EpochSampler, TrainLoader, collate, val_loader
-from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
+from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4, Rectangular
 from detector.data.sampling import class_balance, repeat_factors
 from detector.data.sizes import letterboxed_sizes
 from detector.data.subset import write_subset
@@ -37,6 +37,7 @@ __all__ = [
     "Protocol",
     "PyTorchYOLOv4",
     "Reader",
+    "Rectangular",
     "Texts",
     "TrainLoader",
     "TrainSet",

@@ -1,24 +1,28 @@
 """From a trained model to COCO's numbers.
 
-Read `evaluator` (the whole way), `predict` (boxes of every image), `coco_ap` (the twelve numbers), `truth`
-(the arrays behind them, checked) and `backends` (who computes them).
+Read `evaluator` (the whole way), `predict` (boxes of every image), `coco_ap` (the twelve numbers),
+`truth` (the arrays behind them, checked) and `backends` (who computes them).
 """
 
 from detector.evaluation.backends import Judged, choose_backend
 from detector.evaluation.coco_ap import METRICS, CocoAP, table
 from detector.evaluation.evaluator import Evaluator
-from detector.evaluation.predict import Found, predict
+from detector.evaluation.predict import Clock, Found, predict
 from detector.evaluation.truth import Results, Truth, read_results, save_results
+from detector.evaluation.views import View, make_views
 
 __all__ = [
     "METRICS",
     "CocoAP",
+    "Clock",
     "Evaluator",
     "Found",
     "Judged",
     "Results",
     "Truth",
+    "View",
     "choose_backend",
+    "make_views",
     "predict",
     "read_results",
     "save_results",

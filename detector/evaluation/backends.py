@@ -61,7 +61,7 @@ class Backend:
 
 
 def choose_backend(name: str) -> Backend:
-    """auto (hotcoco where it is installed and new enough), hotcoco or pycocotools.
+    """The evaluator of that name; auto is hotcoco where it is installed and new enough.
 
     Raises:
         UserError: hotcoco is wanted and missing, or older than its floor.
@@ -112,10 +112,9 @@ def judge_by_pycocotools(
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
         true = _coco(images, categories, annotations)
-        if len(results):
+        found = _coco(images, categories, [])
+        if len(results):  # loadRes fails on none
             found = true.loadRes(_rows(truth, results))  # pyright: ignore[reportArgumentType]
-        else:  # on which loadRes fails
-            found = _coco(images, categories, [])
         return _judged(truth, COCOeval(true, found, "bbox"), areas)
 
 

@@ -144,7 +144,7 @@ class Results:
                 finite (pycocotools counts a NaN as a perfect score), a box of negative size.
         """
         image = _places(image_ids, truth.image_ids, f"{source}: image id {{}}")
-        if len(label) and not (0 <= label.min() and label.max() < len(truth.names)):
+        if len(label) and not (label.min() >= 0 and label.max() < len(truth.names)):
             raise UserError(f"{source}: label {label.max()}; expected 0..{len(truth.names) - 1}")
         wrong = ~(np.isfinite(boxes_xywh).all(axis=1) & np.isfinite(score))
         wrong |= (boxes_xywh[:, 2:] < 0).any(axis=1)
@@ -178,8 +178,13 @@ class Results:
             labels.append(each.detections.labels.numpy())
             scores.append(each.detections.scores.double().numpy())
         _places(np.array(sorted(seen), np.int64), truth.image_ids, "image id {}")
-        columns = [np.concatenate(parts) for parts in (ids, labels, boxes, scores)]
-        return cls.checked(truth, *columns)
+        return cls.checked(
+            truth,
+            np.concatenate(ids),
+            np.concatenate(labels),
+            np.concatenate(boxes),
+            np.concatenate(scores),
+        )
 
 
 def read_results(path: Path, truth: Truth) -> Results:

@@ -47,7 +47,7 @@ def test_more_than_a_hundred_boxes_of_a_class():
     pytest.importorskip("hotcoco")
     _, truth, _ = make_problem(3, images=2, classes=1, per_image=9)
     rng = np.random.default_rng(0)
-    parts = [make_results(truth, rng) for _ in range(20)]
+    parts = [make_results(truth, rng) for _ in range(100)]
     names = ("image", "label", "boxes_xywh", "score")
     results = Results(*(np.concatenate([getattr(part, n) for part in parts]) for n in names))
     assert np.bincount(results.image).max() > 150
@@ -70,8 +70,8 @@ def perfect(truth):
 
 
 def test_perfect_detections_give_one(backend):
-    tree, truth, _ = make_problem(5, ids_from=0)
-    assert not (truth.notes == ())
+    _, truth, _ = make_problem(5, ids_from=0)
+    assert truth.notes
     assert CocoAP(truth, backend=backend)(perfect(truth))["AP"] == pytest.approx(1, abs=1e-12)
 
 
@@ -120,7 +120,7 @@ def test_order_of_images_and_classes_changes_nothing(backend):
         assert CocoAP(other, backend=backend)(mixed) == CocoAP(truth, backend=backend)(results)
 
 
-def test_large_and_negative_image_ids(backend):
+def test_large_image_ids(backend):
     """Ids that a float64 cannot tell apart."""
     tree, truth, results = make_problem(7)
     ids = {entry["id"]: entry["id"] + (1 << 60) for entry in tree["images"]}
@@ -165,7 +165,7 @@ def test_ids_that_are_unknown_or_twice_are_refused():
         CocoAP(truth)([Found(int(truth.image_ids[0]), one)])
     with pytest.raises(UserError, match="evaluated twice"):
         CocoAP(truth)([Found(int(truth.image_ids[0]), one)] * 2)
-    with pytest.raises(UserError, match="image id .* occurs twice"):
+    with pytest.raises(UserError, match=r"image id \d+ occurs twice"):
         Truth.of({**tree, "images": tree["images"] * 2})
     strange = {**tree["annotations"][0], "image_id": 999}
     with pytest.raises(UserError, match="image id 999, which is not in"):
