@@ -39,10 +39,12 @@ from detector.data import (
     TrainLoader,
     TrainSet,
     ValSet,
+    annotation_file,
     class_balance,
     coco_tree,
     describe,
     letterboxed_sizes,
+    read_json,
     read_split,
     repeat_factors,
     val_loader,
@@ -71,7 +73,7 @@ from detector.engine import (
     keep_freed_memory,
 )
 from detector.errors import UserError
-from detector.evaluation import CocoAP, Evaluator, make_views
+from detector.evaluation import CocoAP, Evaluator, Truth, make_views
 from detector.losses import BALANCE, YOLOLoss
 from detector.models import (
     VARIANTS,
@@ -416,6 +418,27 @@ def build_val(config: Config) -> ValSet:
     """The validation split alone."""
     about, root = describe(config.data.dataset)
     return _val_set(config, read_split(about, root, "val", config.data.classes))
+
+
+def build_truth(dataset: str) -> Truth:
+    """The validation truths alone, as COCO's evaluation reads them; COCO's layout needs no images.
+
+    Raises:
+        UserError: no such data set, or not in its format.
+    """
+    about, root = describe(dataset)
+    path = annotation_file(about, root, "val")
+    if path is None:
+        index = read_split(about, root, "val")
+        return Truth.of(coco_tree(index), index.category_ids.tolist())
+    tree = read_json(path)
+    if about.names is None:
+        return Truth.of(tree)
+    ids = {entry["name"]: entry["id"] for entry in tree["categories"]}
+    missing = [name for name in about.names if name not in ids]
+    if missing:
+        raise UserError(f"{path}: no category {missing[0]!r}, which the data YAML's names ask for")
+    return Truth.of(tree, [ids[name] for name in about.names])
 
 
 def _val_set(config: Config, index: Index) -> ValSet:

@@ -7,11 +7,11 @@ Read `description` (the data YAML), `index` (annotations, whatever their format)
 embedded data set.
 """
 
-from detector.data.coco import read_coco
+from detector.data.coco import read_coco, read_json
 from detector.data.coco_names import COCO_NAMES
 from detector.data.convert import coco_tree
 from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
-from detector.data.description import DatasetConfig, describe, read_split, splits
+from detector.data.description import DatasetConfig, annotation_file, describe, read_split, splits
 from detector.data.extra import Albumentations
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.geometry import DARKNET_GREY, letterbox
@@ -43,6 +43,7 @@ __all__ = [
     "TrainSet",
     "UnreadableImage",
     "ValSet",
+    "annotation_file",
     "coco_tree",
     "class_balance",
     "collate",
@@ -52,6 +53,7 @@ __all__ = [
     "letterboxed_sizes",
     "read_coco",
     "read_image",
+    "read_json",
     "read_split",
     "splits",
     "repeat_factors",

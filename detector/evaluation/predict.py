@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +48,21 @@ class Clock:
         now = time.perf_counter()
         self.steps[step].append(now - self._last)
         self._last = now
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Milliseconds an image of each step: the median over batches, and the 99th percentile."""
+        count = np.array(self.images)
+        spent = {step: 1000 * np.array(s) / count for step, s in self.steps.items() if len(s)}
+        return {
+            step: {"median": float(np.median(ms)), "p99": float(np.quantile(ms, 0.99))}
+            for step, ms in spent.items()
+        }
+
+    def __str__(self) -> str:
+        parts = [
+            f"{step} {ms['median']:.1f} ({ms['p99']:.1f})" for step, ms in self.summary().items()
+        ]
+        return f"ms an image, median (p99): {', '.join(parts)}"
 
 
 @torch.inference_mode()
