@@ -19,6 +19,7 @@ LEVELS = [
     {"pretrained", "transfer"},
     {"report", "showcase"},
     {"validation"},
+    {"page"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted((ROOT / "detector").rglob("*.py"))

@@ -134,7 +134,7 @@ def test_what_is_refused(tool, two_runs, tmp_path, digits_root):
         (["--results", "r.json"], "--results needs the truths"),
         (["--results", "none.json", "--data", val_json(digits_root)], "none.json"),
         (["--weights", "mish", "--interval", "1"], "at least 2"),
-        (["--weights", "mish", "mish", "--save-results", "x"], "of one model"),
+        (["--weights", "mish", "mish", "--save-results", "x"], "about one model"),
         (["--weights", "mish", "--size", "100"], "not a multiple"),
     ):
         status, _, err = tool("val", *words)

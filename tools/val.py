@@ -7,7 +7,8 @@ from pathlib import Path
 from detector import cli  # first: how threads wait, before torch is loaded
 from detector.darknet import DarknetOptions
 from detector.errors import UserError
-from detector.evaluation import RESAMPLES, compare, save_results, table
+from detector.evaluation import RESAMPLES, analyse, choose_backend, compare, save_results, table
+from detector.page import write_report
 from detector.validation import (
     Outcome,
     add_intervals,
@@ -65,6 +66,7 @@ def main() -> None:
     said.add_argument(
         "--save-results", metavar="FILE", help="write the found boxes, in COCO's format"
     )
+    said.add_argument("--report", metavar="FOLDER", help="write report.html and its pictures there")
     cli.add_darknet_options(parser)
     args = parser.parse_intermixed_args()
     words = args.weights or []
@@ -78,8 +80,9 @@ def main() -> None:
             f"--interval {args.interval}: give at least 2 resamples, better {RESAMPLES}"
         )
     sources = args.weights or args.results
-    if args.save_results and len(sources) > 1:
-        raise UserError("--save-results writes the boxes of one model; give one")
+    for option, value in (("--save-results", args.save_results), ("--report", args.report)):
+        if value and len(sources) > 1:
+            raise UserError(f"{option} is about one model; give one")
     show(args, outcomes_of(args))
 
 
@@ -130,6 +133,11 @@ def show(args: argparse.Namespace, outcomes: list[Outcome]) -> None:
     if args.save_results:
         save_results(Path(args.save_results), outcomes[0].results, outcomes[0].truth)
         print(f"found boxes: {args.save_results}")
+    if args.report:
+        (one,) = outcomes
+        backend = choose_backend(args.backend or "auto")
+        path = write_report(Path(args.report), one, analyse(one.truth, one.results, backend))
+        print(f"report: {path}")
     if args.json:
         write_json(Path(args.json), outcomes)
 

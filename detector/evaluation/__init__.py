@@ -2,9 +2,10 @@
 
 Read `evaluator` (the whole way), `predict` (boxes of every image), `coco_ap` (the twelve numbers),
 `truth` (the arrays behind them, checked), `backends` (who computes them), `matching` (which box found
-which) and `intervals` (how sure they are).
+which) `intervals` (how sure they are) and `analysis` (where AP is lost).
 """
 
+from detector.evaluation.analysis import Analysis, analyse
 from detector.evaluation.backends import Judged, choose_backend
 from detector.evaluation.coco_ap import METRICS, CocoAP, table
 from detector.evaluation.evaluator import Evaluator
@@ -17,6 +18,7 @@ from detector.evaluation.views import View, make_views
 __all__ = [
     "METRICS",
     "RESAMPLES",
+    "Analysis",
     "CocoAP",
     "Clock",
     "Evaluator",
@@ -27,6 +29,7 @@ __all__ = [
     "Row",
     "Truth",
     "View",
+    "analyse",
     "bootstrap",
     "choose_backend",
     "compare",

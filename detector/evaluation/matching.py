@@ -123,7 +123,9 @@ def _match_groups(
         for step in range(boxes_of[mine].max()):
             has = (boxes_of[mine] > step).nonzero()[0]
             at = begin_of[mine][has] + step
-            overlap = _iou(results.boxes_xywh[order[at]], truth.boxes_xywh[slots[has]], crowd[has])
+            overlap = pair_iou(
+                results.boxes_xywh[order[at]], truth.boxes_xywh[slots[has]], crowd[has]
+            )
             ious = overlap[:, None, None]  # [p, 1, 1, G]
             fits = free[has] & (ious >= limits)
             chosen = np.full(fits.shape[:3], -1)
@@ -138,7 +140,7 @@ def _match_groups(
             free[has[p], a, t, slot] = crowd[has[p], slot]  # a crowd can be matched again
 
 
-def _iou(boxes_xywh: np.ndarray, truths_xywh: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+def pair_iou(boxes_xywh: np.ndarray, truths_xywh: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """[p, G] of boxes [p, 4] and truths [p, G, 4]; with a crowd the share of the box that is in it.
 
     The same operations in the same order as pycocotools', for the same bits.
