@@ -56,7 +56,8 @@ th:first-child, td:first-child { text-align: left } th { color: var(--soft); fon
 th button { all: unset; cursor: pointer } th button:focus-visible { outline: 2px solid var(--accent) }
 th[aria-sort=ascending] button::after { content: " \\2191" }
 th[aria-sort=descending] button::after { content: " \\2193" }
-.heat td { text-align: center; padding: .15rem .4rem } .heat th { font-weight: 400; font-size: .8rem }
+.heat { width: auto } .heat td { text-align: center; padding: .15rem .4rem }
+.heat th { font-weight: 400; font-size: .8rem }
 .true { color: rgb(30, 160, 70) } .found { color: rgb(220, 100, 0) }
 """
 _SORT = """
@@ -149,8 +150,8 @@ def write_report(folder: Path, outcome: Outcome, analysis: Analysis) -> Path:
         _part("Classes", "COCO's AP of each; click a column to sort by it.", class_table(analysis)),
         _part(
             "What is taken for what",
-            f"Boxes of score {analysis.threshold:.3f} or more, matched at IoU 0.5 whatever their class. A "
-            "row is a true class, a column a found one; the last ones are background.",
+            f"Boxes of score {analysis.threshold:.3f} or more, matched at IoU 0.5 whatever their class. "
+            "A row is a true class, a column a found one; the last ones are background.",
             confusion_table(analysis.confusion, names),
         ),
         _part(
@@ -266,18 +267,16 @@ def scores_chart(curve: Curve) -> str:
     if not len(curve.score):
         return ""
     drawn, key = "", ""
-    for number, (name, values, colour) in enumerate(
-        (
-            ("precision", curve.precision, INK),
-            ("recall", curve.recall, "#c2671b"),
-            ("F1", curve.f1, "#5b9a4b"),
-        )
+    for name, values, colour in (
+        ("precision", curve.precision, INK),
+        ("recall", curve.recall, "#c2671b"),
+        ("F1", curve.f1, "#5b9a4b"),
     ):
         drawn += line(curve.score, values, f'stroke="{colour}" stroke-width="2"')
-        key += f'<text x="{60 + 80 * number}" y="24" style="fill:{colour}">{name}</text>'
+        key += f'<b style="color:{colour}">{name}</b> '
     at = _at(float(curve.score[curve.best()]), 0)[0]
     mark = f'<line x1="{at}" x2="{at}" y1="10" y2="250" stroke="#5b9a4b" stroke-dasharray="4 4"/>'
-    return chart(drawn + mark + key, "score", "")
+    return f"<p>{key}</p>" + chart(drawn + mark, "score", "")
 
 
 def operating_points(curve: Curve) -> str:
@@ -335,7 +334,10 @@ def speed(outcome: Outcome) -> str:
         for step, ms in outcome.clock.summary().items()
     )
     head = "<tr><th>step</th><th>median</th><th>99th percentile</th></tr>"
-    return f"<table>{head}{rows}</table><p>{_text(outcome.row.about.get('device', ''))}</p>"
+    return (
+        f'<div class="wide"><table>{head}{rows}</table></div>'
+        + f"<p>{_text(outcome.row.about.get('device', ''))}</p>"
+    )
 
 
 def class_table(analysis: Analysis) -> str:

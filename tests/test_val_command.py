@@ -1,5 +1,7 @@
 """tools/val.py as a user runs it."""
 
+import collections
+import html.parser
 import json
 import re
 
@@ -178,3 +180,44 @@ def test_two_processes_give_the_numbers_of_one(digits_yaml, protocol):
             getattr(together.judge.results, name), getattr(alone.judge.results, name)
         )
     assert len(alone.judge.results) > 20
+
+
+def test_the_report_is_one_file_with_nothing_from_outside(tool, two_runs, tmp_path, digits_root):
+    words = ["--report", "report", "--interval", "5", *SMALL, "--save-results", "boxes.json"]
+    status, _, err = tool("val", "--weights", "mish", *words)
+    assert status == 0, err
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)|https?:|@import|url\(", page)
+    parser = WellFormed()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.counts["section"] == 10
+    assert parser.counts["img"] > 5
+    pictures = sorted((tmp_path / "report").glob("*.png"))
+    assert len(pictures) == parser.counts["img"]
+    found = json.loads((tmp_path / "report" / "label_errors.json").read_text())
+    assert {one["kind"] for one in found} >= {"no label", "nothing there"}
+    assert all((digits_root / "val2017" / one["file"]).is_file() for one in found)
+    status, _, err = tool(
+        "val", "--results", "boxes.json", "--data", val_json(digits_root), "--report", "second"
+    )
+    assert status == 0, err
+    assert "No pictures" in (tmp_path / "second" / "report.html").read_text()
+    assert not list((tmp_path / "second").glob("*.png"))
+
+
+class WellFormed(html.parser.HTMLParser):
+    """Every element that is opened is closed, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.counts = [], collections.Counter()
+
+    def handle_starttag(self, tag, attrs):
+        self.counts[tag] += 1
+        if tag not in ("meta", "img", "br", "html"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag != "html":
+            assert self.open.pop() == tag
