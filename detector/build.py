@@ -22,6 +22,7 @@ from detector.config import (
     ModelConfig,
     PartActivations,
     ScheduleConfig,
+    TrainConfig,
     config_to_dict,
 )
 from detector.data import (
@@ -60,6 +61,7 @@ from detector.engine import (
     Every,
     Hardware,
     Journal,
+    MemoryProbe,
     Observer,
     Processes,
     RunFolder,
@@ -68,9 +70,12 @@ from detector.engine import (
     SelfAdversary,
     Trainer,
     WeightAverage,
+    compute_deterministically,
     curve,
+    even_share,
     freeze,
     keep_freed_memory,
+    largest_that_fits,
 )
 from detector.errors import UserError
 from detector.evaluation import CocoAP, Evaluator, Truth, make_views
@@ -321,6 +326,8 @@ def build_hardware(config: Config) -> Hardware:
     """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
+    if config.train.deterministic:
+        compute_deterministically()  # before the device is used
     hardware = Hardware.choose(
         config.train.device, config.train.precision, channels_last=config.train.channels_last
     )
@@ -504,7 +511,7 @@ def build_train_loader(
     """Training batches; of several processes, the share of number `rank`."""
     return TrainLoader(
         dataset,
-        batch_size=config.train.batch_size,
+        batch_size=_batch_size(config),
         workers=config.data.workers,
         pin_memory=pin_memory,
         repeats=build_repeats(config.data, dataset.reader.index),
@@ -541,13 +548,77 @@ def build_curve(spec: str | ScheduleConfig) -> Curve:
 
 def build_accumulation(config: Config) -> int:
     """Batches that make up the nominal batch."""
-    return max(round(config.train.nominal_batch / config.train.batch_size), 1)
+    return max(round(config.train.nominal_batch / _batch_size(config)), 1)
+
+
+def _batch_size(config: Config) -> int:
+    """Images a batch.
+
+    Raises:
+        UserError: it is still `auto`.
+    """
+    if config.train.batch_size == "auto":
+        raise UserError(
+            "train.batch_size: auto becomes a number when tools/train.py starts a run; give one here"
+        )
+    return config.train.batch_size
+
+
+def resolve_batch_size(
+    config: Config, num_classes: int, hardware: Hardware, processes: Processes
+) -> tuple[Config, list[str]]:
+    """The config with a number in the place of `train.batch_size: auto`, and what to say about it.
+
+    On a GPU as many images as fit into the memory that is free, those of real steps at `data.size`, and
+    so that the nominal batch is made of batches of the same size; on a CPU the default.
+
+    Raises:
+        UserError: not even one image fits.
+    """
+    train = config.train
+    if train.batch_size != "auto":
+        return config, []
+    if hardware.device.type != "cuda":
+        number = TrainConfig().batch_size
+        line = f"batch_size: auto is for GPUs; on {hardware.device} it is the default, {number}"
+    else:
+        one = _with_batch_size(config, 1)
+        model = build_model(config.model, num_classes)
+        hardware.place(model)
+        probe = MemoryProbe(
+            model,
+            build_loss(config, model, num_classes).to(hardware.device),
+            build_optimizer(one, model),
+            hardware,
+            size=max(build_sides(config), default=config.data.size),
+        )
+        share = -(-train.nominal_batch // processes.size)
+        with probe:
+            found = min(processes.gather(largest_that_fits(probe.fits, share)))
+        del model, probe
+        torch.cuda.empty_cache()
+        if not found:
+            raise UserError(
+                f"the memory of {hardware.device} is too small for one image of {config.data.size} px; "
+                f"try a smaller data.size or model.arch"
+            )
+        number = even_share(train.nominal_batch, found * processes.size)
+        line = (
+            f"batch_size: auto: {found} images fit into the memory of {hardware.device}; batches of "
+            f"{number}, {max(round(train.nominal_batch / number), 1)} of them a step"
+        )
+    return _with_batch_size(config, number), [line]
+
+
+def _with_batch_size(config: Config, number: int | str) -> Config:
+    train = config.train.model_copy(update={"batch_size": number})
+    return config.model_copy(update={"train": train})
 
 
 def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     """A registered optimiser; the decay follows the images a step really has, as in the recipe."""
     train = config.train
-    images = train.batch_size * build_accumulation(config)
+    images = _batch_size(config) * build_accumulation(config)
     return OPTIMIZERS[train.optimizer](
         model,
         lr=train.lr,
@@ -633,6 +704,8 @@ def build_trainer(
         eval_every=config.train.eval_every,
         hardware=hardware,
         clip_norm=config.train.clip_norm,
+        skip_limit=config.train.nonfinite_limit if config.train.nonfinite == "skip" else 0,
+        compiled=config.train.compile,
         patience=config.train.patience,
         frozen=frozen,
         adversary=build_adversary(config, model, loss, hardware),

@@ -12,9 +12,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from detector.errors import UserError
+from detector.errors import UserError, explain
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# flag -> the key that it stands for, and what its value is called
+FLAGS = {
+    "batch": ("train.batch_size", "IMAGES"),
+    "epochs": ("train.epochs", "N"),
+    "device": ("train.device", "DEVICE"),
+    "workers": ("data.workers", "N"),
+}
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -50,14 +58,48 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        lines = str(error).splitlines()
-        print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
+        _tell(error)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except RuntimeError as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        _tell(explained)
         raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:  # the reader of our output (head, less) is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(error: UserError) -> None:
+    print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+
+
+def add_short_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that stand for `key=value` words; `words_of` reads them."""
+    group = parser.add_argument_group("short for key=value")
+    for flag, (key, metavar) in FLAGS.items():
+        group.add_argument(f"--{flag}", metavar=metavar, help=f"{key}={metavar}")
+
+
+def words_of(args: argparse.Namespace) -> list[str]:
+    """The key=value words of a command line, those of its short flags at the end.
+
+    Raises:
+        UserError: a flag and a word set the same key.
+    """
+    words = list(args.overrides)
+    given = {word.split("=", 1)[0] for word in words}
+    for flag, (key, _) in FLAGS.items():
+        value = getattr(args, flag)
+        if value is None:
+            continue
+        if key in given:
+            raise UserError(f"--{flag} and {key}= set the same thing; give one of them")
+        words.append(f"{key}={value}")
+    return words
 
 
 def seconds(text: str) -> float:

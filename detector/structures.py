@@ -86,6 +86,29 @@ class Batch:
         images = self.images.to(device, non_blocking=True, memory_format=memory_format)
         return replace(self, images=images, **moved)
 
+    def parts(self, number: int) -> list["Batch"]:
+        """The batch cut into `number` batches of consecutive images, as even as can be."""
+        return [
+            self._part(len(self) * n // number, len(self) * (n + 1) // number)
+            for n in range(number)
+        ]
+
+    def _part(self, start: int, stop: int) -> "Batch":
+        """Images `start` to `stop`, with what belongs to them."""
+        boxes = (self.image_index >= start) & (self.image_index < stop)
+        regions = (self.ignore_index >= start) & (self.ignore_index < stop)
+        return replace(
+            self,
+            images=self.images[start:stop],
+            boxes_xyxy=self.boxes_xyxy[boxes],
+            labels=self.labels[boxes],
+            image_index=self.image_index[boxes] - start,
+            ignore_xyxy=self.ignore_xyxy[regions],
+            ignore_index=self.ignore_index[regions] - start,
+            image_ids=self.image_ids[start:stop],
+            placements=self.placements[start:stop],
+        )
+
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from which copies to a GPU do not wait."""
         names = ("images", "boxes_xyxy", "labels", "image_index", "ignore_xyxy", "ignore_index")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 
 from torch import nn
@@ -15,11 +16,13 @@ from detector.build import (
     build_trainer,
     label_lines,
     resolve_anchors,
+    resolve_batch_size,
     with_anchors,
 )
 from detector.config import Config, config_from_dict, dump_config
 from detector.darknet import DarknetOptions, Weights, read_config
 from detector.engine import (
+    MemoryFull,
     Processes,
     RunFolder,
     Stopped,
@@ -27,7 +30,7 @@ from detector.engine import (
     load_newest,
     stop_on_signals,
 )
-from detector.errors import UserError
+from detector.errors import UserError, explain, writing
 from detector.pretrained import load_model, read_weights
 from detector.report import evaluate_model, require_same_classes
 from detector.transfer import adopt, transfer
@@ -42,6 +45,14 @@ def main() -> None:
     parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
     parser.add_argument("--weights", metavar="FILE", help="start from a .pt or a .weights")
     parser.add_argument("--out", metavar="FOLDER", help="of the run; default runs/NAME-OF-CFG")
+    parser.add_argument("--name", help="of the run: --out runs/NAME")
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        nargs="+",
+        default=[],
+        help="one run after the other with each train.seed, in folders NAME-seedN",
+    )
     parser.add_argument(
         "--resume",
         metavar="FOLDER",
@@ -55,46 +66,77 @@ def main() -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu"
     )
+    cli.add_short_flags(parser)
     cli.add_darknet_options(parser)
     args = parser.parse_intermixed_args()
+    args.overrides += [word for word in args.seeds if "=" in word]  # they may follow its numbers
+    seeds = [word for word in args.seeds if "=" not in word]
+    if not all(word.isdecimal() for word in seeds) or len(set(seeds)) < len(seeds):
+        parser.error("--seeds takes whole numbers, each once: --seeds 0 1 2")
     if (args.cfg is None) == (args.resume is None):
         parser.error("give either --cfg to start a run or --resume to go on with one")
-    if args.resume is not None and (args.overrides or args.data or args.out or args.weights):
+    args.overrides = cli.words_of(args)
+    others = (args.overrides, args.data, args.out, args.name, args.weights, seeds)
+    if args.resume is not None and any(others):
         parser.error("--resume goes on with the run as it is; it takes no other settings")
+    if args.out and args.name:
+        parser.error("--out and --name set the same thing; give one of them")
+    if seeds and any(word.startswith("train.seed=") for word in args.overrides):
+        parser.error("--seeds and train.seed= set the same thing; give one of them")
     limit = None if args.time_limit is None else cli.seconds(args.time_limit)
 
     processes = Processes.join()
     if not processes.writes:
         cli.silence()
     try:
-        begun = folder_to_go_on_with(args, processes)
-        if begun is not None:
-            resumed(begun, processes).go(begun, limit)
-        else:
-            run = started(args, processes)
-            run.go(run.begin(folder_wanted(args)), limit)
+        scores = [train(args, processes, limit, seed) for seed in seeds or [None]]
+        if seeds:
+            print(summary(seeds, scores))
     finally:
         processes.leave()
 
 
-def folder_wanted(args: argparse.Namespace) -> Path:
+def train(
+    args: argparse.Namespace, processes: Processes, limit: float | None, seed: str | None
+) -> float:
+    """A run to its end -> the AP of its best weights."""
+    begun = folder_to_go_on_with(args, processes, seed)
+    if begun is not None:
+        return resumed(begun, processes).go(begun, limit)
+    run = started(args, processes, seed)
+    return run.go(run.begin(folder_wanted(args, seed)), limit)
+
+
+def summary(seeds: list[str], scores: list[float]) -> str:
+    """A line on runs that differ in their seed."""
+    spread = f", standard deviation {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+    each = "  ".join(f"{s}: {score:.4f}" for s, score in zip(seeds, scores, strict=True))
+    return f"AP by seed  {each}  mean {statistics.mean(scores):.4f}{spread}"
+
+
+def folder_wanted(args: argparse.Namespace, seed: str | None) -> Path:
     """Where a new run goes; a number is appended where there is one already."""
-    return Path(args.out or Path("runs", Path(args.cfg).stem))
+    path = Path(args.out or Path("runs", args.name or Path(args.cfg).stem))
+    return path if seed is None else path.with_name(f"{path.name}-seed{seed}")
 
 
-def folder_to_go_on_with(args: argparse.Namespace, processes: Processes) -> RunFolder | None:
+def folder_to_go_on_with(
+    args: argparse.Namespace, processes: Processes, seed: str | None
+) -> RunFolder | None:
     """That of --resume, or of a job that torchrun has started anew; None for a new run."""
     if args.resume is None:
-        return processes.first(RunFolder.of_job(folder_wanted(args)))
+        return processes.first(RunFolder.of_job(folder_wanted(args, seed)))
     if not args.resume:
         return processes.first(RunFolder.newest(Path("runs")))
     path = Path(args.resume)
     return RunFolder(path.parent if path.suffix == ".pt" else path)
 
 
-def started(args: argparse.Namespace, processes: Processes) -> "Run":
+def started(args: argparse.Namespace, processes: Processes, seed: str | None) -> "Run":
     """A run from the command line's config, and from weights where it names some."""
     words = list(args.overrides)
+    if seed is not None:
+        words.append(f"train.seed={seed}")
     if args.weights is not None:
         words.append(f"train.weights={json.dumps(str(Path(args.weights).resolve()))}")
     config, weights = read_config(args.cfg, words, data=args.data), None
@@ -116,6 +158,7 @@ def resumed(folder: RunFolder, processes: Processes) -> "Run":
         if line:
             print(line)
     progress = run.trainer.progress
+    progress.parts = max(progress.parts, processes.first(folder.parts))
     print(f"going on in epoch {progress.epoch + 1} after batch {progress.batch}")
     return run
 
@@ -131,6 +174,8 @@ class Run:
         if weights is not None:
             config = adopt(config, weights, len(self.data.names))
         config, found = resolve_anchors(config, self.data.train.reader.index)
+        classes = len(self.data.names)
+        config, fitted = resolve_batch_size(config, classes, self.hardware, processes)
         self.config = config
         self.evaluator = build_evaluator(config, self.data.val, self.hardware, processes)
         table: list[str] = []
@@ -149,7 +194,9 @@ class Run:
             f"{self.hardware}{together}"
         )
         notes = weights.notes if weights else []
-        for line in [*self.data.notes, *found, *notes, *table]:
+        if config.train.deterministic:
+            fitted.append("deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8")
+        for line in [*self.data.notes, *found, *fitted, *notes, *table]:
             print(line)
         cli.tell_left_out([str(f) for f in self.data.findings if f.left_out])
         for line in label_lines(config, self.data):
@@ -162,12 +209,13 @@ class Run:
         processes = self.trainer.processes
         folder = RunFolder.create(wanted) if processes.writes else RunFolder(wanted)
         if processes.writes:
-            folder.config.write_text(dump_config(self.config), encoding="utf-8")
+            with writing(folder.config):
+                folder.config.write_text(dump_config(self.config), encoding="utf-8")
             folder.remember_job()
         return processes.first(folder)
 
-    def go(self, folder: RunFolder, limit: float | None) -> None:
-        """Trains, then evaluates the best weights."""
+    def go(self, folder: RunFolder, limit: float | None) -> float:
+        """Trains, then evaluates the best weights; their AP."""
         print(f"run folder: {folder.path}")
         self.trainer.observers = build_observers(self.config, self.data, folder)
         if limit is not None:
@@ -183,14 +231,14 @@ class Run:
                 print(f"stopped at once; {resume}")
                 raise
             except RuntimeError as error:
-                explained = self.trainer.processes.explain(error)
+                explained = explain(error) or self.trainer.processes.explain(error)
                 if explained is None:
                     raise
-                raise explained from error
+                raise with_way_on(explained, folder, resume) from error
             except UserError as error:
-                raise UserError(
-                    f"{error}\n{resume}" if folder.last.exists() else str(error)
-                ) from error
+                if isinstance(error, MemoryFull) and folder.path.is_dir():  # else another machine's
+                    folder.remember_parts(error.parts)
+                raise with_way_on(error, folder, resume) from error
         if self.trainer.processes.writes:
             best, picture = load_model(folder.best), folder.path / "val.jpg"
             evaluator = build_evaluator(self.config, self.data.val, self.hardware)
@@ -199,6 +247,14 @@ class Run:
                     best, str(folder.best), evaluator, self.data.val, self.hardware, picture
                 )
             )
+        return self.trainer.progress.best_ap
+
+
+def with_way_on(error: UserError, folder: RunFolder, resume: str) -> UserError:
+    """An error that ended a run, with the command that goes on from the last good checkpoint."""
+    if not folder.last.exists():
+        return UserError(f"{error}\nthere is no checkpoint yet")
+    return UserError(f"{error}\nthe last good checkpoint is {folder.last}; {resume}")
 
 
 if __name__ == "__main__":

@@ -215,7 +215,11 @@ class TrainConfig(Section):
     """The optimiser, its schedule and the run."""
 
     epochs: Count = 300
-    batch_size: Count = 16
+    # auto: as many as the GPU's memory holds, up to the nominal batch; on a CPU 16
+    batch_size: Annotated[
+        Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<word>")],
+        Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>"),
+    ] = 16
     nominal_batch: Count = 64  # gradients are accumulated up to this many images
     optimizer: str = "sgd"  # or adamw, with defaults of its own: ADAMW
     lr: Positive = 0.01
@@ -238,8 +242,16 @@ class TrainConfig(Section):
     warmup_bias_lr: NonNegative = 0.1
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999  # per optimiser step
     ema_warmup: Positive = 2000.0  # decay at step n is ema_decay * (1 - exp(-n / ema_warmup))
+    # a step whose loss or gradient is not finite ends the run, or is left out; in the second case the
+    # run ends after more than so many in a row
+    nonfinite: Literal["stop", "skip"] = "stop"
+    nonfinite_limit: Count = 10
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what the device does fast
     channels_last: bool = True
+    compile: bool = False  # torch.compile for training: minutes at the start, faster steps on a GPU
+    # the same bits in each run on a GPU, too, for some speed; torch warns of an operation that has no
+    # such form. On a CPU they are the same anyway
+    deterministic: bool = False
     weights: str | None = None  # what to start from, a .pt or a .weights; --weights sets it
     device: str = "auto"  # auto: the first GPU, else the CPU
     threads: Annotated[int, Field(ge=0)] = 0  # CPU threads; 0 leaves it to torch

@@ -1,9 +1,9 @@
 """The training loop and what it needs; knows no model, only modules, callables and iterables.
 
-Read `trainer` (the loop), `schedule` and `optimizer` (what one step does), `freeze` and `patterns` (parts
-by name), `adversarial`, `ema`, `hardware` (device and precision), `processes` (several that train
-together), `checkpoint` (files), `observers` (who looks on), `runs` (the folder), `signals` (how a run is
-stopped).
+Read `trainer` (the loop), `faults` and `memory` (what goes wrong in it), `schedule` and `optimizer` (what
+one step does), `freeze` and `patterns` (parts by name), `adversarial`, `ema`, `hardware` (device and
+precision), `processes` (several that train together), `checkpoint` (files), `observers` (who looks on),
+`runs` (the folder), `signals` (how a run is stopped).
 """
 
 from detector.engine.adversarial import SelfAdversary
@@ -14,8 +14,10 @@ from detector.engine.checkpoint import (
     save_checkpoint,
 )
 from detector.engine.ema import WeightAverage
+from detector.engine.faults import MemoryFull
 from detector.engine.freeze import Frozen, freeze
-from detector.engine.hardware import Hardware, keep_freed_memory
+from detector.engine.hardware import Hardware, compute_deterministically, keep_freed_memory
+from detector.engine.memory import MemoryProbe, even_share, largest_that_fits
 from detector.engine.observers import (
     BatchPicture,
     Console,
@@ -45,6 +47,8 @@ __all__ = [
     "Frozen",
     "Hardware",
     "Journal",
+    "MemoryFull",
+    "MemoryProbe",
     "Observer",
     "Processes",
     "RunFolder",
@@ -56,9 +60,12 @@ __all__ = [
     "Trainer",
     "WeightAverage",
     "adamw",
+    "compute_deterministically",
     "curve",
+    "even_share",
     "freeze",
     "keep_freed_memory",
+    "largest_that_fits",
     "load_checkpoint",
     "load_newest",
     "load_weights",

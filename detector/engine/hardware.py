@@ -1,6 +1,7 @@
 """Where to compute, and in which floating-point format."""
 
 import ctypes
+import os
 import sys
 from dataclasses import dataclass
 
@@ -68,6 +69,19 @@ class Hardware:
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
         return f"{self.device}, {torch.get_num_threads()} threads, {self.precision}"
+
+
+def compute_deterministically() -> None:
+    """Makes torch compute the same bits from the same numbers each time, on GPUs as well.
+
+    To be called before a GPU is used: cuBLAS reads its setting from the environment then. An operation
+    that has no deterministic form runs nevertheless, and torch warns and names it: the backward pass of
+    max pooling on GPUs is one.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def keep_freed_memory() -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from detector.draw import contact_sheet, pictures_of, save_image
 from detector.engine.checkpoint import save_checkpoint
 from detector.engine.runs import RunFolder
 from detector.engine.trainer import EpochReport, Trainer, TrainerObserver
+from detector.errors import writing
 from detector.structures import Batch
 
 Observer = TrainerObserver
@@ -42,6 +44,19 @@ class Console(Observer):
         """Shows the losses beside the bar."""
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+
+    def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
+        """Says what was survived."""
+        if about["event"] == "not finite" and trainer.progress.skipped_in_row <= trainer.skip_limit:
+            tqdm.write(
+                f"step left out, the {trainer.progress.skipped}. of this run: {about['text']}"
+            )
+        elif about["event"] == "split":
+            tqdm.write(
+                f"the memory of {trainer.hardware.device} is full: from here on batches are computed in "
+                f"{about['parts']} parts of up to {about['images']} images, with the same gradients but "
+                f"for BatchNorm, whose statistics are then those of a part"
+            )
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """The line that stays."""
@@ -81,7 +96,7 @@ class CsvLog(Observer):
             return
         columns = dict.fromkeys(name for row in rows for name in row)
         new = self.path.with_suffix(".new")
-        with new.open("w", newline="") as file:
+        with writing(self.path), new.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(columns), restval="")
             writer.writeheader()
             writer.writerows(
@@ -195,11 +210,21 @@ class Journal(Observer):
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def on_start(self, trainer: Trainer) -> None:
+        """Ends a line that a kill or a full disk has cut short."""
+        if not trainer.processes.writes:
+            return
+        with writing(self.path), self.path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+
     def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
         """Appends a line, at once."""
         if trainer.processes.writes:
             line = json.dumps({"time": round(time.time(), 3), **about})
-            with self.path.open("a", encoding="utf-8") as file:
+            with writing(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
 

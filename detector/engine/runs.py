@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.errors import UserError
+from detector.errors import UserError, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,19 @@ class RunFolder:
     def remember_job(self) -> None:
         """Notes which torchrun job this folder is of, for `of_job`."""
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            (self.path / ".job").write_text(_job(), encoding="utf-8")
+            with writing(self.path / ".job"):
+                (self.path / ".job").write_text(_job(), encoding="utf-8")
+
+    @property
+    def parts(self) -> int:
+        """In how many parts batches are computed since the memory of one of the processes was full."""
+        note = self.path / ".parts"
+        return int(note.read_text(encoding="utf-8")) if note.exists() else 1
+
+    def remember_parts(self, parts: int) -> None:
+        """Notes it for the next attempt; any process may."""
+        with writing(self.path / ".parts"):
+            (self.path / ".parts").write_text(f"{parts}\n", encoding="utf-8")
 
     @property
     def best(self) -> Path:

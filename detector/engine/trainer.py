@@ -14,6 +14,16 @@ from torch import Tensor, nn
 
 from detector.engine.adversarial import SelfAdversary
 from detector.engine.ema import WeightAverage
+from detector.engine.faults import (
+    LEAST_SCALE,
+    Buffers,
+    Criterion,
+    MemoryFull,
+    Turn,
+    first_not_finite,
+    some,
+    totals_of_whole,
+)
 from detector.engine.freeze import Frozen
 from detector.engine.hardware import Hardware
 from detector.engine.processes import Processes
@@ -33,18 +43,6 @@ class Batches(Protocol):
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, from batch `start` on."""
-        ...
-
-
-class Criterion(Protocol):
-    """A loss: named scalars, each a mean over its batch, and their weights in the total."""
-
-    weights: dict[str, float]
-
-    def __call__(
-        self, raw: Sequence[Tensor], batch: Batch, total: Callable[[Tensor], Tensor]
-    ) -> dict[str, Tensor]:
-        """Raw maps and their batch -> unweighted scalars; `total` adds counts up over processes."""
         ...
 
 
@@ -91,6 +89,9 @@ class Progress:
         seconds: of the epoch so far, over all the runs that it took.
         unreadable: image files that could not be read, a line each.
         history: a row of values for each epoch that is done.
+        skipped, skipped_in_row: steps left out since their numbers were not finite; in the end of
+            which no other one came.
+        parts: in how many parts each batch is computed, since the memory was full.
     """
 
     epoch: int = 0
@@ -102,6 +103,9 @@ class Progress:
     seconds: float = 0.0
     unreadable: set[str] = field(default_factory=set[str])
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    skipped: int = 0
+    skipped_in_row: int = 0
+    parts: int = 1
 
 
 class Stopped(Exception):
@@ -122,6 +126,8 @@ class Trainer:
         frozen: what is not learned.
         adversary: changes some batches before they are learned from.
         ramps: told before each batch what share of training is done.
+        skip_limit: steps in a row that may be left out since their loss or gradient is not finite; 0
+            ends the run at the first.
     """
 
     def __init__(
@@ -144,18 +150,24 @@ class Trainer:
         frozen: Frozen = Frozen(),  # noqa: B008  (immutable)
         adversary: SelfAdversary | None = None,
         ramps: Sequence[Callable[[float], None]] = (),
+        skip_limit: int = 0,
+        compiled: bool = False,
     ) -> None:
-        """`shared_statistics`: BatchNorm's are those of all processes; else each has its own."""
+        """`shared_statistics`: BatchNorm's are those of all processes; else each has its own.
+        `compiled`: the forward and backward pass run through torch.compile.
+        """
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.average, self.schedule, self.loader = average, schedule, loader
         self.evaluate, self.eval_every, self.hardware = evaluate, eval_every, hardware
         self.observers = observers
         self.processes = processes or Processes()
         self.clip_norm, self.patience, self.frozen = clip_norm, patience, frozen
-        self.adversary, self.ramps = adversary, ramps
+        self.adversary, self.ramps, self.skip_limit = adversary, ramps, skip_limit
         self.scaler = hardware.scaler()
         self.progress = Progress()
         self._replica = self.processes.replicate(model, shared_statistics=shared_statistics)
+        self._forward = torch.compile(self._replica) if compiled else self._replica
+        self._buffers = Buffers(model)
         self._stop: str | None = None
         self._interruptible = False
         self._clock = time.perf_counter()
@@ -169,7 +181,8 @@ class Trainer:
         """All epochs from where the run stands, or until patience ends.
 
         Raises:
-            UserError: the loss is no longer a number, or no image can be read.
+            UserError: a loss or gradient is not finite, the memory is too small for one image, or no
+                image can be read.
             Stopped: as `stop` asked.
         """
         for observer in self.observers:
@@ -244,40 +257,45 @@ class Trainer:
         self.model.train()
         self.frozen.hold()
         progress, epoch = self.progress, self.progress.epoch
-        totals, images, waiting = dict(progress.totals), progress.images, 0
+        totals, images = dict(progress.totals), progress.images
+        skipped, waiting = progress.skipped, list[Turn]()
         first = epoch * len(self.loader)
         batches = self.loader.epoch(epoch, progress.batch)
         for number, batch in enumerate(batches, progress.batch):
             progress.unreadable.update(batch.unreadable)
             settings = self.schedule.at(first + number)
-            batch, count = self._joined(batch)
+            batch, count, largest = self._joined(batch)
+            at_the_end = number + 1 == len(self.loader)
             if count:
                 for observer in self.observers:
                     observer.on_batch(self, epoch, number, batch)
-                waiting += 1
-                last = waiting >= settings.accumulate or number + 1 == len(self.loader)
                 for ramp in self.ramps:
                     ramp(self.schedule.progress(first + number))
-                for name, value in self._backward(batch, count, last, first + number).items():
-                    totals[name] = totals.get(name, 0) + value * count
-                images += count
-            if waiting and (waiting >= settings.accumulate or number + 1 == len(self.loader)):
-                self._step(settings)
-                waiting = 0
-            if totals and number % LOOK_EVERY == 0:
-                self._look(epoch, number, totals, images)
+                waiting.append(Turn(batch, count, largest, first + number))
+                self._learn(waiting, at_the_end or len(waiting) >= settings.accumulate)
+            if waiting and (at_the_end or len(waiting) >= settings.accumulate):
+                if not count and self.processes.size > 1:  # no batch was the last: nothing was sent
+                    self._begin_again(waiting)
+                if self._step(settings, waiting):
+                    totals, images = _with(waiting, totals), images + sum(t.count for t in waiting)
+                waiting = []
+            if (totals or waiting) and number % LOOK_EVERY == 0:
+                seen = images + sum(turn.count for turn in waiting)
+                self._look(number, _with(waiting, totals), seen)
             if not waiting:
                 progress.batch, progress.totals, progress.images = number + 1, dict(totals), images
                 for observer in self.observers:
                     observer.on_step(self)
-                if number + 1 < len(self.loader):
+                if not at_the_end:
                     self._stop_if_asked()
-        if not images:
-            raise UserError(f"no image of epoch {epoch + 1} can be read; see the lines above")
-        return self._look(epoch, len(self.loader), totals, images)
+        if images:
+            return self._look(len(self.loader), totals, images)
+        if progress.skipped > skipped:
+            return {}
+        raise UserError(f"no image of epoch {epoch + 1} can be read; see the lines above")
 
-    def _joined(self, batch: Batch) -> tuple[Batch, int]:
-        """The batch, and how many images it has in all processes.
+    def _joined(self, batch: Batch) -> tuple[Batch, int, int]:
+        """The batch, how many images it has in all processes, and how many at most in one.
 
         A process without one gets no images of the others' size: it takes part in what all do together.
         """
@@ -285,26 +303,98 @@ class Trainer:
         height, width = shapes[:, 1:].amax(0).tolist()
         if not len(batch):
             batch = replace(batch, images=batch.images.new_zeros(0, 3, height, width))
-        return batch, int(shapes[:, 0].sum())
+        return batch, int(shapes[:, 0].sum()), int(shapes[:, 0].max())
 
-    def _backward(self, batch: Batch, count: int, last: bool, position: int) -> dict[str, Tensor]:
+    def _learn(self, waiting: list[Turn], last: bool) -> None:
+        """Adds the gradients of the newest of the waiting batches; `last`: before an optimiser step.
+
+        Where the memory is full, all of them are computed again, in more parts.
+        """
+        if len(waiting) == 1:
+            self._buffers.keep()
+        if not self._fits(waiting[-1:], last):
+            self._begin_again(waiting, last, more_parts=True)
+
+    def _begin_again(
+        self, waiting: list[Turn], last: bool = True, *, more_parts: bool = False
+    ) -> None:
+        """The gradients of all waiting batches anew, as if none of them had been computed."""
+        while True:
+            if more_parts:
+                self._split(waiting)
+            self.optimizer.zero_grad()
+            self._buffers.restore()
+            if self._fits(waiting, last):
+                return
+            more_parts = True
+
+    def _fits(self, turns: Sequence[Turn], last: bool) -> bool:
+        """Adds the gradients of the batches; False where the memory ends, and they are of no use."""
+        try:
+            for turn in turns:
+                turn.losses = self._backward(turn, last and turn is turns[-1])
+        except torch.OutOfMemoryError:
+            return False  # the error, and the tensors that its traceback holds, are gone
+        return True
+
+    def _split(self, waiting: Sequence[Turn]) -> None:
+        """From now on batches are computed in twice as many parts.
+
+        Raises:
+            UserError: a part is one image already, or there are other processes: those wait within the
+                step that failed here, so that it cannot be repeated.
+        """
+        largest, parts = max(turn.largest for turn in waiting), 2 * self.progress.parts
+        where = f"the memory of {self.hardware.device} is full"
+        if self.progress.parts >= largest:
+            raise UserError(
+                f"{where} with one image at a time; try a smaller data.size or model.arch"
+            )
+        if self.processes.size > 1:
+            raise MemoryFull(
+                f"{where} in process {self.processes.rank} of {self.processes.size}, with up to "
+                f"{-(-largest // self.progress.parts)} images at a time; a run that goes on computes "
+                f"each batch in {parts} parts, in all processes",
+                parts,
+            )
+        self.progress.parts = parts
+        if self.hardware.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.announce("split", parts=parts, images=-(-largest // parts))
+
+    def _backward(self, turn: Turn, last: bool) -> dict[str, Tensor]:
         """Adds the gradients of a batch; returns this process's part of its weighted losses, detached.
 
-        `count`: images of the batch in all processes; `last`: before an optimiser step; `position`:
-        number of the batch, counted over all epochs.
+        `last`: before an optimiser step.
         """
-        batch = batch.to(self.hardware.device, self.hardware.memory_format)
-        images = self._images(batch, position)
-        with self._gradients_stay_here() if not last else contextlib.nullcontext():
-            with self.hardware.autocast():
-                raw = self._replica(images)
-            losses = self.criterion(raw, batch, self.processes.total)
-            weighted = {name: self.criterion.weights[name] * v for name, v in losses.items()}
-            # times images: gradients are summed over the nominal batch, as in the recipe; times
-            # processes: DistributedDataParallel takes their mean
-            total = torch.stack(list(weighted.values())).sum() * count * self.processes.size
-            self.scaler.scale(total).backward()
-        return {name: value.detach() for name, value in weighted.items()}
+        batch = turn.batch.to(self.hardware.device, self.hardware.memory_format)
+        # the same number in all processes, which meet in each; alone, none is empty
+        number = min(self.progress.parts, turn.largest)
+        parts = batch.parts(number) if number > 1 else [batch]
+        sums: dict[str, Tensor] = {}
+        counts: list[Tensor] = []
+        for part in parts:
+            images = self._images(part, turn.position)
+            alone = not last or part is not parts[-1]
+            with self._gradients_stay_here() if alone else contextlib.nullcontext():
+                with self.hardware.autocast():
+                    raw = self._forward(images)
+                if number == 1:
+                    losses = self.criterion(raw, part, self.processes.total)
+                else:
+                    if part is parts[0]:
+                        total = self.processes.total
+                        counts = totals_of_whole(self.criterion, raw, batch, total)
+                    known = iter(counts)
+                    losses = self.criterion(raw, part, lambda _, known=known: next(known))
+                weighted = {name: self.criterion.weights[name] * v for name, v in losses.items()}
+                # times images: gradients are summed over the nominal batch, as in the recipe; times
+                # processes: DistributedDataParallel takes their mean
+                total = torch.stack(list(weighted.values())).sum() * turn.count
+                self.scaler.scale(total * self.processes.size).backward()
+            for name, value in weighted.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        return sums
 
     def _images(self, batch: Batch, position: int) -> Tensor:
         """The images in [0, 1], changed if the batch, after the warm-up, is one of the adversary's."""
@@ -327,16 +417,90 @@ class Trainer:
             return self._replica.no_sync()
         return contextlib.nullcontext()
 
-    def _step(self, settings: Settings) -> None:
+    def _step(self, settings: Settings, waiting: Sequence[Turn]) -> bool:
+        """An optimiser step, unless its numbers are not finite; whether it was done."""
         apply_settings(self.optimizer, settings)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        numbers = [value.float() for turn in waiting for value in turn.losses.values()]
+        if not self.scaler.is_enabled():  # else it looks for itself: scaled gradients may overflow
+            numbers.append(norm.float())
+        finite = bool(torch.stack(numbers).isfinite().all())  # host sync: once a step
+        if self.processes.any(not finite):
+            self._leave_out(settings, waiting, norm)
+            return False
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < LEAST_SCALE:
+            raise UserError(
+                f"fp16 gradients overflow however small the loss is made ({self._place(waiting)}); "
+                f"try a lower train.lr, a longer warm-up, or train.precision=bf16 or fp32"
+            )
         self.optimizer.zero_grad()
         self.average.update_parameters(self.model)
+        self.progress.skipped_in_row = 0
+        return True
+
+    def _leave_out(self, settings: Settings, waiting: Sequence[Turn], norm: Tensor) -> None:
+        """Takes back a step whose numbers are not finite, and says which.
+
+        Raises:
+            UserError: there were too many in a row.
+        """
+        progress = self.progress
+        bad = [t for t in waiting if not torch.stack(list(t.losses.values())).isfinite().all()]
+        sums = [{n: float(v) for n, v in _with([turn], {}).items()} for turn in waiting]
+        mine = ([list(t.batch.image_ids) for t in bad], sums)
+        every = [list(t.batch.image_ids) for t in waiting]
+        found = self.processes.gather((*mine, every))
+        ids = [i for bads, _, _ in found for part in bads for i in part]
+        culprit = "" if ids else first_not_finite(self.model)
+        ids = ids or [i for _, _, all_of_one in found for part in all_of_one for i in part]
+        images = sum(turn.count for turn in waiting)
+        losses = {
+            name: f"{sum(turn[name] for _, turns, _ in found for turn in turns) / images:.4g}"
+            for name in waiting[0].losses
+        }
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        self.optimizer.zero_grad()
+        self._buffers.restore()
+        if self.clip_norm:
+            self.scaler.update()  # it has seen these gradients
+
+        shown = ", ".join(f"{name} {value}" for name, value in losses.items())
+        gradient = f"gradient norm {float(norm):.4g}{f', first in {culprit}' if culprit else ''}"
+        text = (
+            f"the loss or its gradient is not a finite number ({self._place(waiting)}: {shown}; "
+            f"{gradient}; lr {settings.lr:.3g}; images {some(ids)})"
+        )
+        self.announce(
+            "not finite",
+            **losses,
+            gradient=f"{float(norm):.4g}",
+            culprit=culprit,
+            lr=settings.lr,
+            images=ids,
+            skipped=progress.skipped,
+            text=text,
+        )
+        if progress.skipped_in_row <= self.skip_limit:
+            return
+        advice = "try a lower train.lr, a longer warm-up, or train.precision=fp32"
+        if self.skip_limit:
+            raise UserError(
+                f"{text}; {progress.skipped_in_row} steps in a row, and train.nonfinite_limit is "
+                f"{self.skip_limit}; {advice}"
+            )
+        raise UserError(f"{text}; {advice}; train.nonfinite=skip leaves such steps out")
+
+    def _place(self, waiting: Sequence[Turn]) -> str:
+        epoch, batch = divmod(waiting[-1].position, len(self.loader))
+        return f"epoch {epoch + 1}, batch {batch + 1}"
 
     def _stop_if_asked(self) -> None:
         if self.processes.any(self._stop is not None):
@@ -344,20 +508,14 @@ class Trainer:
                 observer.on_stop(self)
             raise Stopped(next(reason for reason in self.processes.gather(self._stop) if reason))
 
-    def _look(
-        self, epoch: int, number: int, totals: dict[str, Tensor], images: int
-    ) -> dict[str, float]:
+    def _look(self, number: int, totals: dict[str, Tensor], images: int) -> dict[str, float]:
         """Mean losses of the epoch so far, of all processes; waits for the device."""
         sums = self.processes.total(
             torch.stack([totals[name].double() for name in totals])
         ).tolist()
         losses = {name: value / images for name, value in zip(totals, sums, strict=True)}
-        if not all(value == value and abs(value) != float("inf") for value in losses.values()):
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            raise UserError(
-                f"the loss is not a number any more (epoch {epoch + 1}, batch {number + 1}: {shown}); "
-                f"try a lower train.lr, a longer warm-up, or train.precision=fp32"
-            )
+        if not np.isfinite(sums).all():
+            return losses  # of a step that is not done yet, which will find the same
         for observer in self.observers:
             observer.on_losses(self, number, losses)
         self.announce("losses", batch=number, **losses)
@@ -382,6 +540,9 @@ class Trainer:
                 "seconds": time.perf_counter() - self._clock,
                 "unreadable": sorted(set().union(*self.processes.gather(progress.unreadable))),
                 "history": list(progress.history),
+                "skipped": progress.skipped,
+                "skipped_in_row": progress.skipped_in_row,
+                "parts": progress.parts,
             },
         }
 
@@ -408,6 +569,9 @@ class Trainer:
             seconds=progress["seconds"],
             unreadable=set(progress["unreadable"]),
             history=list(progress["history"]),
+            skipped=progress.get("skipped", 0),
+            skipped_in_row=progress.get("skipped_in_row", 0),
+            parts=progress.get("parts", 1),
         )
         generators = state["generators"]
         restore_generators(generators[min(rank, len(generators) - 1)])
@@ -417,6 +581,15 @@ class Trainer:
             f"the run goes on with {size} processes instead of {len(generators)}: sums are rounded "
             f"otherwise, and layers that draw (DropBlock, rrelu) draw otherwise"
         ]
+
+
+def _with(turns: Sequence[Turn], totals: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Losses times images: `totals`, and those of the turns."""
+    totals = dict(totals)
+    for turn in turns:
+        for name, value in turn.losses.items():
+            totals[name] = totals.get(name, 0) + value * turn.count
+    return totals
 
 
 def _on_the_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -26,6 +26,14 @@ WORDS = [
 # 7 images. In the second case the last batch of an epoch has one: the second process then has none
 CASES = {
     "one step": (["train.epochs=1", "train.batch_size=7", "train.nominal_batch=7"], 1e-12),
+    # each in two parts, one of which has a single image; BatchNorms as they are, since they see parts
+    "parts": (
+        [
+            *("train.epochs=2", "train.batch_size=7", "train.nominal_batch=7"),
+            "train.freeze=['*.norm']",
+        ],
+        1e-11,
+    ),
     "epochs": (["train.epochs=2", "train.batch_size=3", "train.nominal_batch=6"], 1e-11),
 }
 
@@ -57,6 +65,8 @@ def train(folder: Path, processes: Processes, case: str) -> dict[str, object]:
     finally:
         build.build_model = real
     assert isinstance(trainer.average, WeightAverage)
+    if case == "parts" and processes.size > 1:
+        trainer.progress.parts = 2
     trainer.run()
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in trainer.progress.history]
     momentum = trainer.optimizer.state_dict()["state"]

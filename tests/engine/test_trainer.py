@@ -271,7 +271,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
     trainer = make()
     with torch.no_grad():
         trainer.model[0].weight.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"not a number any more \(epoch 1, batch 1: .*train\.lr"):
+    with pytest.raises(UserError, match=r"not a finite number \(epoch 1, batch 2: .*train\.lr"):
         trainer.run()
 
 

@@ -1,0 +1,503 @@
+"""Numbers that are not finite, and memory that is full, on small models."""
+
+import copy
+import itertools
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from detector import build
+from detector.config import load_config
+from detector.data import TrainLoader
+from detector.data.loader import collate
+from detector.engine import (
+    Console,
+    CsvLog,
+    Hardware,
+    Journal,
+    MemoryFull,
+    MemoryProbe,
+    Observer,
+    Processes,
+    Schedule,
+    Stopped,
+    Trainer,
+    WeightAverage,
+    compute_deterministically,
+    even_share,
+    largest_that_fits,
+    sgd,
+)
+from detector.engine.faults import totals_of_whole
+from detector.errors import UserError, explain
+from detector.losses import YOLOLoss
+from detector.structures import Batch
+from tests.engine.test_trainer import Loader, StopAtStep, batch_of, bits, equal
+
+CPU = Hardware.choose("cpu", "fp32", channels_last=True)
+NAN = float("nan")
+
+
+class Mean:
+    """A mean over all pixels of the joined batch; `factors` of its gradient and value, by call."""
+
+    weights = {"a": 2.0, "b": 0.5}  # noqa: RUF012
+
+    def __init__(self):
+        self.calls, self.factors = 0, {}
+
+    def __call__(self, raw, batch, total):
+        (raw,) = raw
+        count = total(torch.tensor([float(raw.numel())], dtype=torch.float64)).item()
+        if not torch.is_grad_enabled():
+            return {"a": raw.new_zeros(()), "b": raw.new_zeros(())}
+        value, gradient = self.factors.get(self.calls, (1.0, 1.0))
+        self.calls += 1
+        if raw.requires_grad:
+            raw.register_hook(lambda g: g * gradient)
+        return {"a": raw.square().sum() / count * value, "b": (raw - 1).abs().sum() / count}
+
+
+def make(norm=True, limit=None, accumulate=1, epochs=2, hardware=CPU, sizes=(4, 4, 2), **more):
+    """A trainer; `limit`: images that the memory holds."""
+    torch.manual_seed(0)
+    middle = nn.BatchNorm2d(4) if norm else nn.Identity()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), middle, nn.Mish(), nn.Conv2d(4, 1, 1))
+    model.register_forward_hook(lambda _module, _images, output: [output])
+    loader = Loader()
+    loader.sizes = sizes
+    trainer = Trainer(
+        model,
+        Mean(),
+        sgd(model, lr=0.1, momentum=0.9, weight_decay=1e-3),
+        WeightAverage(model, decay=0.9, warmup=3.0),
+        schedule=Schedule(len(sizes), epochs, 0.05, 0.1, 0.9, 0, 0.8, 0.1, accumulate),
+        loader=loader,
+        evaluate=lambda m: {"AP": float(m[0].weight.sum()), "AP50": 0.0},
+        eval_every=1,
+        hardware=hardware,
+        **more,
+    )
+
+    def full(module, args):
+        if limit is not None and module.training and len(args[0]) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+
+    model[3].register_forward_pre_hook(full)  # when BatchNorm has seen the images already
+    return trainer
+
+
+class Note(Observer):
+    def __init__(self, *names):
+        self.names, self.found = names, []
+
+    def on_event(self, trainer, about):
+        if about["event"] in self.names:
+            self.found.append(about)
+
+
+@pytest.mark.parametrize("factors", [(NAN, 1.0), (float("inf"), 1.0), (1.0, NAN)])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_weights_never_meet_numbers_that_are_not_finite(factors, clip):
+    class Keep(Observer):
+        def on_step(self, trainer):
+            self.bits = copy.deepcopy(bits(trainer))
+
+    keep, note = Keep(), Note("not finite")
+    trainer = make(observers=[keep, note], clip_norm=clip)
+    trainer.criterion.factors[1] = factors
+    with pytest.raises(
+        UserError, match=r"epoch 1, batch 2: a .*b 0\.\d+; gradient.*lr 0.*images 0"
+    ):
+        trainer.run()
+    assert all(map(torch.equal, keep.bits, bits(trainer)))
+    assert all(tensor.isfinite().all() for tensor in bits(trainer))
+    (about,) = note.found
+    assert about["images"] == [0, 1, 2, 3]
+    finite_loss = factors[0] == 1.0
+    assert about["culprit"] == ("3.bias" if finite_loss else "")
+    json.dumps(about, allow_nan=False)
+
+
+def poisoned(**more):
+    """A run whose second batch makes BatchNorm see numbers that are none."""
+    trainer = make(epochs=3, **more)
+
+    def spoil(module, args):
+        at = (trainer.progress.epoch, seen["batch"])
+        return (args[0] * NAN,) if module.training and at == (0, 1) else None
+
+    class Where(Observer):
+        def on_batch(self, trainer, epoch, number, batch):
+            seen["batch"] = number
+
+    seen = {"batch": 0}
+    trainer.observers = [Where(), *trainer.observers]
+    trainer.model[1].register_forward_pre_hook(spoil)
+    return trainer
+
+
+def test_a_step_that_is_left_out_is_as_if_it_had_not_been(capsys):
+    """All but the positions: weights, statistics, momentum and average equal those of a shorter run."""
+    note = Note("not finite")
+    trainer = poisoned(skip_limit=1, observers=[note, Console()])
+    trainer.run()
+    assert trainer.progress.skipped == 1
+    assert trainer.progress.skipped_in_row == 0
+    assert "step left out, the 1. of this run: the loss or its gradient" in capsys.readouterr().out
+
+    class WithoutSecond(Loader):
+        """Nothing to learn from in the second batch of the first epoch."""
+
+        def all(self, number):
+            for n, batch in enumerate(super().all(number)):
+                yield batch_of(batch.images[:0]) if (number, n) == (0, 1) else batch
+
+    other = make(epochs=3)
+    other.loader = WithoutSecond()
+    other.run()
+    assert equal(trainer, other)
+    assert trainer.progress.history[0]["loss_a"] == other.progress.history[0]["loss_a"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_run_that_leaves_steps_out_resumes_to_the_same_bits(step, accumulate):
+    more = {"skip_limit": 2, "accumulate": accumulate}
+    whole = poisoned(**more)
+    whole.run()
+    stop = StopAtStep(step)
+    first = poisoned(**more, observers=[stop])
+    with pytest.raises(Stopped):
+        first.run()
+    resumed = poisoned(**more)
+    resumed.load_state_dict(stop.state)
+    resumed.run()
+    assert equal(whole, resumed)
+    assert whole.progress.skipped == resumed.progress.skipped
+    drop = [{k: v for k, v in r.items() if k != "seconds"} for r in whole.progress.history]
+    assert drop == [
+        {k: v for k, v in r.items() if k != "seconds"} for r in resumed.progress.history
+    ]
+
+
+def test_too_many_left_out_in_a_row_end_the_run():
+    trainer = make(skip_limit=2)
+    trainer.criterion.factors = {0: (NAN, 1.0), 2: (NAN, 1.0), 3: (NAN, 1.0), 4: (NAN, 1.0)}
+    with pytest.raises(
+        UserError, match=r"epoch 2, batch 2.*3 steps in a row, .*nonfinite_limit is 2"
+    ):
+        trainer.run()
+    assert trainer.progress.skipped == 4
+
+
+def test_an_epoch_without_a_good_step_goes_by():
+    trainer = make(skip_limit=3)
+    trainer.criterion.factors = dict.fromkeys(range(3), (1.0, NAN))
+    trainer.run()
+    assert "loss_a" not in trainer.progress.history[0]
+    assert trainer.progress.history[1]["loss_a"] > 0
+
+
+def test_fp16_overflow_is_the_scalers_business_until_its_scale_is_tiny():
+    fp16 = Hardware(torch.device("cpu"), "fp16", torch.channels_last)
+    trainer, plain = make(hardware=fp16, epochs=3), make(hardware=fp16, epochs=3)
+    trainer.criterion.factors[7] = (1.0, float("inf"))
+    trainer.run(), plain.run()
+    assert trainer.progress.skipped == 0
+    assert trainer.scaler.get_scale() == plain.scaler.get_scale() / 2
+    always = make(hardware=fp16, epochs=20)
+    always.criterion.factors = dict.fromkeys(range(100), (1.0, float("inf")))
+    with pytest.raises(UserError, match=r"fp16 gradients overflow .*epoch 9, batch 3"):  # the 27th
+        always.run()
+    lost = make(hardware=fp16, skip_limit=1, clip_norm=1.0)
+    lost.criterion.factors[1] = (NAN, 1.0)
+    lost.run()
+    assert lost.progress.skipped == 1
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_full_memory_changes_nothing_but_rounding(limit, accumulate):
+    """Without BatchNorm: the gradients are those of the joined batch, in parts of 2 and of 1."""
+    note = Note("split")
+    settings = {"norm": False, "accumulate": accumulate, "epochs": 3, "sizes": (4, 5, 2)}
+    plain, tight = make(**settings), make(**settings, limit=limit, observers=[note])
+    for trainer in (plain, tight):
+        trainer.model.double()
+        trainer.average = WeightAverage(trainer.model, decay=0.9, warmup=3.0)
+        trainer.model.register_forward_pre_hook(lambda _, args: (args[0].double(),))
+    plain.run(), tight.run()
+    for mine, theirs in zip(bits(plain), bits(tight), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-13)
+    for mine, theirs in zip(plain.progress.history, tight.progress.history, strict=True):
+        assert mine["loss_a"] == pytest.approx(theirs["loss_a"], rel=1e-12)
+    parts = {1: [2, 4, 8], 2: [2, 4], 3: [2]}[limit]
+    assert [about["parts"] for about in note.found] == parts  # each said once, then remembered
+    assert tight.progress.parts == parts[-1]
+
+
+def test_a_repeated_step_counts_once_in_the_statistics(capsys):
+    plain, tight = make(), make(limit=2, observers=[Console()])
+    plain.run(), tight.run()
+    batches = [trainer.model[1].num_batches_tracked.item() for trainer in (plain, tight)]
+    assert batches == [6, 12]  # 3 batches in 2 epochs, each in two parts
+    assert "in 2 parts of up to 2 images" in capsys.readouterr().out
+
+
+def test_parts_are_remembered_in_a_checkpoint():
+    tight = make(limit=2)
+    tight.run()
+    other = make(limit=2)
+    other.load_state_dict(tight.state_dict())
+    assert other.progress.parts == 2
+
+
+def test_memory_that_is_too_small_for_one_image():
+    with pytest.raises(UserError, match=r"full with one image at a time; try a smaller data\.size"):
+        make(limit=0).run()
+
+
+class Two(Processes):
+    """Two processes that have the same."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+
+    def each(self, values):
+        return torch.stack([values, values])
+
+    def gather(self, value):
+        return [value, value]
+
+    def replicate(self, model, *, shared_statistics):
+        return model
+
+
+def test_with_several_processes_a_full_memory_ends_the_run_and_says_how_it_goes_on():
+    with pytest.raises(MemoryFull, match=r"in process 1 of 2, with up to 4 .* 2 parts") as caught:
+        make(limit=2, processes=Two()).run()
+    assert caught.value.parts == 2
+
+
+def test_parts_of_a_batch(rng):
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
+    index = torch.tensor([0, 0, 2, 3, 4, 4])
+    ignored = torch.tensor([1, 4])
+    boxes, regions = torch.rand(6, 4), torch.rand(2, 4)
+    batch = Batch(images, boxes, torch.arange(6), index, regions, ignored, [9, 8, 7, 6, 5])
+    for number in range(1, 8):
+        parts = batch.parts(number)
+        assert len(parts) == number
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert [i for p in parts for i in p.image_ids] == [9, 8, 7, 6, 5]
+        assert torch.equal(torch.cat([p.images for p in parts]), images)
+        assert torch.equal(torch.cat([p.boxes_xyxy for p in parts]), boxes)
+        assert torch.equal(torch.cat([p.ignore_xyxy for p in parts]), regions)
+        of_image = [p.images.flatten()[p.image_index] for p in parts]
+        assert torch.equal(torch.cat(of_image).long(), index)
+
+
+def replaying(counts):
+    """A `total` that knows the answers."""
+    known = iter(counts)
+    return lambda _: next(known)
+
+
+def test_losses_of_parts_add_up_to_those_of_the_batch(digits_yaml):
+    """The real loss on given maps, whatever is where."""
+    words = ["data.size=96", "data.workers=0", "train.batch_size=5", "train.device=cpu"]
+    config = load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml))
+    data = build.build_data(config)
+    model = build.build_model(config.model, 10)
+    loss: YOLOLoss = build.build_loss(config, model, 10)
+    batch = next(iter(TrainLoader(data.train, batch_size=5, workers=0).epoch(0)))
+    maps = [torch.randn(5, 3, 96 // s, 96 // s, 15, dtype=torch.float64) for s in (8, 16, 32)]
+
+    def gradients(parts):
+        raw = [level.clone().requires_grad_() for level in maps]
+        if parts == 1:
+            losses = [loss(raw, batch)]
+        else:
+            counts = totals_of_whole(loss, [level[:1] for level in raw], batch, lambda n: n)
+            starts = [5 * n // parts for n in range(parts + 1)]
+            losses = [
+                loss([level[a:b] for level in raw], part, replaying(counts))
+                for part, (a, b) in zip(batch.parts(parts), itertools.pairwise(starts), strict=True)
+            ]
+        sums = {name: sum(each[name] for each in losses) for name in losses[0]}
+        sum(loss.weights[name] * value for name, value in sums.items()).backward()
+        return sums, [level.grad for level in raw]
+
+    whole = gradients(1)
+    for parts in (2, 3, 5):
+        sums, grads = gradients(parts)
+        for name, value in sums.items():
+            assert value.item() == pytest.approx(whole[0][name].item(), rel=1e-6)  # CIoU is float32
+        for mine, theirs in zip(grads, whole[1], strict=True):
+            assert torch.allclose(mine, theirs, rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 16, 64])
+def test_the_search_finds_the_largest(limit):
+    for true in range(limit + 3):
+        asked = []
+
+        def fits(number, true=true, asked=asked):
+            asked.append(number)
+            return number <= true
+
+        found = largest_that_fits(fits, limit)
+        assert found == min(true, limit)
+        assert len(asked) == len(set(asked)) <= 2 * limit.bit_length() + 1
+        assert all(1 <= n <= limit for n in asked)
+
+
+def test_the_nominal_batch_is_shared_evenly():
+    for largest in range(1, 70):
+        size = even_share(64, largest)
+        batches = round(64 / size)
+        assert size <= largest
+        assert abs(size * batches - 64) < batches
+        assert (batches - 1) * largest < 64, "no fewer batches would do"
+
+
+def test_the_probe_counts_images_that_fit():
+    trainer = make(limit=11, norm=False)
+    probe = MemoryProbe(trainer.model, Mean(), trainer.optimizer, CPU, size=16)
+    with probe:
+        assert largest_that_fits(probe.fits, 64) == 11
+    assert all(p.grad is None for p in trainer.model.parameters())
+
+
+class Killed:
+    """A data set whose reader is killed at its first image."""
+
+    seed = 0
+
+    def __init__(self, number):
+        self.number = number
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, key):
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (signal.SIGKILL, r"data worker \d+ was killed \(signal: Killed\).*smaller data.workers"),
+        (signal.SIGBUS, r"shared memory.*--shm-size=8g.*data.workers"),
+    ],
+)
+def test_a_reader_that_dies_is_explained(number, message):
+    loader = TrainLoader(Killed(number), batch_size=4, workers=1)
+    with pytest.raises(RuntimeError) as caught:
+        list(loader.epoch(0))
+    explained = explain(caught.value)
+    assert re.search(message, str(explained))
+    assert "\n" not in str(explained)
+
+
+def test_other_errors_are_not_explained_away():
+    assert explain(RuntimeError("shape '[2, 3]' is invalid for input of size 5")) is None
+    full = explain(torch.OutOfMemoryError("CUDA out of memory.\nMore"))
+    assert str(full).startswith("the GPU's memory is full: CUDA out of memory.; try")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("observer", [Journal, CsvLog])
+def test_a_full_disk_is_one_line(observer, tmp_path):
+    path = tmp_path / "events.log"
+    path.symlink_to("/dev/full")
+    (tmp_path / "events.new").symlink_to("/dev/full")
+    with pytest.raises(
+        UserError, match=r"events\.log: cannot be written: No space left on device$"
+    ):
+        make(observers=[observer(path)]).run()
+
+
+def test_a_line_that_was_cut_short_spoils_no_other(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"time": 1, "event": "start"}\n{"time": 2, "ev')
+    make(epochs=1, observers=[Journal(path)]).run()
+    lines = path.read_text().splitlines()
+    assert lines[1] == '{"time": 2, "ev'
+    assert all("event" in json.loads(line) for line in [lines[0], *lines[2:]])
+
+
+def test_compile_is_asked_for_training_alone(monkeypatch):
+    calls = []
+
+    def compiled(model):
+        def forward(images):
+            calls.append(len(images))
+            return model(images)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    plain, other = make(), make(compiled=True)
+    plain.run(), other.run()
+    assert calls == [4, 4, 2] * 2
+    assert equal(plain, other)
+    assert list(plain.state_dict()["model"]) == list(other.state_dict()["model"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of the compiler's own
+def test_a_compiled_network_learns_the_same(digits_yaml):
+    words = ["data.size=64", "data.workers=0", "train.batch_size=4", "train.epochs=1"]
+    words += ["train.precision=fp32", "train.device=cpu", "train.nominal_batch=4"]
+    losses = []
+    for word in ("train.compile=false", "train.compile=true"):
+        config = load_config("yolov4-pacsp-n-mish", [*words, word], data=str(digits_yaml))
+        data, hardware = build.build_data(config), build.build_hardware(config)
+        evaluator = build.build_evaluator(config, data.val, hardware)
+        trainer = build.build_trainer(config, data, evaluator, hardware)
+        trainer.run()
+        losses.append(trainer.progress.history[0]["loss_box"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_deterministic(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        compute_deterministically()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.deterministic
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        make(epochs=1).run()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
+
+
+def test_auto_is_the_default_on_a_cpu(digits_yaml):
+    words = ["train.batch_size=auto", "train.device=cpu"]
+    config = load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml))
+    with pytest.raises(UserError, match=r"auto becomes a number when tools/train\.py starts"):
+        build.build_accumulation(config)
+    resolved, (line,) = build.resolve_batch_size(config, 10, CPU, Processes())
+    assert resolved.train.batch_size == 16
+    assert "auto is for GPUs; on cpu it is the default, 16" in line
+    assert build.resolve_batch_size(resolved, 10, CPU, Processes()) == (resolved, [])
+
+
+def test_collate_is_what_parts_are_made_of(digits_yaml):
+    """A part of a batch is the batch of a part."""
+    config = load_config("yolov4-pacsp-n-mish", ["data.size=64"], data=str(digits_yaml))
+    train = build.build_data(config).train
+    items = [train[(0, n)] for n in range(4)]
+    for part, own in zip(collate(items).parts(2), (items[:2], items[2:]), strict=True):
+        expected = collate(own)
+        for name in ("images", "boxes_xyxy", "labels", "image_index", "ignore_index"):
+            assert torch.equal(getattr(part, name), getattr(expected, name))

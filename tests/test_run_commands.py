@@ -1,0 +1,215 @@
+"""Runs that are stopped, killed and cut short from outside; and the words that start them."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector.cli import FLAGS
+from detector.engine import RunFolder, load_checkpoint
+from detector.engine.checkpoint import digest
+from tests.test_commands import ROOT, tool  # noqa: F401  # a fixture
+
+TRAIN = ROOT / "tools" / "train.py"
+SMALL = [
+    *("--cfg", "yolov4-pacsp-n-mish", "data.size=64", "train.threads=1", "train.precision=fp32"),
+    *(
+        "train.batch_size=4",
+        "train.nominal_batch=8",
+        "train.device=cpu",
+        "train.warmup_min_steps=2",
+    ),
+]
+
+
+def start(*words, launcher=(), **options):
+    return subprocess.Popen(
+        [sys.executable, *launcher, TRAIN, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(process, seconds=120):
+    """Exit status, what it printed, what it said on stderr."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def wait_for(folder, event, process, times=1):
+    """Until the run has told its journal so."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        if folder.events.exists():
+            lines = folder.events.read_text().split("\n")[:-1]
+            if [json.loads(line)["event"] for line in lines].count(event) >= times:
+                return
+        time.sleep(0.002)
+    pytest.fail(f"{event} did not come: {process.communicate()}")
+
+
+def fingerprint(folder):
+    training = load_checkpoint(folder.last)["training"]
+    return digest({name: training[name] for name in ("model", "average", "optimizer")})
+
+
+def test_sigterm_and_a_full_disk_cost_nothing(tool, digits_yaml, tmp_path):  # noqa: F811
+    """Stopped by SIGTERM, resumed on a disk that is full, resumed once more: the same weights."""
+    words = [*SMALL, "--data", digits_yaml, "--workers", "1", "--epochs", "4"]
+    status, _, err = tool("train", *words, "--name", "whole")
+    assert status == 0, err
+
+    stopped = RunFolder(tmp_path / "runs" / "stopped")
+    process = start(*words, "--out", "runs/stopped", cwd=tmp_path)
+    wait_for(stopped, "losses", process)
+    process.send_signal(signal.SIGTERM)
+    status, out, err = finish(process)
+    assert status == 128 + signal.SIGTERM, err
+    assert out.endswith("go on with: python tools/train.py --resume runs/stopped\n")
+    assert "stopped (SIGTERM)" in out
+    assert load_checkpoint(stopped.last)["training"]["progress"]["epoch"] < 3
+
+    before = fingerprint(stopped)
+    limit = stopped.last.stat().st_size // 2
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    resume = ["--resume", "runs/stopped"]
+    status, _, err = finish(start(*resume, cwd=tmp_path, preexec_fn=full))
+    assert status == 2
+    first, second = err.splitlines()
+    assert first.startswith(
+        "error: runs/stopped/last.pt: the checkpoint cannot be written: File too"
+    )
+    assert second == (
+        "error: the last good checkpoint is runs/stopped/last.pt; "
+        "go on with: python tools/train.py --resume runs/stopped"
+    )
+    assert fingerprint(stopped) == before
+
+    status, _, err = tool("train", *resume)
+    assert status == 0, err
+    assert fingerprint(stopped) == fingerprint(RunFolder(tmp_path / "runs" / "whole"))
+    rows = stopped.results.read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3", "4"]
+
+
+def test_torture_in_short(tool, digits_yaml, tmp_path):  # noqa: F811
+    """Two SIGKILLs at random instants; `python tools/torture_resume.py` has twenty, in every phase."""
+    status, out, err = tool(
+        *("torture_resume", "--kills", 2, "--each", 0, "--data", digits_yaml, "--out", "torture"),
+        *("data.size=64", "train.epochs=2", "train.device=cpu", "train.precision=fp32"),
+        *("data.workers=1", "train.warmup_min_steps=2"),
+    )
+    assert status == 0, err
+    assert "2 kills: " in out
+    assert "ended with the same weights, optimiser and results.csv, to the bit" in out
+
+
+@pytest.mark.slow
+def test_a_killed_rank_starts_anew_by_itself(digits_yaml, tmp_path):
+    """torchrun starts all processes of a job again, and they go on from its checkpoint."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "4"]
+    words += ["train.checkpoint_every=1"]
+    status, _, err = finish(
+        start(*words, "--out", "runs/whole", launcher=launcher, cwd=tmp_path), 240
+    )
+    assert status == 0, err
+
+    folder = RunFolder(tmp_path / "runs" / "killed")
+    launcher += ["--max-restarts", "1"]
+    process = start(
+        *words, "--out", "runs/killed", launcher=launcher, cwd=tmp_path, start_new_session=True
+    )
+    wait_for(folder, "written", process, 2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ranks = {
+        int(pid): environment["RANK"]
+        for pid in children
+        if "RANK" in (environment := environment_of(int(pid)))
+    }
+    os.kill(next(pid for pid, rank in ranks.items() if rank == "1"), signal.SIGKILL)
+    status, out, err = finish(process, 240)
+    assert status == 0, err
+    assert "going on in epoch" in out
+    whole = RunFolder(tmp_path / "runs" / "whole")
+    assert fingerprint(folder) == fingerprint(whole)
+    assert [path.name for path in (tmp_path / "runs").iterdir()].count("killed-2") == 0
+
+
+def environment_of(pid):
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    pairs = (entry.decode(errors="replace").partition("=") for entry in entries)
+    return {name: value for name, _, value in pairs}
+
+
+def test_parts_that_were_noted_are_taken_up(tool, digits_yaml, tmp_path):  # noqa: F811
+    """What one of several processes writes down when its memory is full."""
+    words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--name", "a"]
+    assert tool("train", *words, "--time-limit", "0s")[0] == 0  # stops after the first step
+    folder = RunFolder(tmp_path / "runs" / "a")
+    assert folder.parts == 1
+    folder.remember_parts(2)
+    assert tool("train", "--resume", "runs/a")[0] == 0
+    assert load_checkpoint(folder.last)["training"]["progress"]["parts"] == 2
+
+
+def test_seeds(tool, digits_yaml, tmp_path):  # noqa: F811
+    words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--name", "three"]
+    status, out, err = tool("train", *words, "--seeds", 3, 5, "train.epochs=1")
+    assert status == 0, err
+    folders = [RunFolder(tmp_path / "runs" / f"three-seed{seed}") for seed in (3, 5)]
+    seeds = [load_checkpoint(folder.best)["config"]["train"]["seed"] for folder in folders]
+    assert seeds == [3, 5]
+    first, second = (load_checkpoint(folder.best)["weights"] for folder in folders)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    scores = [load_checkpoint(folder.best)["metrics"]["AP"] for folder in folders]
+    mean, deviation = sum(scores) / 2, abs(scores[0] - scores[1]) / 2**0.5
+    line = out.splitlines()[-1]
+    assert line == (
+        f"AP by seed  3: {scores[0]:.4f}  5: {scores[1]:.4f}  "
+        f"mean {mean:.4f}, standard deviation {deviation:.4f}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "0", "0"], "whole numbers, each once"),
+        (["--seeds", "0", "train.seed=1"], "--seeds and train.seed= set the same thing"),
+        (["--name", "a", "--out", "b"], "--out and --name set the same thing"),
+        (["--batch", "x"], "train.batch_size: should be 'auto', not 'x'"),
+        (["--batch", "0"], "train.batch_size: should be greater than or equal to 1, not 0"),
+        (["--device", "cuda:77"], "try cpu"),
+        *(
+            ([f"--{flag}", "1", f"{key}=1"], f"--{flag} and {key}=")
+            for flag, (key, _) in FLAGS.items()
+        ),
+    ],
+)
+def test_words_that_contradict(tool, digits_yaml, words, message):  # noqa: F811
+    status, _, err = tool("train", "--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, *words)
+    assert status == 2
+    assert message in err
+    assert not Path("runs").exists()
+
+
+def test_resume_takes_no_short_flags(tool):  # noqa: F811
+    for flag in FLAGS:
+        status, _, err = tool("train", "--resume", "runs/a", f"--{flag}", "1")
+        assert status == 2
+        assert "it takes no other settings" in err
