@@ -38,14 +38,17 @@ from detector.data import (
     Protocol,
     PyTorchYOLOv4,
     Reader,
+    Rectangular,
     TrainLoader,
     TrainSet,
     ValSet,
+    annotation_file,
     class_balance,
     coco_tree,
     describe,
     fingerprint,
     letterboxed_sizes,
+    read_json,
     read_split,
     repeat_factors,
     val_loader,
@@ -84,7 +87,7 @@ from detector.engine import (
     require_sinks,
 )
 from detector.errors import UserError
-from detector.evaluation import CocoAP, Evaluator
+from detector.evaluation import CocoAP, Evaluator, Truth, make_views
 from detector.losses import BALANCE, YOLOLoss
 from detector.models import (
     VARIANTS,
@@ -102,7 +105,7 @@ from detector.nn import (
     synchronise_batch_norms,
 )
 from detector.pictures import true_and_found
-from detector.postprocess import Postprocess, postprocess, postprocess_darknet
+from detector.postprocess import Postprocess, select, select_darknet
 from detector.registry import nearest
 
 Detector = YOLO | DarknetNet
@@ -434,6 +437,27 @@ def build_val(config: Config) -> ValSet:
     return _val_set(config, read_split(about, root, "val", config.data.classes))
 
 
+def build_truth(dataset: str) -> Truth:
+    """The validation truths alone, as COCO's evaluation reads them; COCO's layout needs no images.
+
+    Raises:
+        UserError: no such data set, or not in its format.
+    """
+    about, root = describe(dataset)
+    path = annotation_file(about, root, "val")
+    if path is None:
+        index = read_split(about, root, "val")
+        return Truth.of(coco_tree(index), index.category_ids.tolist())
+    tree = read_json(path)
+    if about.names is None:
+        return Truth.of(tree)
+    ids = {entry["name"]: entry["id"] for entry in tree["categories"]}
+    missing = [name for name in about.names if name not in ids]
+    if missing:
+        raise UserError(f"{path}: no category {missing[0]!r}, which the data YAML's names ask for")
+    return Truth.of(tree, [ids[name] for name in about.names])
+
+
 def _val_set(config: Config, index: Index) -> ValSet:
     return ValSet(Reader(index), build_protocol(config), batch_size=config.eval.batch_size)
 
@@ -445,6 +469,8 @@ def build_protocol(config: Config) -> Protocol:
         return PyTorchYOLOv4(size)
     if name == "letterbox":
         return Letterbox(size)
+    if name == "rectangular":
+        return Rectangular(size, grid=LARGEST_STRIDE)
     if config.model.darknet_cfg is None:
         return Darknet(size, size)
     net = parse_cfg(config.model.darknet_cfg, config.model.arch)[0]
@@ -458,10 +484,11 @@ def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postproc
     """Thresholds and suppression of `eval.protocol`; `conf` takes the place of the config's."""
     conf = config.conf if conf is None else conf
     if config.protocol == "darknet":
-        return functools.partial(postprocess_darknet, conf=conf)
-    return functools.partial(
-        postprocess, conf=conf, nms_iou=config.nms_iou, max_detections=config.max_detections
+        return Postprocess(conf, select_darknet)
+    suppress = functools.partial(
+        select, nms_iou=config.nms_iou, max_detections=config.max_detections
     )
+    return Postprocess(conf, suppress)
 
 
 def build_evaluator(
@@ -478,12 +505,13 @@ def build_evaluator(
             pin_memory=hardware.device.type == "cuda",
             batches=processes.share(val.batches) if processes else None,
         ),
-        CocoAP(coco_tree(index), index.category_ids.tolist()),
+        CocoAP(coco_tree(index), index.category_ids.tolist(), backend=config.eval.backend),
         build_postprocess(config.eval),
         device=hardware.device,
         memory_format=hardware.memory_format,
         autocast=hardware.autocast,
         team=processes if processes and processes.size > 1 else None,
+        views=make_views(config.eval.scales, flip=config.eval.flip),
     )
 
 

@@ -103,3 +103,21 @@ def save_image(path: Path, image: np.ndarray) -> None:
         path.write_bytes(data.tobytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def draw_labelled(
+    image: np.ndarray, marks: Sequence[tuple[np.ndarray, str, tuple[int, int, int]]]
+) -> np.ndarray:
+    """The image with boxes (corners xyxy in px, caption, RGB), each in a colour of its own."""
+    image = np.ascontiguousarray(image).copy()
+    for box, caption, colour in marks:
+        x1, y1, x2, y2 = (round(value) for value in box.tolist())
+        cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), colour, 2, cv2.LINE_AA)
+        (width, height), base = cv2.getTextSize(caption, _FONT, 0.42, 1)
+        left = max(min(x1, image.shape[1] - width), 0)
+        bottom = y1 if y1 > height + base else y1 + height + base
+        cv2.rectangle(image, (left, bottom - height - base), (left + width, bottom), colour, -1)
+        cv2.putText(
+            image, caption, (left, bottom - base // 2), _FONT, 0.42, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return image

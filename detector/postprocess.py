@@ -1,15 +1,112 @@
-"""Boxes and scores -> detections: threshold, per-class non-maximum suppression, the best few."""
+"""Candidates -> detections: per-class non-maximum suppression, the best few; and the threshold before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, box_convert, box_iou
+from torchvision.ops import box_convert, box_iou, nms
 
-from detector.structures import Detections
+from detector.structures import Candidates, Detections
 
-# boxes_cxcywh [B, N, 4], objectness [B, N], classes [B, N, C] -> detections of each image
-Postprocess = Callable[[Tensor, Tensor, Tensor], list[Detections]]
+REACH = 1e5  # px; what sticks out farther is cut for the comparison of boxes. No image is as large
+
+Suppress = Callable[[Candidates, int], list[Detections]]  # (candidates, images of the batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Postprocess:
+    """From candidates to detections.
+
+    Attributes:
+        conf: lowest score of a candidate, exclusive.
+        suppress: chooses among the candidates of a batch.
+    """
+
+    conf: float
+    suppress: Suppress
+
+
+def select(
+    candidates: Candidates, images: int, *, nms_iou: float, max_detections: int
+) -> list[Detections]:
+    """Detections of each image of a batch, best first: greedy suppression within a class and image.
+
+    Whether a box is kept depends on better ones only, so the best `max_detections` of an image are
+    looked for among its best few hundred candidates first, and among more only where those do not do.
+
+    Args:
+        candidates: of the batch.
+        images: how many images it has.
+        nms_iou: a box is dropped if its IoU with a better one of its class exceeds this.
+        max_detections: at most so many an image.
+    """
+    order = candidates.scores.argsort(descending=True, stable=True)
+    candidates = candidates[order[candidates.image[order].argsort(stable=True)]]
+    totals = candidates.image.bincount(minlength=images)
+    first = totals.cumsum(0) - totals
+    place = torch.arange(len(candidates.image), device=first.device) - first[candidates.image]
+    looked_at = 2 * max_detections
+    while True:
+        among = candidates[place < looked_at]
+        kept = among[_suppress(among, nms_iou)]
+        counts = kept.image.bincount(minlength=images)
+        if ((counts >= max_detections) | (totals <= looked_at)).all():  # host sync
+            break
+        looked_at *= 4
+    return [
+        Detections(*(part[:max_detections] for part in parts)) for parts in _by_image(kept, counts)
+    ]
+
+
+def _suppress(sorted_candidates: Candidates, nms_iou: float) -> Tensor:
+    """Rows [k] that are kept, in their order; the candidates are sorted by image, best first.
+
+    Boxes of different images and classes are moved apart and compared in one go; in float64, in which
+    that costs no digits. A CPU compares all pairs one by one, so there each image goes alone.
+    """
+    c = sorted_candidates
+    group = c.image if c.boxes_xyxy.is_cuda else torch.zeros_like(c.image)
+    group = group * (int(c.labels.max()) + 1 if len(c.labels) else 1) + c.labels
+    boxes = c.boxes_xyxy.double().clamp(-REACH, REACH) + (group * (2 * REACH + 1))[:, None]
+    if c.boxes_xyxy.is_cuda:
+        return nms(boxes, c.scores.double(), nms_iou).sort().values
+    scores, start, kept = c.scores.double(), 0, [torch.zeros(0, dtype=torch.int64)]
+    for count in c.image.bincount().tolist():
+        rows = slice(start, start + count)
+        kept.append(nms(boxes[rows], scores[rows], nms_iou) + start)
+        start += count
+    return torch.cat(kept)
+
+
+def _by_image(c: Candidates, counts: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    sizes = counts.tolist()
+    return zip(c.boxes_xyxy.split(sizes), c.scores.split(sizes), c.labels.split(sizes), strict=True)
+
+
+def select_darknet(
+    candidates: Candidates, images: int, *, threshold: float = 0.6, beta: float = 0.6
+) -> list[Detections]:
+    """Detections of each image as `darknet detector valid` finds them, best first.
+
+    Its greedy suppression compares IoU - (d^2 / c^2)^beta with the threshold (d: distance of the centres,
+    c: diagonal of the box around both), so boxes side by side survive longer. All that is left counts.
+
+    Args:
+        candidates: of the batch.
+        images: how many images it has.
+        threshold, beta: of the suppression.
+    """
+    c = candidates[candidates.scores.argsort(descending=True, stable=True)]
+    group = c.image * (int(c.labels.max()) + 1 if len(c.labels) else 1) + c.labels
+    kept = torch.zeros(len(group), dtype=torch.bool, device=group.device)
+    for number in group.unique():
+        mine = (group == number).nonzero(as_tuple=True)[0]
+        kept[mine[_greedy(c.boxes_xyxy[mine], threshold, beta)]] = True
+    c = c[kept]
+    c = c[c.image.argsort(stable=True)]
+    counts = c.image.bincount(minlength=images)
+    return [Detections(*parts) for parts in _by_image(c, counts)]
 
 
 def postprocess(
@@ -21,7 +118,7 @@ def postprocess(
     nms_iou: float,
     max_detections: int,
 ) -> list[Detections]:
-    """Detections of each image of a batch, best first.
+    """Detections of each image of a batch from all its decoded boxes, best first.
 
     Multi-label: every (box, class) whose score, objectness * class probability, exceeds `conf` is a
     candidate of its own. Suppression is greedy, within a class and an image.
@@ -31,63 +128,28 @@ def postprocess(
         objectness: float32 [B, N], in [0, 1].
         classes: float32 [B, N, C], in [0, 1].
         conf: lowest score, exclusive.
-        nms_iou: a box is dropped if its IoU with a better one of its class exceeds this.
-        max_detections: at most so many an image.
+        nms_iou, max_detections: as for `select`.
     """
-    image, corners, score, label = _candidates(boxes_cxcywh, objectness, classes, conf)
-    kept = batched_nms(corners, score, image * classes.shape[2] + label, nms_iou)  # best first
-    image, corners, score, label = image[kept], corners[kept], score[kept], label[kept]
+    found = _candidates(boxes_cxcywh, objectness, classes, conf)
+    return select(found, len(objectness), nms_iou=nms_iou, max_detections=max_detections)
 
-    found = []
-    for number in range(len(objectness)):
-        mine = (image == number).nonzero(as_tuple=True)[0][:max_detections]
-        found.append(Detections(corners[mine], score[mine], label[mine]))
-    return found
+
+def postprocess_darknet(
+    boxes_cxcywh: Tensor, objectness: Tensor, classes: Tensor, *, conf: float = 0.001
+) -> list[Detections]:
+    """Detections by `select_darknet` from all decoded boxes; arguments as for `postprocess`."""
+    return select_darknet(_candidates(boxes_cxcywh, objectness, classes, conf), len(objectness))
 
 
 def _candidates(
     boxes_cxcywh: Tensor, objectness: Tensor, classes: Tensor, conf: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image [m], corners [m, 4], score [m] and label [m] of every (box, class) above `conf`."""
+) -> Candidates:
     image, box = (objectness > conf).nonzero(as_tuple=True)
     scores = objectness[image, box, None] * classes[image, box]  # [k, C]
     pair, label = (scores > conf).nonzero(as_tuple=True)
     image, box, score = image[pair], box[pair], scores[pair, label]
-    return image, box_convert(boxes_cxcywh[image, box], "cxcywh", "xyxy"), score, label
-
-
-def postprocess_darknet(
-    boxes_cxcywh: Tensor,
-    objectness: Tensor,
-    classes: Tensor,
-    *,
-    conf: float = 0.001,
-    threshold: float = 0.6,
-    beta: float = 0.6,
-) -> list[Detections]:
-    """Detections of each image as `darknet detector valid` finds them, best first.
-
-    Its greedy suppression compares IoU - (d^2 / c^2)^beta with the threshold (d: distance of the centres,
-    c: diagonal of the box around both), so boxes side by side survive longer. All that is left counts.
-
-    Args:
-        boxes_cxcywh, objectness, classes: as for `postprocess`.
-        conf: lowest score, exclusive.
-        threshold, beta: of the suppression.
-    """
-    image, corners, score, label = _candidates(boxes_cxcywh, objectness, classes, conf)
-    order = score.argsort(descending=True, stable=True)
-    image, corners, score, label = image[order], corners[order], score[order], label[order]
-    group = image * classes.shape[2] + label
-    kept = torch.zeros(len(score), dtype=torch.bool, device=score.device)
-    for number in group.unique():
-        mine = (group == number).nonzero(as_tuple=True)[0]
-        kept[mine[_greedy(corners[mine], threshold, beta)]] = True
-    image, corners, score, label = image[kept], corners[kept], score[kept], label[kept]
-    return [
-        Detections(corners[image == i], score[image == i], label[image == i])
-        for i in range(len(objectness))
-    ]
+    corners = box_convert(boxes_cxcywh[image, box], "cxcywh", "xyxy")
+    return Candidates(image, corners, score, label)
 
 
 def _greedy(boxes: Tensor, threshold: float, beta: float) -> Tensor:

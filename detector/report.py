@@ -34,18 +34,30 @@ def evaluate_model(
     Raises:
         UserError: the model knows other classes than the images.
     """
-    names = val.reader.index.names
-    if loaded.names != names and not (nameless(loaded.names) and len(names) == len(loaded.names)):
-        raise UserError(
-            f"{source}: it knows {_some(loaded.names)}, but {val.reader.index.annotations} has "
-            f"{_some(names)}; evaluate on the classes it was trained on"
-        )
+    require_known_classes(source, loaded.names, val)
     metrics = evaluator(hardware.place(loaded.model))
-    save_image(picture, true_and_found(val, evaluator.shown, names))
-    lines = [f"COCO AP of {source} on {len(val)} images:", table(metrics)]
+    save_image(picture, true_and_found(val, evaluator.shown, val.reader.index.names))
+    lines = [
+        f"COCO AP of {source} on {len(val)} images, by {evaluator.judge.backend}:",
+        table(metrics),
+    ]
     lines += [f"left out, its truths count as missed: {line}" for line in evaluator.unreadable]
     lines += [f"picture: {picture}"]
     return "\n".join(lines)
+
+
+def require_known_classes(source: str, known: Sequence[str], val: ValSet) -> None:
+    """Ends where a model knows other classes than the images; a model may know numbers only.
+
+    Raises:
+        UserError: it knows others.
+    """
+    names = val.reader.index.names
+    if tuple(known) != names and not (nameless(known) and len(names) == len(known)):
+        raise UserError(
+            f"{source}: it knows {_some(known)}, but {val.reader.index.annotations} has "
+            f"{_some(names)}; evaluate on the classes it was trained on"
+        )
 
 
 def require_same_classes(source: str, known: Sequence[str], names: Sequence[str]) -> None:

@@ -128,3 +128,33 @@ class Detections:
     boxes_xyxy: Tensor
     scores: Tensor
     labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What may be an object in a batch: every (box, class) above a threshold, image by image.
+
+    Attributes:
+        image: int64 [m], which of the batch's images, ascending.
+        boxes_xyxy: float32 [m, 4], pixels.
+        scores: float32 [m], in [0, 1].
+        labels: int64 [m].
+    """
+
+    image: Tensor
+    boxes_xyxy: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __getitem__(self, rows: Tensor) -> "Candidates":
+        """Some of them: a mask or row numbers."""
+        return Candidates(
+            self.image[rows], self.boxes_xyxy[rows], self.scores[rows], self.labels[rows]
+        )
+
+    @classmethod
+    def join(cls, parts: "Sequence[Candidates]") -> "Candidates":
+        """All together, image by image."""
+        names = ("image", "boxes_xyxy", "scores", "labels")
+        whole = cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return whole[whole.image.argsort(stable=True)]

@@ -320,7 +320,7 @@ def test_an_unknown_protocol(tool, my_darknet):
     status, _, err = tool("val", "--cfg", cfg, "--weights", weights, "--protocol", "yolov5")
     assert status == 2
     assert "eval.protocol" in err
-    assert "'letterbox', 'pytorch_yolov4' or 'darknet'" in err
+    assert "'letterbox', 'rectangular', 'pytorch_yolov4' or 'darknet'" in err
 
 
 def test_model_info(tool):

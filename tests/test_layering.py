@@ -18,6 +18,8 @@ LEVELS = [
     {"darknet"},
     {"pretrained", "transfer"},
     {"report", "showcase"},
+    {"validation"},
+    {"page"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted((ROOT / "detector").rglob("*.py"))

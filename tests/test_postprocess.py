@@ -1,7 +1,9 @@
 import torch
 from torchvision.ops import box_convert, box_iou
 
-from detector.postprocess import postprocess, postprocess_darknet
+from detector.decode import Decoder, candidates, decode
+from detector.postprocess import postprocess, postprocess_darknet, select
+from detector.structures import Candidates
 
 SETTINGS = {"conf": 0.001, "nms_iou": 0.65, "max_detections": 300}
 
@@ -51,6 +53,65 @@ def test_equals_its_slow_twin():
         for found, expected in zip(fast, slow, strict=True):
             assert found.labels.tolist() == [c for _, c, _ in expected]
             assert torch.allclose(found.scores, torch.tensor([s for s, _, _ in expected]))
+
+
+def make_raw(seed, *, images=3, classes=5, shift=-3.0):
+    g = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(images, 2, side, side, 5 + classes, generator=g) * 2 + shift for side in (8, 4)
+    ]
+
+
+def test_in_one_pass_as_by_way_of_all_boxes():
+    anchors = torch.tensor([[[20.0, 30.0], [12.0, 9.0]], [[40.0, 50.0], [60.0, 30.0]]])
+    for seed in range(20):
+        raw, decoder = make_raw(seed), Decoder("exp" if seed % 2 else "sigmoid", (1.2,))
+        found = candidates(raw, anchors, (8, 16), decoder, conf=0.01)
+        fast = select(found, 3, nms_iou=0.5, max_detections=20)
+        every = decode(raw, anchors, (8, 16), decoder)
+        slow = postprocess(*every, conf=0.01, nms_iou=0.5, max_detections=20)
+        for a, b in zip(fast, slow, strict=True):
+            assert 0 < len(a.scores) <= 20
+            assert torch.equal(a.labels, b.labels)
+            assert torch.allclose(a.boxes_xyxy, b.boxes_xyxy, atol=1e-4)
+            assert torch.allclose(a.scores, b.scores)
+
+
+def test_an_image_alone_gives_the_same_as_in_a_batch():
+    anchors = torch.tensor([[[20.0, 30.0], [12.0, 9.0]], [[40.0, 50.0], [60.0, 30.0]]])
+    raw = make_raw(3, images=6)
+    settings = {"nms_iou": 0.5, "max_detections": 30}
+    together = select(candidates(raw, anchors, (8, 16), conf=0.01), 6, **settings)
+    for number in range(6):
+        one = [level[number : number + 1] for level in raw]
+        (alone,) = select(candidates(one, anchors, (8, 16), conf=0.01), 1, **settings)
+        for name in ("boxes_xyxy", "scores", "labels"):
+            assert torch.equal(getattr(alone, name), getattr(together[number], name))
+
+
+def test_the_few_best_are_right_where_hundreds_cover_each_other():
+    """The best 200 candidates are of one object: those of the others lie behind them."""
+    g = torch.Generator().manual_seed(0)
+    crowd = torch.tensor([50.0, 50, 90, 90]) + torch.rand(200, 4, generator=g)
+    corner = torch.arange(40)[:, None] * torch.tensor([100.0, 0]) + 200
+    rest = torch.cat([corner, corner + 30], 1)
+    boxes, scores = torch.cat([rest, crowd]), torch.linspace(0.1, 0.9, 240)
+    found = Candidates(torch.zeros(240).long(), boxes, scores, torch.zeros(240).long())
+    (kept,) = select(found, 1, nms_iou=0.5, max_detections=5)
+    assert kept.boxes_xyxy.tolist() == [boxes[239].tolist(), *rest.flip(0)[:4].tolist()]
+
+
+def test_boxes_without_bounds_do_not_blur_the_others():
+    """A box of 1e10 px, as an untrained exp decoder gives, must not cost the others their digits."""
+    pair = torch.tensor([[10.0, 10, 20, 20], [10.0, 10.1, 20, 20.1]])
+    boxes = torch.cat([pair, torch.tensor([[-1e10, -1e10, 1e10, 1e10]])])
+    found = Candidates(
+        torch.zeros(3).long(), boxes, torch.tensor([0.9, 0.8, 0.99]), torch.tensor([3, 3, 79])
+    )
+    (kept,) = select(found, 1, nms_iou=0.97, max_detections=9)
+    assert kept.labels.tolist() == [79, 3]
+    (kept,) = select(found, 1, nms_iou=0.99, max_detections=9)
+    assert kept.labels.tolist() == [79, 3, 3]
 
 
 def test_best_first_and_every_image_has_a_result():

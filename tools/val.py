@@ -1,47 +1,153 @@
-"""Evaluate weights: COCO's twelve numbers on the validation split."""
+"""Evaluate weights, or results of any toolkit: COCO's twelve numbers on the validation split."""
 
+import argparse
+import json
 from pathlib import Path
 
 from detector import cli  # first: how threads wait, before torch is loaded
-from detector.build import build_evaluator, build_hardware, build_val
 from detector.darknet import DarknetOptions
-from detector.pretrained import load_model
-from detector.report import evaluate_model
+from detector.errors import UserError
+from detector.evaluation import RESAMPLES, analyse, choose_backend, compare, save_results, table
+from detector.page import write_report
+from detector.validation import (
+    Outcome,
+    add_intervals,
+    evaluate_results,
+    evaluate_weights,
+    interval_lines,
+    read_truth,
+)
+
+TTA = ("eval.flip=true", "eval.scales=[0.8, 1.0, 1.2]")
 
 
 def main() -> None:
     parser = cli.parser(
-        __doc__ or "", "python tools/val.py --weights runs/yolov4-pacsp-n-mish/best.pt"
+        __doc__ or "",
+        "python tools/val.py --weights runs/yolov4-pacsp-n-mish/best.pt --size 736\n"
+        "  python tools/val.py --weights runs/mish runs/leaky --interval\n"
+        "  python tools/val.py --results detections.json --data coco.yaml",
     )
-    parser.add_argument("--weights", metavar="FILE", required=True, help="a .pt or a .weights")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--weights", metavar="FILE", nargs="+", help=".pt or .weights files, run folders"
+    )
+    source.add_argument(
+        "--results",
+        metavar="JSON",
+        nargs="+",
+        help="found boxes in COCO's format; no images needed",
+    )
     parser.add_argument("--cfg", help="network of a .weights: a name in configs/, or a .cfg")
-    parser.add_argument("--data", metavar="YAML", help="default: what the run was trained on")
+    parser.add_argument(
+        "--data", metavar="YAML", help="default: what the run was trained on; or COCO's json"
+    )
     parser.add_argument("--out", metavar="JPG", help="picture; default val.jpg beside the weights")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=736")
-    parser.add_argument("--protocol", help="letterbox, pytorch_yolov4 or darknet: eval.protocol")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.workers=4")
+    how = parser.add_argument_group("how to look at the images")
+    how.add_argument("--size", type=int, help="side in pixels: data.size")
+    how.add_argument(
+        "--protocol", help="letterbox, rectangular, pytorch_yolov4 or darknet: eval.protocol"
+    )
+    how.add_argument("--precision", help="fp32, bf16 or fp16: train.precision")
+    how.add_argument("--tta", action="store_true", help="test-time augmentation: " + " ".join(TTA))
+    said = parser.add_argument_group("what to say")
+    said.add_argument("--backend", help="auto, hotcoco or pycocotools: eval.backend")
+    said.add_argument(
+        "--interval",
+        metavar="N",
+        nargs="?",
+        type=int,
+        const=RESAMPLES,
+        help=f"95 %% bootstrap intervals from N resamples of the images (default {RESAMPLES})",
+    )
+    said.add_argument("--seed", type=int, default=0, help="of the resamples")
+    said.add_argument("--json", metavar="FILE", help="write the numbers there")
+    said.add_argument(
+        "--save-results", metavar="FILE", help="write the found boxes, in COCO's format"
+    )
+    said.add_argument("--report", metavar="FOLDER", help="write report.html and its pictures there")
     cli.add_darknet_options(parser)
     args = parser.parse_intermixed_args()
+    words = args.weights or []
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    args.overrides += settings  # which stand behind the files
+    args.weights = [word for word in words if word not in settings]
+    if not args.weights and not args.results:
+        parser.error("--weights needs a file")
+    if args.interval is not None and args.interval < 2:
+        raise UserError(
+            f"--interval {args.interval}: give at least 2 resamples, better {RESAMPLES}"
+        )
+    sources = args.weights or args.results
+    for option, value in (("--save-results", args.save_results), ("--report", args.report)):
+        if value and len(sources) > 1:
+            raise UserError(f"{option} is about one model; give one")
+    show(args, outcomes_of(args))
 
-    if args.protocol:
-        args.overrides.append(f"eval.protocol={args.protocol}")
-    weights = Path(args.weights)
-    loaded = load_model(
-        weights,
-        args.overrides,
-        dataset=args.data,
-        cfg=args.cfg,
-        options=DarknetOptions.of(args),
-    )
-    for line in loaded.notes:
-        print(line)
-    hardware = build_hardware(loaded.config)
-    val = build_val(loaded.config)
-    for line in val.reader.index.notes:
-        print(line)
-    cli.tell_left_out([str(f) for f in val.reader.index.findings if f.left_out])
-    evaluator = build_evaluator(loaded.config, val, hardware)
-    picture = Path(args.out) if args.out else weights.with_name("val.jpg")
-    print(evaluate_model(loaded, str(weights), evaluator, val, hardware, picture))
+
+def outcomes_of(args: argparse.Namespace) -> list[Outcome]:
+    """An evaluation for each source."""
+    if args.results:
+        truth = read_truth(args.data)
+        return [evaluate_results(Path(p), truth, args.backend or "auto") for p in args.results]
+    words = list(args.overrides)
+    for key in ("data.size", "eval.protocol", "train.precision", "eval.backend"):
+        value = getattr(args, key.split(".")[1])
+        words += [] if value is None else [f"{key}={value}"]
+    words += TTA if args.tta else ()
+    outcomes = []
+    for path in map(Path, args.weights):
+        options = DarknetOptions.of(args)
+        cfg = args.cfg if path.suffix == ".weights" or len(args.weights) == 1 else None
+        one = evaluate_weights(path, words, dataset=args.data, cfg=cfg, options=options)
+        outcomes.append(one)
+        folder = path if path.is_dir() else path.parent
+        if args.out is None or len(args.weights) == 1:
+            picture = Path(args.out) if args.out else folder / "val.jpg"
+            one.draw(picture)
+            one.notes.append(f"picture: {picture}")
+    return outcomes
+
+
+def show(args: argparse.Namespace, outcomes: list[Outcome]) -> None:
+    """Tables on the screen, numbers and boxes into files."""
+    if args.interval is not None:
+        add_intervals(outcomes, resamples=args.interval, seed=args.seed)
+    for one in outcomes:
+        about = one.row.about
+        print(
+            f"COCO AP of {one.row.source} on {about['images']} images, by {about['evaluator']}:\n"
+            f"{table(one.row.metrics)}"
+        )
+        if one.row.bounds is not None:
+            print(
+                "\n".join([f"95 % intervals, {args.interval} resamples:", *interval_lines(one.row)])
+            )
+        if one.clock is not None:
+            print(one.clock)
+        for line in one.notes:
+            print(line)
+    if len(outcomes) > 1:
+        print(compare([one.row for one in outcomes]))
+    if args.save_results:
+        save_results(Path(args.save_results), outcomes[0].results, outcomes[0].truth)
+        print(f"found boxes: {args.save_results}")
+    if args.report:
+        (one,) = outcomes
+        backend = choose_backend(args.backend or "auto")
+        path = write_report(Path(args.report), one, analyse(one.truth, one.results, backend))
+        print(f"report: {path}")
+    if args.json:
+        write_json(Path(args.json), outcomes)
+
+
+def write_json(path: Path, outcomes: list[Outcome]) -> None:
+    try:
+        path.write_text(json.dumps([one.row.as_json() for one in outcomes], indent=1))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    print(f"numbers: {path}")
 
 
 if __name__ == "__main__":

@@ -32,10 +32,11 @@ BAGS: dict[str, dict[str, dict[str, Any]]] = {
             # images; its detector refuses CutMix, so that the share is carried over, not published
             "cutmix": 0.5,
             "multi_scale": 1.4,  # darknet's yolov4.cfg: random=1, a factor u or 1/u, u in 1 .. 1.4
+            "dropblock": 0.1,  # Ghiasi et al., "DropBlock", 2018, a keep probability of 0.9
+            "sat": 0.5,  # darknet: half of the mini-batches
         },
         "loss": {
             "label_smoothing": 0.1,  # label_smooth_eps=0.1 of csdarknet53-omega.cfg, a classifier's
         },
-        # further parts of the bag (DropBlock, self-adversarial training) belong here, too
     },
 }

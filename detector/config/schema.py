@@ -286,14 +286,19 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Post-processing and evaluation, as the published numbers were made."""
 
-    backend: Literal["pycocotools"] = "pycocotools"
+    # what computes AP; auto: hotcoco where it is installed, else pycocotools. The bits are the same
+    backend: Literal["auto", "pycocotools", "hotcoco"] = "auto"
     batch_size: Count = 16
-    # letterbox: a square; pytorch_yolov4: a 64-pixel grid, half a cell of padding, batches by aspect
-    # ratio; darknet: stretched, and its own suppression. Published numbers were made with the last two
-    protocol: Literal["letterbox", "pytorch_yolov4", "darknet"] = "letterbox"
+    # letterbox: a square; rectangular: batches by aspect ratio, with as little grey as a grid of 32 px
+    # allows; pytorch_yolov4: a 64-pixel grid, half a cell of padding, batches by aspect ratio; darknet:
+    # stretched, and its own suppression. Published numbers were made with the last two
+    protocol: Literal["letterbox", "rectangular", "pytorch_yolov4", "darknet"] = "letterbox"
     conf: Share = 0.001  # pairs (box, class) with a lower score are dropped
     nms_iou: Share = 0.65  # darknet's protocol has its own, 0.6
     max_detections: Count = 300  # per image; darknet's protocol keeps all
+    # test-time augmentation: every scale, and its mirror image where `flip`; found boxes are joined
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
 
 
 class Config(Section):

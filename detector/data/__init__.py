@@ -7,18 +7,18 @@ Read `description` (the data YAML), `index` (annotations, whatever their format)
 embedded data set.
 """
 
-from detector.data.coco import read_coco
+from detector.data.coco import read_coco, read_json
 from detector.data.coco_names import COCO_NAMES
 from detector.data.convert import coco_tree
 from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
-from detector.data.description import DatasetConfig, describe, read_split, splits
+from detector.data.description import DatasetConfig, annotation_file, describe, read_split, splits
 from detector.data.extra import Albumentations
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.fingerprint import fingerprint
 from detector.data.geometry import DARKNET_GREY, letterbox
 from detector.data.index import Finding, Index, Texts
 from detector.data.loader import EpochSampler, TrainLoader, collate, val_loader
-from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4
+from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4, Rectangular
 from detector.data.sampling import class_balance, repeat_factors
 from detector.data.sizes import letterboxed_sizes
 from detector.data.subset import write_subset
@@ -38,11 +38,13 @@ __all__ = [
     "Protocol",
     "PyTorchYOLOv4",
     "Reader",
+    "Rectangular",
     "Texts",
     "TrainLoader",
     "TrainSet",
     "UnreadableImage",
     "ValSet",
+    "annotation_file",
     "coco_tree",
     "class_balance",
     "collate",
@@ -53,6 +55,7 @@ __all__ = [
     "letterboxed_sizes",
     "read_coco",
     "read_image",
+    "read_json",
     "read_split",
     "splits",
     "repeat_factors",

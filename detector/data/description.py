@@ -206,6 +206,13 @@ def read_split(
     return index if classes is None else choose_classes(index, classes)
 
 
+def annotation_file(config: DatasetConfig, root: Path, split: str) -> Path | None:
+    """The json of a split in COCO's layout, there or not; None of other formats."""
+    form, _ = recognise(config, root)
+    place = _place(config, root, form, split)
+    return root / place.annotations if isinstance(place, JsonSplit) else None
+
+
 def splits(config: DatasetConfig, root: Path) -> list[str]:
     """The splits that the data set has."""
     form, _ = recognise(config, root)

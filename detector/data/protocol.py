@@ -71,6 +71,34 @@ class Darknet:
 
 
 @dataclass(frozen=True, slots=True)
+class Rectangular:
+    """Images sorted by aspect ratio; a batch's canvas is the least that holds all, on a grid.
+
+    The long side of an image becomes `size`, as in `Letterbox`, with less grey to compute.
+    """
+
+    size: int
+    grid: int
+
+    def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
+        """Batches by rising height / width; the canvas fits the batch's extreme."""
+        scaled = sizes * (self.size / sizes.max(axis=1, keepdims=True)) if len(sizes) else sizes
+        sides = np.ceil(np.round(scaled) / self.grid).astype(int) * self.grid
+        ratios = sizes[:, 0] / sizes[:, 1] if len(sizes) else np.zeros(0)
+        batches = _in_a_row(np.argsort(ratios, kind="stable").tolist(), batch_size)
+        shapes: list[Shape] = [(0, 0)] * len(sizes)
+        for batch in batches:
+            height, width = sides[batch].max(axis=0).tolist()
+            for number in batch:
+                shapes[number] = (height, width)
+        return batches, shapes
+
+    def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterBox]:
+        """A sample on its canvas, and the way back."""
+        return letterbox(sample, shape)
+
+
+@dataclass(frozen=True, slots=True)
 class PyTorchYOLOv4:
     """Images sorted by aspect ratio, a canvas for each batch on a grid of 64 pixels, half a cell wider.
 

@@ -1,7 +1,7 @@
 """The whole way from a model to its twelve numbers, as one callable."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -10,7 +10,8 @@ from torch import nn
 from tqdm import tqdm
 
 from detector.evaluation.coco_ap import CocoAP
-from detector.evaluation.predict import Found, predict
+from detector.evaluation.predict import Clock, Found, predict
+from detector.evaluation.views import AS_IT_IS, View
 from detector.postprocess import Postprocess
 
 
@@ -35,6 +36,7 @@ class Evaluator:
     """Runs a model over validation batches and judges what it finds.
 
     Attributes:
+        clock: takes the times of the next evaluation, where one is given.
         unreadable: images that could not be read at the last evaluation; their truths counted as
             missed.
         shown: what was found in the first images at the last evaluation.
@@ -51,8 +53,12 @@ class Evaluator:
         autocast: Callable[[], AbstractContextManager[Any]],
         num_shown: int = 16,
         team: Team | None = None,
+        views: Sequence[View] = AS_IT_IS,
     ) -> None:
-        """`batches` are this process's: of n processes, number r has batches r, r + n, r + 2n ..."""
+        """`batches` are this process's: of n processes, number r has batches r, r + n, r + 2n ...
+
+        `views`: ways to look at each batch; more than one is test-time augmentation.
+        """
         self.team = team
         self.batches, self.judge, self.postprocess = batches, judge, postprocess
         self.hardware = {
@@ -60,7 +66,8 @@ class Evaluator:
             "memory_format": memory_format,
             "autocast": autocast,
         }
-        self.num_shown = num_shown
+        self.num_shown, self.views = num_shown, views
+        self.clock: Clock | None = None
         self.unreadable: list[str] = []
         self.shown: list[Found] = []
 
@@ -83,7 +90,14 @@ class Evaluator:
 
     def _predict(self, model: nn.Module) -> Iterator[list[Found]]:
         self.unreadable = []
-        return predict(model, self._watched(), self.postprocess, **self.hardware)
+        return predict(
+            model,
+            self._watched(),
+            self.postprocess,
+            **self.hardware,
+            views=self.views,
+            clock=self.clock,
+        )
 
     def _watched(self) -> Iterator[Any]:
         """The batches, with a progress bar where the output is a terminal."""

@@ -35,6 +35,7 @@ def test_yolov4_adds_its_parts(tmp_path):
         1.4,
         0.1,
     )
+    assert (config.bag.dropblock, config.bag.sat) == (0.1, 0.5)
     assert config.bag.mosaic == usual.bag.mosaic
     assert config.train == usual.train
     assert build_sides(config)[:2] == [480, 512]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.data import Darknet, Letterbox, PyTorchYOLOv4
+from detector.data import Darknet, Letterbox, PyTorchYOLOv4, Rectangular
 from detector.structures import Sample
 
 
@@ -29,7 +29,9 @@ def test_batches_are_sorted_by_aspect_ratio():
 
 
 @pytest.mark.parametrize(
-    "protocol", [Letterbox(96), Darknet(64, 96), PyTorchYOLOv4(96)], ids=lambda p: type(p).__name__
+    "protocol",
+    [Letterbox(96), Darknet(64, 96), PyTorchYOLOv4(96), Rectangular(96, 32)],
+    ids=lambda p: type(p).__name__,
 )
 @pytest.mark.parametrize(("height", "width"), [(37, 53), (201, 77), (96, 96), (640, 427)])
 def test_there_and_back_again(protocol, height, width):
@@ -56,3 +58,15 @@ def test_pytorch_cuts_sizes_and_centres():
 
 def test_no_images():
     assert PyTorchYOLOv4(64).plan(np.zeros((0, 2), np.int64), 4) == ([], [])
+
+
+def test_rectangular_canvases_hold_their_batch_with_little_grey():
+    protocol = Rectangular(640, 32)
+    sizes = np.array([[640, 480], [300, 640], [480, 640], [100, 100], [640, 320]])
+    batches, shapes = protocol.plan(sizes, 2)
+    assert sorted(n for batch in batches for n in batch) == [0, 1, 2, 3, 4]
+    assert shapes == [(640, 640), (480, 640), (480, 640), (640, 640), (640, 320)]
+    for (height, width), shape in zip(sizes.tolist(), shapes, strict=True):
+        _, way = protocol.place(sample_of(height, width), shape)
+        assert way.scale_x == pytest.approx(640 / max(height, width), rel=1e-2)
+    assert protocol.plan(np.zeros((0, 2), np.int64), 4) == ([], [])

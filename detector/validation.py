@@ -1,0 +1,184 @@
+"""What tools/val.py does: evaluates weights or results files, one or several, and says how sure it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector import cli
+from detector.build import build_evaluator, build_hardware, build_truth, build_val
+from detector.config import ActivationConfig, Config, PartActivations
+from detector.darknet import DarknetOptions
+from detector.data import ValSet
+from detector.draw import save_image
+from detector.errors import UserError
+from detector.evaluation import (
+    METRICS,
+    Clock,
+    CocoAP,
+    Found,
+    Resampler,
+    Results,
+    Row,
+    Truth,
+    bootstrap,
+    interval,
+    read_results,
+)
+from detector.pictures import true_and_found
+from detector.pretrained import load_model
+from detector.report import require_known_classes
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One evaluation and what it came from.
+
+    Attributes:
+        row: its numbers.
+        truth, results: what they were computed from.
+        val, shown: the images and what was found in the first; None and empty of a results file.
+        clock: the times; None of a results file.
+        notes: lines for the user.
+    """
+
+    row: Row
+    truth: Truth
+    results: Results
+    val: ValSet | None
+    shown: list[Found]
+    clock: Clock | None
+    notes: list[str]
+
+    def draw(self, picture: Path) -> None:
+        """The first images with their true boxes and with those found."""
+        if self.val is not None:
+            save_image(picture, true_and_found(self.val, self.shown, self.truth.names))
+
+
+def evaluate_weights(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    dataset: str | None,
+    cfg: str | None,
+    options: DarknetOptions | None,
+) -> Outcome:
+    """Evaluates a .pt, a .weights or the best weights of a run folder; arguments as for `load_model`.
+
+    Raises:
+        UserError: as `load_model`; or the model knows other classes than the images.
+    """
+    path = path / "best.pt" if path.is_dir() else path
+    loaded = load_model(path, overrides, dataset=dataset, cfg=cfg, options=options)
+    config = loaded.config
+    hardware, val = build_hardware(config), build_val(config)
+    for line in [*loaded.notes, *val.reader.index.notes]:
+        print(line)
+    cli.tell_left_out([str(f) for f in val.reader.index.findings if f.left_out])
+    require_known_classes(str(path), loaded.names, val)
+    evaluator = build_evaluator(config, val, hardware)
+    evaluator.clock = clock = Clock(hardware.device)
+    metrics = evaluator(hardware.place(loaded.model))
+    judge = evaluator.judge
+    assert judge.results is not None
+    about = {
+        "images": len(val),
+        "size": config.data.size,
+        "protocol": config.eval.protocol,
+        "scales": list(config.eval.scales),
+        "flip": config.eval.flip,
+        "precision": hardware.precision,
+        "device": str(hardware),
+        "evaluator": str(judge.backend),
+        "unreadable": evaluator.unreadable,
+        "ms_per_image": clock.summary(),
+    }
+    left_out = [f"left out, its truths count as missed: {line}" for line in evaluator.unreadable]
+    return Outcome(
+        row=Row(str(path), config.model.arch, activation_name(config), metrics, about=about),
+        truth=judge.truth,
+        results=judge.results,
+        val=val,
+        shown=evaluator.shown,
+        clock=clock,
+        notes=[*judge.truth.notes, *left_out],
+    )
+
+
+def evaluate_results(path: Path, truth: Truth, backend: str) -> Outcome:
+    """Judges a results file in COCO's format; needs no image.
+
+    Raises:
+        UserError: as `read_results`.
+    """
+    judge = CocoAP(truth, backend=backend)
+    results = read_results(path, truth)
+    about = {"images": len(truth.image_ids), "evaluator": str(judge.backend)}
+    row = Row(str(path), path.stem, "-", judge(results), about=about)
+    return Outcome(row, truth, results, None, [], None, list(truth.notes))
+
+
+def read_truth(data: str | None) -> Truth:
+    """The validation truths of a data YAML, or of COCO's json, for results files.
+
+    Raises:
+        UserError: none is named, or it cannot be read.
+    """
+    if data is None:
+        raise UserError("--results needs the truths: --data, a data YAML or COCO's json itself")
+    return Truth.of(Path(data)) if data.endswith(".json") else build_truth(data)
+
+
+def add_intervals(outcomes: Sequence[Outcome], *, resamples: int, seed: int) -> None:
+    """Puts bootstrap intervals into the rows, and those of the differences to the first.
+
+    Raises:
+        UserError: the truths differ, so that there is no difference to speak of.
+    """
+    truth = outcomes[0].truth
+    for other in outcomes[1:]:
+        if not _same(truth, other.truth):
+            raise UserError(
+                f"{other.row.source}: it was evaluated on other images or truths than "
+                f"{outcomes[0].row.source}; give all of them one --data for --interval"
+            )
+    models = [Resampler(truth, each.results) for each in outcomes]
+    samples = bootstrap(models, len(truth.image_ids), seed=seed, resamples=resamples)
+    first = np.array(list(outcomes[0].row.metrics.values()))
+    for number, each in enumerate(outcomes):
+        each.row.bounds = interval(samples[number])
+        if number:
+            change = np.array(list(each.row.metrics.values())) - first
+            bounds = interval(samples[number] - samples[0])
+            each.row.difference = list(zip(change.tolist(), bounds, strict=True))
+
+
+def _same(a: Truth, b: Truth) -> bool:
+    names = ("image_ids", "image", "label", "boxes_xywh")
+    return a.names == b.names and all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in names
+    )
+
+
+def activation_name(config: Config) -> str:
+    """As in a table: one name, or the parts' where they differ."""
+    spec: Any = config.model.activation
+    if config.model.darknet_cfg is not None:
+        return "as in its cfg"
+    if isinstance(spec, PartActivations):
+        parts = [spec.backbone, spec.neck, spec.head]
+        names = [part.name if isinstance(part, ActivationConfig) else part for part in parts]
+        return "/".join(dict.fromkeys(names))
+    return spec.name if isinstance(spec, ActivationConfig) else spec
+
+
+def interval_lines(row: Row) -> list[str]:
+    """The twelve intervals, a line each."""
+    lines = []
+    for name, bounds in zip(METRICS, row.bounds or [], strict=True):
+        text = "none" if bounds is None else f"{bounds[0]:.4f} .. {bounds[1]:.4f}"
+        lines.append(f"  {name:<6} {text}")
+    return lines
