@@ -1,4 +1,6 @@
-"""Box helpers on numpy arrays, for the data pipeline; tensors use `torchvision.ops`."""
+"""Box helpers on numpy arrays; tensors use `torchvision.ops`."""
+
+from typing import Any
 
 import numpy as np
 
@@ -29,3 +31,26 @@ def transform_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     if matrix[2, :2].any():
         moved /= corners @ matrix[2, :2, None] + matrix[2, 2]
     return np.concatenate([moved.min(1), moved.max(1)], 1).astype(np.float32)
+
+
+def coco_annotations(
+    image_ids: np.ndarray,
+    category_ids: np.ndarray,
+    boxes_xywh: np.ndarray,
+    areas: np.ndarray,
+    crowd: np.ndarray,
+) -> list[dict[str, Any]]:
+    """Boxes as the annotations of a COCO json, numbered from 1: pycocotools takes 0 for none.
+
+    Args:
+        image_ids, category_ids: int64 [n].
+        boxes_xywh: float [n, 4], corner, width and height, pixels.
+        areas: float [n], square pixels.
+        crowd: bool [n].
+    """
+    columns = (image_ids, category_ids, boxes_xywh, areas, crowd.astype(int))
+    names = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        {"id": number, **dict(zip(names, row, strict=True))} for number, row in enumerate(rows, 1)
+    ]

@@ -109,7 +109,8 @@ def write_report(folder: Path, outcome: Outcome, analysis: Analysis) -> Path:
         _part(
             "Where AP50 is lost",
             "How much COCO's AP50 rises, in points, where all errors of a kind are mended; kinds "
-            "overlap, so they do not add up. Kinds as in TIDE (Bolya et al., 2020).",
+            "overlap, so they do not add up. The kinds are those of TIDE (Bolya et al., 2020), whose "
+            "figures differ where a mended box meets an object that another box has found.",
             bars(
                 [
                     (f"{k} ({n})", 100 * v, f"{100 * v:+.1f}")

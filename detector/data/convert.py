@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from detector.boxes import sides
+from detector.boxes import coco_annotations, sides
 from detector.data.coco import read_json
 from detector.data.index import Index
 from detector.errors import UserError
@@ -32,35 +32,22 @@ def coco_tree(index: Index) -> dict[str, Any]:
     """
     if index.annotations.suffix == ".json":
         return read_json(index.annotations, labelled=False)
-    owner = np.repeat(index.image_ids, np.diff(index.starts)).tolist()
     wh = sides(index.boxes_xyxy)
     boxes = np.concatenate([index.boxes_xyxy[:, :2], wh], 1).astype(np.float64)
     ids = index.category_ids
     images = zip(index.image_ids.tolist(), index.files, index.sizes.tolist(), strict=True)
-    rows = zip(
-        owner,
-        ids[index.labels].tolist(),
-        boxes.tolist(),
-        boxes[:, 2:].prod(axis=1).tolist(),
-        index.crowd.tolist(),
-        strict=True,
-    )
     return {
         "images": [
             {"id": number, "file_name": name, "height": height, "width": width}
             for number, name, (height, width) in images
         ],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": category,
-                "bbox": box,
-                "area": area,
-                "iscrowd": int(crowd),
-            }
-            for number, (image, category, box, area, crowd) in enumerate(rows, 1)
-        ],
+        "annotations": coco_annotations(
+            np.repeat(index.image_ids, np.diff(index.starts)),
+            ids[index.labels],
+            boxes,
+            boxes[:, 2:].prod(axis=1),
+            index.crowd,
+        ),
         "categories": [
             {"id": number, "name": name}
             for number, name in zip(ids.tolist(), index.names, strict=True)

@@ -15,6 +15,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detector.boxes import coco_annotations
 from detector.errors import UserError
 from detector.evaluation.truth import Results, Truth
 
@@ -91,25 +92,13 @@ def judge_by_pycocotools(
         areas: other ranges than COCO's four.
     """
     images, categories = _entries(truth)
-    columns = zip(
-        (truth.image + 1).tolist(),
-        truth.category_ids[truth.label].tolist(),
-        truth.boxes_xywh.tolist(),
-        truth.area.tolist(),
-        truth.crowd.tolist(),
-        strict=True,
+    annotations = coco_annotations(
+        truth.image + 1,
+        truth.category_ids[truth.label],
+        truth.boxes_xywh,
+        truth.area,
+        truth.crowd,
     )
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": int(crowd),
-        }
-        for number, (image, category, box, area, crowd) in enumerate(columns, 1)
-    ]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
         true = _coco(images, categories, annotations)
         found = _coco(images, categories, [])

@@ -4,7 +4,6 @@ With a large eps in BatchNorm: over the few cells of so small maps it otherwise 
 16th digit a thousand times larger in every step, in one process as in two.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from detector import build
 from detector.config import load_config
 from detector.data.digits import make_digits
 from detector.engine import Processes, WeightAverage
+from tests.ranks import meet, run_two
 
 WORDS = [
     *("data.size=64", "data.workers=0", "train.precision=fp32", "train.threads=1"),
@@ -88,23 +88,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[dict[str, dict[str, Any]]]:
     """What each of two processes found: case -> what `train` returns."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.test_processes", str(rank), str(folder)],
-            cwd=Path(__file__).parents[2],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return run_two("tests.engine.test_processes", folder)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -124,10 +108,7 @@ def test_two_processes_train_as_one(folder, two, case):
 def main() -> None:
     """One of the two processes."""
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+    meet(folder, rank)
     processes = Processes(rank, 2)
     torch.save({case: train(folder, processes, case) for case in CASES}, folder / f"{rank}.pt")
     processes.leave()

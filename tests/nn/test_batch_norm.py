@@ -1,7 +1,6 @@
 """BatchNormAct2d: as BatchNorm2d and then the activation, in one process and over several."""
 
 import copy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from detector.nn import (
     activation,
     synchronise_batch_norms,
 )
+from tests.ranks import meet, run_two
 
 
 def layer(act: str, **parameters: float) -> ConvNormAct:
@@ -202,24 +202,7 @@ def train_two_steps(
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory) -> list[dict[str, dict[str, list[Tensor]]]]:
     """What each of two processes found: case -> activation -> tensors."""
-    folder = tmp_path_factory.mktemp("ranks")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.nn.test_batch_norm", str(rank), str(folder)],
-            cwd=Path(__file__).parents[2],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return run_two("tests.nn.test_batch_norm", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -280,10 +263,7 @@ def test_synchronised_models_are_copied_and_run_alone():
 def main() -> None:
     """One of the two processes."""
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+    meet(folder, rank)
     found = {case: train_two_steps(rank, **options) for case, options in CASES.items()}
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
