@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from detector.allocator import keep_freed_memory
 from detector.anchors import Anchors, cluster_anchors, flat, measure_fit
 from detector.config import (
     LARGEST_STRIDE,
@@ -32,6 +34,7 @@ from detector.data import (
     Albumentations,
     Bag,
     Darknet,
+    EpochOrder,
     Finding,
     Index,
     Letterbox,
@@ -43,14 +46,20 @@ from detector.data import (
     TrainSet,
     ValSet,
     annotation_file,
+    cache_name,
     class_balance,
     coco_tree,
     describe,
     fingerprint,
+    image_cache,
+    in_memory,
     letterboxed_sizes,
+    on_disk,
+    positions_in_flight,
     read_json,
     read_split,
     repeat_factors,
+    tile_buffer,
     val_loader,
 )
 from detector.data.checks import plot_labels, start_lines
@@ -68,6 +77,7 @@ from detector.engine import (
     Journal,
     Manifest,
     MemoryProbe,
+    Meter,
     Observer,
     Processes,
     RunFolder,
@@ -82,7 +92,6 @@ from detector.engine import (
     curve,
     even_share,
     freeze,
-    keep_freed_memory,
     largest_that_fits,
     require_sinks,
 )
@@ -407,17 +416,46 @@ def build_data(config: Config) -> Data:
         bag.extra.try_on(smallest, smallest)
     return Data(
         train=TrainSet(
-            Reader(train),
+            Reader(train, max(build_sides(config), default=config.data.size)),
             bag,
             size=config.data.size,
             seed=config.train.seed,
             mosaic_until=config.train.epochs - config.bag.mosaic_off_epochs,
+            order=EpochOrder(len(train), config.train.seed, build_repeats(config.data, train)),
+            window=config.data.tile_buffer,
         ),
         val=_val_set(config, val),
         names=train.names,
         findings=[*train.findings, *val.findings],
         notes=list(train.notes),
     )
+
+
+def build_image_store(
+    config: Config, train: TrainSet, processes: Processes | None = None
+) -> list[str]:
+    """Keeps decoded training images as `data.cache` or `data.tile_buffer` says; what to say about it.
+
+    Raises:
+        UserError: nothing can be kept on this system, or there is no folder for it.
+    """
+    about, processes = config.data, processes or Processes()
+    if about.cache == "none" and not about.tile_buffer:
+        return []
+    if not hasattr(os, "pwrite"):
+        raise UserError("data.cache and data.tile_buffer are not for this system; leave them out")
+    index, side = train.reader.index, train.reader.side or about.size
+    if about.cache == "disk":
+        _, root = describe(about.dataset)
+        room = on_disk(root, cache_name(index, "train", side))
+    else:
+        room = processes.first_here(in_memory())
+    if about.cache == "none":
+        behind = positions_in_flight(_batch_size(config), about.workers)
+        train.reader.store, line = tile_buffer(index, side, about.tile_buffer + behind, room)
+    else:
+        train.reader.store, line = image_cache(index, side, room, about.cache_limit)
+    return [line]
 
 
 def label_lines(config: Config, data: Data) -> list[str]:
@@ -524,7 +562,6 @@ def build_train_loader(
         batch_size=_batch_size(config),
         workers=config.data.workers,
         pin_memory=pin_memory,
-        repeats=build_repeats(config.data, dataset.reader.index),
         sides=build_sides(config),
         rank=rank,
         processes=processes,
@@ -749,7 +786,15 @@ def build_observers(
             every=build_every(config.train.checkpoint_every),
         ),
         Console(),
+        build_meter(config),
     ]
+
+
+def build_meter(config: Config) -> Meter:
+    """Who says whether a run waits for its images; with the keys that nothing is set for yet."""
+    keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={4 * _batch_size(config)}"]
+    unused = config.data.cache == "none" and not config.data.tile_buffer
+    return Meter(workers=config.data.workers, advice=", ".join(keys) if unused else "")
 
 
 def build_log(config: Config, folder: RunFolder) -> SinkLog:

@@ -67,7 +67,7 @@ class Showcase:
             TrainSet(data.reader, bag, size=data.size, seed=data.seed, mosaic_until=epoch + 1)
             for bag in (Bag(), build_bag(config.bag, mirrors=True))
         )
-        keys = EpochSampler(len(data), 1, data.seed, sides=build_sides(config))
+        keys = EpochSampler(data.order, 1, sides=build_sides(config))
         keys.epoch = epoch
         above, below = [], []
         for (key,) in keys:

@@ -48,6 +48,19 @@ class LetterBox:
 
 
 @dataclass(frozen=True, slots=True)
+class Seconds:
+    """What a sample or a batch took the process that made it.
+
+    Attributes:
+        reading: files read and decoded, or found where they are kept.
+        all: that, and all that was done with them.
+    """
+
+    reading: float = 0.0
+    all: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Samples of one size, joined.
 
@@ -62,6 +75,7 @@ class Batch:
         image_ids: B ids of the annotation file.
         placements: how each image was letterboxed (validation), or empty (training).
         unreadable: a line for each image file that could not be read and was left out.
+        seconds: that it took to make.
     """
 
     images: Tensor
@@ -73,6 +87,7 @@ class Batch:
     image_ids: Sequence[int]
     placements: Sequence[LetterBox] = ()
     unreadable: Sequence[str] = ()
+    seconds: Seconds = Seconds()
 
     def __len__(self) -> int:
         return len(self.images)

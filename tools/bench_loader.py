@@ -24,10 +24,10 @@ import numpy as np
 from tqdm import tqdm
 
 from detector import cli  # first: how threads wait, before torch is loaded
+from detector.allocator import keep_freed_memory
 from detector.build import build_data, build_train_loader
 from detector.config import load_config
 from detector.data import describe, read_split
-from detector.engine import keep_freed_memory
 from detector.errors import UserError
 
 

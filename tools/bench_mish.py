@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detector import cli, ops
-from detector.engine.hardware import DTYPES, keep_freed_memory
+from detector.allocator import keep_freed_memory
+from detector.engine.hardware import DTYPES
 
 PAPER, LARGE, SMALL = "16,10,256,256", "16,64,160,160", "16,64,40,40"
 

@@ -13,6 +13,7 @@ from detector.build import (
     build_data,
     build_evaluator,
     build_hardware,
+    build_image_store,
     build_observers,
     build_trainer,
     label_lines,
@@ -210,6 +211,7 @@ class Run:
             if weights is not None:
                 table.append(transfer(model, weights, len(self.data.names)))
 
+        kept = build_image_store(config, self.data.train, processes)
         self.trainer = build_trainer(
             config, self.data, self.evaluator, self.hardware, start, processes
         )
@@ -222,7 +224,7 @@ class Run:
         notes = weights.notes if weights else []
         if config.train.deterministic:
             fitted.append("deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8")
-        for line in [*self.data.notes, *found, *fitted, *notes, *table]:
+        for line in [*self.data.notes, *found, *fitted, *kept, *notes, *table]:
             print(line)
         cli.tell_left_out([str(f) for f in self.data.findings if f.left_out])
         for line in label_lines(config, self.data):

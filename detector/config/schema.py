@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]$")]  # "90s", "10m", "1.5h"
 Anchor = tuple[Positive, Positive]
 
+LEAST_BUFFER = 16  # images; a mosaic has up to nine
 LARGEST_STRIDE = 32  # of every network of this family
 
 
@@ -112,11 +113,27 @@ class DataConfig(Section):
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     size: Count = 640  # side of the square training and validation image, pixels
     workers: Annotated[int, Field(ge=0)] = 2  # reader processes; 0 reads in the training process
+    # decoded training images are kept, shrunk to the largest size that training uses: in memory, or in a
+    # file in the data set's .detector/ that the next run finds; it changes the time alone
+    cache: Literal["none", "ram", "disk"] = "none"
+    cache_limit: Positive | None = None  # GB; unless said, half of what is free
+    # n: what is mixed into an image comes from the last n of the epoch's order, not from all images, and
+    # each is decoded once. Fewer different images then make up a batch: take four batches or more
+    tile_buffer: Annotated[int, Field(ge=0)] = 0
     # how often an image comes: once an epoch; by LVIS's repeat factor; so that all classes come alike
     sampling: Literal["none", "repeat_factor", "class_balanced"] = "none"
     sampling_threshold: Share = (
         0.001  # of repeat_factor: classes on a smaller share of images are rare
     )
+
+    @model_validator(mode="after")
+    def _buffer_holds_a_mosaic(self) -> Self:
+        if 0 < self.tile_buffer < LEAST_BUFFER:
+            raise ValueError(
+                f"tile_buffer {self.tile_buffer} is too small to make different mosaics of; try four "
+                f"batches (at least {LEAST_BUFFER}), or 0 for partners from all images"
+            )
+        return self
 
     @model_validator(mode="after")
     def _classes_once(self) -> Self:

@@ -2,9 +2,9 @@
 
 Read `description` (the data YAML), `index` (annotations, whatever their format), `coco`, `yolo_txt` and
 `voc` (its readers; the last two through `pairs`), `cache`, `dataset` (one sample; with `geometry`,
-`mosaic`, `mix`, `colour`, `extra`; `streams` says from where their randomness comes), `sampling` and
-`loader` (which images make up an epoch; batches), `convert` (into other formats); `digits` makes the
-embedded data set.
+`mosaic`, `mix`, `colour`, `extra`; `streams` says from where their randomness comes; `image_store` keeps
+decoded images), `sampling` and `loader` (which images make up an epoch; batches), `convert` (into other
+formats); `digits` makes the embedded data set.
 """
 
 from detector.data.coco import read_coco, read_json
@@ -16,10 +16,17 @@ from detector.data.extra import Albumentations
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.fingerprint import fingerprint
 from detector.data.geometry import DARKNET_GREY, letterbox
+from detector.data.image_store import cache_name, image_cache, in_memory, on_disk, tile_buffer
 from detector.data.index import Finding, Index, Texts
-from detector.data.loader import EpochSampler, TrainLoader, collate, val_loader
+from detector.data.loader import (
+    EpochSampler,
+    TrainLoader,
+    collate,
+    positions_in_flight,
+    val_loader,
+)
 from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4, Rectangular
-from detector.data.sampling import class_balance, repeat_factors
+from detector.data.sampling import EpochOrder, class_balance, repeat_factors
 from detector.data.sizes import letterboxed_sizes
 from detector.data.subset import write_subset
 
@@ -30,6 +37,7 @@ __all__ = [
     "Bag",
     "Darknet",
     "DatasetConfig",
+    "EpochOrder",
     "EpochSampler",
     "Finding",
     "Index",
@@ -45,19 +53,25 @@ __all__ = [
     "UnreadableImage",
     "ValSet",
     "annotation_file",
+    "cache_name",
     "coco_tree",
     "class_balance",
     "collate",
     "describe",
     "fingerprint",
+    "image_cache",
     "image_files",
+    "in_memory",
     "letterbox",
     "letterboxed_sizes",
+    "on_disk",
+    "positions_in_flight",
     "read_coco",
     "read_image",
     "read_json",
     "read_split",
     "splits",
+    "tile_buffer",
     "repeat_factors",
     "unlabelled",
     "val_loader",

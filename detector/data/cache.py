@@ -64,7 +64,7 @@ def cached(
     started = time.time_ns()
     now = fingerprint()
     name = f"{split}-{_digest(repr((str(root), options)))[:12]}.npz"
-    places = [root / FOLDER / name, _user_folder() / name]
+    places = [root / FOLDER / name, user_folder() / name]
     key = _digest(repr((VERSION, now.digest, options)))
     for path in places:
         index = load(path, key)
@@ -125,7 +125,8 @@ def load(path: Path, key: str) -> Index | None:
         return None
 
 
-def _user_folder() -> Path:
+def user_folder() -> Path:
+    """Where this user's caches are."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "detector"
 

@@ -4,6 +4,9 @@ The randomness of a sample comes from (seed, epoch, index) alone, so that any au
 made again and the number of workers changes nothing.
 """
 
+import functools
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,16 +15,29 @@ import torch
 
 from detector.data.colour import HSV
 from detector.data.files import UnreadableImage, read_image
-from detector.data.geometry import Affine, Flip, Size, height_and_width, letterbox, resize_to_fit
+from detector.data.geometry import (
+    Affine,
+    Flip,
+    Size,
+    height_and_width,
+    letterbox,
+    resize_to_fit,
+    shrink,
+    with_image,
+)
+from detector.data.image_store import ImageStore, mark_of
 from detector.data.index import Index
 from detector.data.mix import CutMix, Erase, MixUp, Paste
 from detector.data.mosaic import Mosaic
 from detector.data.protocol import Protocol
+from detector.data.sampling import EpochOrder
 from detector.data.streams import Streams
-from detector.structures import LetterBox, Sample
+from detector.structures import LetterBox, Sample, Seconds
 
 # of a training sample: epoch, index and, where it is not the usual one, (height, width)
 Key = tuple[int, int] | tuple[int, int, tuple[int, int]]
+# of an image: its number in the index and, where that matters, its position in the epoch's order
+Source = tuple[int, int | None]
 # a sample and its own random numbers -> the sample changed, of the same size
 Extra = Callable[[Sample, np.random.Generator], Sample]
 
@@ -50,28 +66,77 @@ class Bag:
 
 
 class Reader:
-    """Raw samples of an index by number."""
+    """Samples of an index by number.
 
-    def __init__(self, index: Index) -> None:
-        self.index = index
+    Attributes:
+        index: the images and their boxes.
+        side: larger images are shrunk to it, px; None leaves all as they are.
+        store: where decoded images are kept, if anywhere; it changes the time alone.
+        seconds: spent in `read` so far.
+    """
+
+    def __init__(self, index: Index, side: int | None = None) -> None:
+        self.index, self.side = index, side
+        self.store: ImageStore | None = None
+        self.seconds = 0.0
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def read(self, number: int) -> Sample:
-        """Image `number` and its boxes, in its own pixels.
+    def read(self, number: int, position: int | None = None) -> Sample:
+        """Image `number`, not to be written into, and its boxes, in pixels of what it was shrunk to.
+
+        `position`: of the image in its epoch's order, for stores that go by it.
 
         Raises:
             UnreadableImage: the file cannot be decoded.
         """
+        begun = time.perf_counter()
+        path = os.path.join(self._folder, self.index.files[number])  # noqa: PTH118  # five times Path
+        if self.store is None:
+            sample = self._decoded(number, path)
+        else:
+            sample = self._kept(self.store, number, path, position)
+        self.seconds += time.perf_counter() - begun
+        return sample
+
+    @functools.cached_property
+    def _folder(self) -> str:
+        return str(self.index.folder)
+
+    def _kept(self, store: ImageStore, number: int, path: str, position: int | None) -> Sample:
+        """From the store, or from its file and then into the store."""
+        try:
+            mark = mark_of(number, path)
+        except OSError:
+            return self._decoded(number, path)  # which says what is wrong
+        image = store.get(number, position, mark)
+        old_height, old_width = self.index.sizes[number].tolist()
+        if image is not None:
+            return with_image(self._labelled(number, image), image, (old_height, old_width))
+        image = read_image(path)
+        sample = self._shrunk(self._labelled(number, image))
+        if image.shape[:2] == (old_height, old_width):  # else its boxes would not fit
+            store.put(number, position, mark, sample.image)
+        return sample
+
+    def _decoded(self, number: int, path: str) -> Sample:
+        return self._shrunk(self._labelled(number, read_image(path)))
+
+    def _shrunk(self, sample: Sample) -> Sample:
+        return sample if self.side is None else shrink(sample, self.side)
+
+    def _labelled(self, number: int, image: np.ndarray) -> Sample:
+        """An image with its boxes, in pixels of the file."""
         index = self.index
-        image = read_image(str(index.folder / str(index.files[number])))
         rows = slice(index.starts[number], index.starts[number + 1])
-        boxes, crowd = index.boxes_xyxy[rows], index.crowd[rows]
+        boxes, labels, crowd = index.boxes_xyxy[rows], index.labels[rows], index.crowd[rows]
+        if not crowd.any():
+            return Sample(image, boxes, labels, int(index.image_ids[number]), boxes[:0])
         return Sample(
             image=image,
             boxes_xyxy=boxes[~crowd],
-            labels=index.labels[rows][~crowd],
+            labels=labels[~crowd],
             image_id=int(index.image_ids[number]),
             ignore_xyxy=boxes[crowd],
         )
@@ -79,11 +144,12 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a worker hands over: a sample (None if it cannot be read) and what went wrong."""
+    """What a worker hands over: a sample or, if none can be read, None; what went wrong; and the time."""
 
     sample: Sample | None
     placement: LetterBox | None = None
     unreadable: tuple[str, ...] = ()
+    seconds: Seconds = Seconds()  # noqa: RUF009  (immutable)
 
 
 class TrainSet(torch.utils.data.Dataset[Item]):
@@ -97,13 +163,25 @@ class TrainSet(torch.utils.data.Dataset[Item]):
         size: of the samples, pixels, where the key gives none.
         seed: of the run.
         mosaic_until: from this epoch on, images are no longer mixed: no mosaic, pasting, CutMix, MixUp.
+        order: of an epoch's samples.
+        window: what is mixed in comes from this many samples of the epoch's order, the last of which is
+            the sample itself (of the first ones, from as many at the beginning); 0: from all images.
     """
 
     def __init__(
-        self, reader: Reader, bag: Bag, *, size: Size, seed: int, mosaic_until: int
+        self,
+        reader: Reader,
+        bag: Bag,
+        *,
+        size: Size,
+        seed: int,
+        mosaic_until: int,
+        order: EpochOrder | None = None,
+        window: int = 0,
     ) -> None:
         self.reader, self.bag = reader, bag
         self.size, self.seed, self.mosaic_until = size, seed, mosaic_until
+        self.order, self.window = order or EpochOrder(len(reader), seed), window
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -114,8 +192,40 @@ class TrainSet(torch.utils.data.Dataset[Item]):
 
     def sample(self, epoch: int, index: int, size: Size | None = None) -> Item:
         """One sample; the same one for the same key, whoever asks and in whatever order."""
+        begun, read = time.perf_counter(), self.reader.seconds
         made = _Making(self, epoch, index, height_and_width(size or self.size))
-        return Item(made.sample(), unreadable=tuple(made.unreadable))
+        sample = made.sample()
+        seconds = Seconds(self.reader.seconds - read, time.perf_counter() - begun)
+        return Item(sample, unreadable=tuple(made.unreadable), seconds=seconds)
+
+
+class _Partners:
+    """Where a sample's images come from.
+
+    Attributes:
+        own: its own one.
+    """
+
+    def __init__(self, dataset: TrainSet, epoch: int, index: int) -> None:
+        self._images = len(dataset.reader)
+        self._order, self._first, self._count = None, 0, self._images
+        position = dataset.order.position(epoch, index) if dataset.window else None
+        if position is not None:
+            self._order = dataset.order.of(epoch)
+            self._count = min(dataset.window, len(self._order))
+            self._first = max(position + 1 - self._count, 0)
+        self.own: Source = index % self._images, position
+
+    def one(self, rng: np.random.Generator) -> Source:
+        """An image to mix in."""
+        return self.draw(rng, 1)[0]
+
+    def draw(self, rng: np.random.Generator, count: int) -> list[Source]:
+        """Images to mix in, with replacement."""
+        drawn = rng.integers(self._first, self._first + self._count, count).tolist()
+        if self._order is None:
+            return [(number, None) for number in drawn]
+        return [(int(self._order[position]) % self._images, position) for position in drawn]
 
 
 class _Making:
@@ -128,7 +238,7 @@ class _Making:
 
     def __init__(self, dataset: TrainSet, epoch: int, index: int, shape: tuple[int, int]) -> None:
         self.reader, self.bag, self.shape = dataset.reader, dataset.bag, shape
-        self.number = index % len(dataset.reader)
+        self.partners = _Partners(dataset, epoch, index)
         self.streams = Streams(dataset.seed, epoch, index)
         self.mixes = epoch < dataset.mosaic_until
         self.unreadable: list[str] = []
@@ -136,7 +246,7 @@ class _Making:
     def sample(self) -> Sample | None:
         """The sample, or None where no file could be read."""
         bag, rng = self.bag, self.streams.of()
-        sample = self._placed(self.number, rng)
+        sample = self._placed(self.partners.own, rng)
         if sample is None:
             return None
         if self.mixes:
@@ -150,17 +260,17 @@ class _Making:
             sample = Erase.draw(rng, height=height, width=width).apply(sample)
         return sample
 
-    def _placed(self, number: int, rng: np.random.Generator, part: str = "") -> Sample | None:
-        """Image `number` alone or in a mosaic, moved; `part` names streams beside `rng`."""
+    def _placed(self, source: Source, rng: np.random.Generator, part: str = "") -> Sample | None:
+        """An image alone or in a mosaic, moved; `part` names streams beside `rng`."""
         bag = self.bag
         use_mosaic = rng.random() < bag.mosaic and self.mixes
-        numbers, grid = [number], 2
+        sources, grid = [source], 2
         if use_mosaic:
-            numbers += rng.integers(0, len(self.reader), 3).tolist()
+            sources += self.partners.draw(rng, 3)
             nine = self.streams.chance(f"{part}mosaic9", bag.mosaic9)
             if nine is not None:
-                numbers, grid = numbers + nine.integers(0, len(self.reader), 5).tolist(), 3
-        samples = [sample for sample in map(self._read, numbers) if sample is not None]
+                sources, grid = sources + self.partners.draw(nine, 5), 3
+        samples = [sample for sample in map(self._read, sources) if sample is not None]
         if not samples:
             return None
         if use_mosaic:
@@ -183,27 +293,24 @@ class _Making:
         """The sample with what other images add to it."""
         bag, streams = self.bag, self.streams
         if (rng := streams.chance("paste", bag.paste)) is not None:
-            donor = self._read(self._another(rng))
+            donor = self._read(self.partners.one(rng))
             if donor is not None:
                 donor = resize_to_fit(donor, self.shape)
                 sample = Paste.draw(rng, sample, donor).apply(sample, donor)
         if (rng := streams.chance("cutmix", bag.cutmix)) is not None:
-            other = self._placed(self._another(rng), rng, "cutmix ")
+            other = self._placed(self.partners.one(rng), rng, "cutmix ")
             if other is not None:
                 height, width = self.shape
                 sample = CutMix.draw(rng, height=height, width=width).apply(sample, other)
         if (rng := streams.chance("mixup", bag.mixup)) is not None:
-            other = self._placed(self._another(rng), rng, "mixup ")
+            other = self._placed(self.partners.one(rng), rng, "mixup ")
             if other is not None:
                 sample = MixUp.draw(rng).apply(sample, other)
         return sample
 
-    def _another(self, rng: np.random.Generator) -> int:
-        return int(rng.integers(0, len(self.reader)))
-
-    def _read(self, number: int) -> Sample | None:
+    def _read(self, source: Source) -> Sample | None:
         try:
-            return self.reader.read(number)
+            return self.reader.read(*source)
         except UnreadableImage as error:
             self.unreadable.append(str(error))
             return None

@@ -26,13 +26,19 @@ def height_and_width(size: Size) -> tuple[int, int]:
 
 def resize_to(sample: Sample, height: int, width: int, method: int) -> Sample:
     """The sample scaled to this size, by one of OpenCV's methods of interpolation."""
-    old_height, old_width = sample.image.shape[:2]
-    if (height, width) == (old_height, old_width):
+    old = sample.image.shape[:2]
+    if (height, width) == old:
         return sample
-    factor = np.array([width / old_width, height / old_height] * 2, np.float32)
+    return with_image(sample, cv2.resize(sample.image, (width, height), interpolation=method), old)
+
+
+def with_image(sample: Sample, image: np.ndarray, old: tuple[int, int]) -> Sample:
+    """The sample with its image in another size; its boxes, those of `old` height and width, follow."""
+    height, width = image.shape[:2]
+    factor = np.array([width / old[1], height / old[0]] * 2, np.float32)
     return replace(
         sample,
-        image=cv2.resize(sample.image, (width, height), interpolation=method),
+        image=image,
         boxes_xyxy=sample.boxes_xyxy * factor,
         ignore_xyxy=sample.ignore_xyxy * factor,
     )
@@ -41,13 +47,30 @@ def resize_to(sample: Sample, height: int, width: int, method: int) -> Sample:
 def resize_to_fit(sample: Sample, size: Size) -> Sample:
     """The sample scaled, up or down, to the largest that fits into `size`."""
     height, width = sample.image.shape[:2]
-    scale = min(
-        side / old for side, old in zip(height_and_width(size), (height, width), strict=True)
-    )
+    scale = _scale_to_fit(height, width, height_and_width(size))
     # down to one half, bilinear still looks at every pixel, several times faster than the average,
     # which keeps thin things below; both are exact at the borders
     method = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-    return resize_to(sample, max(round(height * scale), 1), max(round(width * scale), 1), method)
+    return resize_to(sample, *_scaled(height, width, scale), method)
+
+
+def _scale_to_fit(height: int, width: int, shape: tuple[int, int]) -> float:
+    return min(shape[0] / height, shape[1] / width)
+
+
+def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def shrink(sample: Sample, side: int) -> Sample:
+    """The sample, scaled down to fit into a square of `side` pixels if it is larger."""
+    return sample if max(sample.image.shape[:2]) <= side else resize_to_fit(sample, side)
+
+
+def shrunk_shapes(sizes: np.ndarray, side: int) -> np.ndarray:
+    """Height and width of what `shrink` makes of images of these `sizes`, int64 [n, 2]."""
+    scale = np.minimum(side / np.maximum(sizes.max(axis=1, keepdims=True), 1), 1.0)
+    return np.maximum(np.round(sizes * scale), 1).astype(np.int64)
 
 
 def letterbox_onto(

@@ -4,6 +4,7 @@ import atexit
 import math
 import multiprocessing
 import signal
+import time
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -11,18 +12,20 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from detector.allocator import keep_freed_memory
 from detector.data.dataset import Item, Key, TrainSet, ValSet
-from detector.data.sampling import draw_order, epoch_length
+from detector.data.sampling import EpochOrder
 from detector.data.streams import Streams
-from detector.structures import Batch, Sample
+from detector.structures import Batch, Sample, Seconds
+
+PREFETCH = 4  # batches that a worker is ahead
 
 
 class EpochSampler(Sampler[list[Key]]):
     """Batches of keys of a `TrainSet`, in an order that (seed, epoch) fixes.
 
-    Every image comes once an epoch, or as often as `repeats` asks for. With `sides`, each batch has a
-    height and a width of its own, drawn from (seed, epoch, batch). Of several processes each gets its
-    share of every batch, which may be none of its images.
+    With `sides`, each batch has a height and a width of its own, drawn from (seed, epoch, batch). Of
+    several processes each gets its share of every batch, which may be none of its images.
 
     Attributes:
         epoch, start: the epoch that the next iteration runs, and its first batch; set them before.
@@ -30,64 +33,69 @@ class EpochSampler(Sampler[list[Key]]):
 
     def __init__(
         self,
-        length: int,
+        order: EpochOrder,
         batch_size: int,
-        seed: int,
         *,
-        repeats: np.ndarray | None = None,
         sides: Sequence[int] = (),
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        """`length`: number of images; `repeats`: [length], see `sampling`; `sides`: pixels."""
-        self.images, self.batch_size, self.seed = length, batch_size, seed
-        self.repeats, self.sides = repeats, sides
-        self.length = length if repeats is None else epoch_length(repeats)
+        """`sides`: that a batch may have, pixels."""
+        self.order, self.batch_size, self.sides = order, batch_size, sides
         self.rank, self.processes = rank, processes
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return math.ceil(self.length / self.batch_size)
+        return math.ceil(self.order.length / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        if self.repeats is None:
-            order = rng.permutation(self.images).tolist()
-        else:
-            order = draw_order(rng, self.repeats).tolist()
+        order = self.order.of(self.epoch).tolist()
         for number in range(self.start, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             mine = batch[self.rank :: self.processes]
             if self.sides:
-                size = self._size(number)
+                size = self._size(self.epoch, number)
                 yield [(self.epoch, index, size) for index in mine]
             else:
                 yield [(self.epoch, index) for index in mine]
 
     def key(self, epoch: int, index: int) -> Key | None:
         """The whole key of a sample, with the size of its batch; None where the epoch has it not."""
-        was, self.epoch, self.start = (self.epoch, self.start), epoch, 0
-        keys = [key for batch in self for key in batch if key[1] == index]
-        self.epoch, self.start = was
-        return keys[0] if keys else None
+        position = self.order.position(epoch, index)
+        if position is None:
+            return None
+        if not self.sides:
+            return epoch, index
+        return epoch, index, self._size(epoch, position // self.batch_size)
 
-    def _size(self, batch: int) -> tuple[int, int]:
+    def _size(self, epoch: int, batch: int) -> tuple[int, int]:
         """Height and width of a batch."""
-        height, width = Streams(self.seed, self.epoch, batch).of("size").choice(self.sides, 2)
+        height, width = Streams(self.order.seed, epoch, batch).of("size").choice(self.sides, 2)
         return int(height), int(width)
+
+
+def positions_in_flight(batch_size: int, workers: int) -> int:
+    """Samples between the newest one that is made and the oldest one that may still be in the making.
+
+    Of all processes that train together, which are never more than a batch apart.
+    """
+    return (max(workers, 1) * PREFETCH + 3) * batch_size
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """A batch of the items that could be read; it may be empty."""
+    begun = time.perf_counter()
     good = [item for item in items if item.sample is not None]
     samples: list[Sample] = [item.sample for item in good if item.sample is not None]
     size = samples[0].image.shape[:2] if samples else (0, 0)
     images = np.zeros((len(samples), 3, *size), np.uint8)
     for row, sample in zip(images, samples, strict=True):
         cv2.split(sample.image, list(row))  # ten times as fast as numpy's transpose
+    boxes = _join([sample.boxes_xyxy for sample in samples], (0, 4), np.float32)
+    made = sum(item.seconds.all for item in items)
     return Batch(
         images=torch.from_numpy(images),
-        boxes_xyxy=_join([sample.boxes_xyxy for sample in samples], (0, 4), np.float32),
+        boxes_xyxy=boxes,
         labels=_join([sample.labels for sample in samples], (0,), np.int64),
         image_index=_owners([len(sample.boxes_xyxy) for sample in samples]),
         ignore_xyxy=_join([sample.ignore_xyxy for sample in samples], (0, 4), np.float32),
@@ -95,6 +103,9 @@ def collate(items: Sequence[Item]) -> Batch:
         image_ids=[sample.image_id for sample in samples],
         placements=[item.placement for item in good if item.placement is not None],
         unreadable=[line for item in items for line in item.unreadable],
+        seconds=Seconds(
+            sum(item.seconds.reading for item in items), made + time.perf_counter() - begun
+        ),
     )
 
 
@@ -110,6 +121,7 @@ def _owners(counts: list[int]) -> torch.Tensor:
 
 
 def _prepare(_worker: int) -> None:
+    keep_freed_memory()  # a canvas a sample, of the same size each time
     cv2.setNumThreads(0)  # the workers are the parallelism
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all:
@@ -135,7 +147,6 @@ class TrainLoader:
         batch_size: int,
         workers: int,
         pin_memory: bool = False,
-        repeats: np.ndarray | None = None,
         sides: Sequence[int] = (),
         rank: int = 0,
         processes: int = 1,
@@ -143,13 +154,7 @@ class TrainLoader:
         """`batch_size`: images a batch, of all processes together; this one is number `rank`."""
         self.dataset = dataset
         self.sampler = EpochSampler(
-            len(dataset),
-            batch_size,
-            dataset.seed,
-            repeats=repeats,
-            sides=sides,
-            rank=rank,
-            processes=processes,
+            dataset.order, batch_size, sides=sides, rank=rank, processes=processes
         )
         self._loader = DataLoader(
             dataset,
@@ -159,7 +164,7 @@ class TrainLoader:
             persistent_workers=workers > 0,
             worker_init_fn=_prepare,
             pin_memory=pin_memory,
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=PREFETCH if workers else None,
             generator=torch.Generator(),  # of its own: see `val_loader`
         )
 

@@ -1,4 +1,4 @@
-"""How often each image comes in an epoch: once, or more often the rarer its classes are."""
+"""The order of an epoch, and how often an image comes: once, or more often the rarer its classes are."""
 
 import numpy as np
 
@@ -67,3 +67,41 @@ def draw_order(rng: np.random.Generator, repeats: np.ndarray) -> np.ndarray:
     images = np.repeat(shuffled, counts)
     times = np.arange(len(images)) - np.repeat(passed - counts, counts)
     return rng.permutation(images + times * n)[: epoch_length(repeats)]
+
+
+class EpochOrder:
+    """In which order the samples of an epoch come; (seed, epoch) fixes it.
+
+    Every image comes once an epoch, or as often as `repeats` asks for.
+
+    Attributes:
+        images: how many there are.
+        seed: of the run.
+        length: samples an epoch.
+    """
+
+    def __init__(self, images: int, seed: int, repeats: np.ndarray | None = None) -> None:
+        """`repeats`: [images]; how often each image comes, see `draw_order`."""
+        self.images, self.seed, self._repeats = images, seed, repeats
+        self.length = images if repeats is None else epoch_length(repeats)
+        self._epoch, self._order, self._positions = -1, np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+    def of(self, epoch: int) -> np.ndarray:
+        """The indices of an epoch, int64 [length]; index i is image i % images. Not to be changed."""
+        if epoch != self._epoch:  # a reader asks for the same epoch again and again
+            rng = np.random.default_rng([self.seed, epoch])
+            if self._repeats is None:
+                self._order = rng.permutation(self.images)
+            else:
+                self._order = draw_order(rng, self._repeats)
+            self._epoch, self._positions = epoch, np.zeros(0, np.int64)
+        return self._order
+
+    def position(self, epoch: int, index: int) -> int | None:
+        """Where an index stands in an epoch; None where the epoch has it not."""
+        order = self.of(epoch)
+        if not len(self._positions):
+            self._positions = np.full(order.max(initial=-1) + 1, -1)
+            self._positions[order] = np.arange(len(order))
+        found = int(self._positions[index]) if 0 <= index < len(self._positions) else -1
+        return None if found < 0 else found

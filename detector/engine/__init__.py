@@ -3,8 +3,8 @@
 Read `trainer` (the loop), `faults` and `memory` (what goes wrong in it), `schedule` and `optimizer` (what
 one step does), `freeze` and `patterns` (parts by name), `adversarial`, `ema`, `hardware` (device and
 precision), `processes` (several that train together), `checkpoint` (files), `observers` (who looks on),
-`watch` and `sinks` (TensorBoard and others), `charts`, `manifest` and `reproduction`, `runs` (the
-folder), `signals` (how a run is stopped).
+`meter` (what a run waits for), `watch` and `sinks` (TensorBoard and others), `charts`, `manifest` and
+`reproduction`, `runs` (the folder), `signals` (how a run is stopped).
 """
 
 from detector.engine.adversarial import SelfAdversary
@@ -18,9 +18,10 @@ from detector.engine.checkpoint import (
 from detector.engine.ema import WeightAverage
 from detector.engine.faults import MemoryFull
 from detector.engine.freeze import Frozen, freeze
-from detector.engine.hardware import Hardware, compute_deterministically, keep_freed_memory
+from detector.engine.hardware import Hardware, compute_deterministically
 from detector.engine.manifest import Manifest, read_manifest
 from detector.engine.memory import MemoryProbe, even_share, largest_that_fits
+from detector.engine.meter import Meter
 from detector.engine.observers import (
     BatchLimit,
     BatchPicture,
@@ -58,6 +59,7 @@ __all__ = [
     "Manifest",
     "MemoryFull",
     "MemoryProbe",
+    "Meter",
     "OPTIMIZERS",
     "Observer",
     "Processes",
@@ -82,7 +84,6 @@ __all__ = [
     "first_difference",
     "first_losses",
     "freeze",
-    "keep_freed_memory",
     "largest_that_fits",
     "load_checkpoint",
     "load_newest",

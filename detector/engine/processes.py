@@ -123,6 +123,14 @@ class Processes:
         distributed.broadcast_object_list(box, 0)
         return box[0]
 
+    def first_here(self, value: T) -> T:
+        """What the first process of this machine has."""
+        node = os.environ.get("GROUP_RANK", "0")  # torchrun's number of the machine
+        found = dict[str, T]()
+        for other, each in self.gather((node, value)):
+            found.setdefault(other, each)
+        return found[node]
+
     def replicate(self, model: nn.Module, *, shared_statistics: bool) -> nn.Module:
         """The model, to be called in place of itself: its gradients are then the processes' means."""
         if self.size == 1:

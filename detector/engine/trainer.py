@@ -121,6 +121,7 @@ class Trainer:
         evaluate: averaged model -> metrics, of which "AP" chooses the best.
         observers: told of everything; they change nothing.
         progress: where the run stands.
+        waited: seconds that the newest batch was waited for.
         processes: those that train together; each has this trainer, and its own part of each batch.
         clip_norm: greatest norm of a step's gradient, that of the nominal batch's sum; 0 is no limit.
         patience: evaluations without a better AP after which the run ends; 0 is no limit.
@@ -165,7 +166,7 @@ class Trainer:
         self.clip_norm, self.patience, self.frozen = clip_norm, patience, frozen
         self.adversary, self.ramps, self.skip_limit = adversary, ramps, skip_limit
         self.scaler = hardware.scaler()
-        self.progress = Progress()
+        self.progress, self.waited = Progress(), 0.0
         self._replica = self.processes.replicate(model, shared_statistics=shared_statistics)
         self._forward = torch.compile(self._replica) if compiled else self._replica
         self._buffers = Buffers(model)
@@ -279,7 +280,7 @@ class Trainer:
         skipped, waiting = progress.skipped, list[Turn]()
         first = epoch * len(self.loader)
         batches = self.loader.epoch(epoch, progress.batch)
-        for number, batch in enumerate(batches, progress.batch):
+        for number, batch in enumerate(self._timed(batches), progress.batch):
             progress.unreadable.update(batch.unreadable)
             settings = self.schedule.at(first + number)
             batch, count, largest = self._joined(batch)
@@ -312,6 +313,16 @@ class Trainer:
         if progress.skipped > skipped:
             return {}
         raise UserError(f"no image of epoch {epoch + 1} can be read; see the lines above")
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, each with how long it was waited for in `waited`."""
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            self.waited = time.perf_counter() - begun
+            if batch is None:
+                return
+            yield batch
 
     def _tell_first_losses(self, turns: Sequence[Turn]) -> None:
         """Announces the losses of the run's first batches, each alone, without rounding."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.data import Albumentations, Bag, Reader, TrainLoader, TrainSet, read_coco
+from detector.data import Albumentations, Bag, EpochOrder, Reader, TrainLoader, TrainSet, read_coco
 from detector.data.streams import Streams
 
 DEFAULT = Bag(mosaic=1.0, scale=0.9, translate=0.1, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4, flip_lr=0.5)
@@ -192,8 +192,9 @@ def batches(dataset, workers, **options):
 
 def test_workers_change_nothing_with_all_of_it_on(digits_root):
     extra = Albumentations([("GaussNoise", {"p": 0.5}), ("Rotate", {"p": 0.5})])
-    dataset = train_set(digits_root, replace(EACH[-1], extra=extra))
-    options = {"sides": [64, 96, 128], "repeats": np.linspace(0.5, 2, 12)}
+    order = EpochOrder(12, 3, np.linspace(0.5, 2, 12))
+    dataset = train_set(digits_root, replace(EACH[-1], extra=extra), order=order)
+    options = {"sides": [64, 96, 128]}
     for others in (1, 2):
         for a, b in zip(
             batches(dataset, 0, **options), batches(dataset, others, **options), strict=True

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector.data import EpochSampler, Index, class_balance, repeat_factors
+from detector.data import EpochOrder, EpochSampler, Index, class_balance, repeat_factors
 from detector.data.sampling import draw_order, epoch_length
 
 
@@ -75,7 +75,7 @@ def keys_of(sampler, epoch):
 
 def test_the_sampler_repeats_by_seed_and_epoch():
     repeats = np.linspace(0.5, 3, 20)
-    one, two = (EpochSampler(20, 4, 7, repeats=repeats) for _ in range(2))
+    one, two = (EpochSampler(EpochOrder(20, 7, repeats), 4) for _ in range(2))
     assert keys_of(one, 3) == keys_of(two, 3)
     assert keys_of(one, 3) != keys_of(one, 4)
     assert len(keys_of(one, 0)) == len(one) == 9  # 35 samples
@@ -83,7 +83,7 @@ def test_the_sampler_repeats_by_seed_and_epoch():
 
 def test_a_batch_has_one_size_which_seed_epoch_and_batch_fix():
     sides = [64, 96, 128]
-    sampler = EpochSampler(400, 2, 7, sides=sides)
+    sampler = EpochSampler(EpochOrder(400, 7), 2, sides=sides)
     batches = keys_of(sampler, 1)
     sizes = [batch[0][2] for batch in batches]
     assert all(key[2] == size for batch, size in zip(batches, sizes, strict=True) for key in batch)
@@ -91,19 +91,24 @@ def test_a_batch_has_one_size_which_seed_epoch_and_batch_fix():
     sampler.start = 5  # a run that goes on within the epoch
     assert keys_of(sampler, 1) == batches[5:]
     sampler.start = 0
-    shares = [EpochSampler(400, 2, 7, sides=sides, rank=r, processes=2) for r in range(2)]
+    shares = [
+        EpochSampler(EpochOrder(400, 7), 2, sides=sides, rank=r, processes=2) for r in range(2)
+    ]
     together = [keys_of(share, 1) for share in shares]
     assert [[*a, *b] for a, b in zip(*together, strict=True)] == batches
     assert sizes != [batch[0][2] for batch in keys_of(sampler, 2)]
 
 
 def test_without_sides_the_order_is_the_one_without_sizes():
-    plain, sized = EpochSampler(20, 4, 7), EpochSampler(20, 4, 7, sides=[32, 64])
+    plain, sized = (
+        EpochSampler(EpochOrder(20, 7), 4),
+        EpochSampler(EpochOrder(20, 7), 4, sides=[32, 64]),
+    )
     assert keys_of(plain, 2) == [[key[:2] for key in batch] for batch in keys_of(sized, 2)]
 
 
 def test_the_key_of_a_sample():
-    sampler = EpochSampler(20, 4, 7, sides=[32, 64, 96])
+    sampler = EpochSampler(EpochOrder(20, 7), 4, sides=[32, 64, 96])
     keys = [key for batch in keys_of(sampler, 5) for key in batch]
     sampler.epoch, sampler.start = 1, 2
     assert all(sampler.key(5, key[1]) == key for key in keys)
