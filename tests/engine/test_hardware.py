@@ -21,12 +21,12 @@ def test_freed_memory_is_kept_for_the_next_tensor(keep):
         def use(times):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             for _ in range(times):
-                torch.empty(16 << 20, dtype=torch.uint8).fill_(1)
+                torch.empty(64 << 20, dtype=torch.uint8).fill_(1)
             faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-            return faults * resource.getpagesize() / (times * (16 << 20))
+            return faults * resource.getpagesize() / (times * (64 << 20))
 
-        use(40)  # until malloc has found its place
-        print(use(40))
+        use(12)  # until malloc has found its place
+        print(use(12))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
