@@ -25,12 +25,14 @@ def transform_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     Returns:
         float32 [n, 4], pixels; not clipped.
     """
-    x1, y1, x2, y2 = boxes_xyxy.astype(np.float64).T
-    corners = np.stack([x1, y1, x2, y1, x2, y2, x1, y2], 1).reshape(-1, 4, 2)
+    corners = boxes_xyxy.astype(np.float64)[:, _CORNERS].reshape(-1, 4, 2)
     moved = corners @ matrix[:2, :2].T + matrix[:2, 2]  # [n, 4, 2]
     if matrix[2, :2].any():
         moved /= corners @ matrix[2, :2, None] + matrix[2, 2]
     return np.concatenate([moved.min(1), moved.max(1)], 1).astype(np.float32)
+
+
+_CORNERS = [0, 1, 2, 1, 2, 3, 0, 3]  # columns of (x1, y1), (x2, y1), (x2, y2), (x1, y2)
 
 
 def coco_annotations(

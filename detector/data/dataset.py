@@ -25,7 +25,7 @@ from detector.data.geometry import (
     shrink,
     with_image,
 )
-from detector.data.image_store import ImageStore, mark_of
+from detector.data.image_store import ImageStore
 from detector.data.index import Index
 from detector.data.mix import CutMix, Erase, MixUp, Paste
 from detector.data.mosaic import Mosaic
@@ -107,7 +107,7 @@ class Reader:
     def _kept(self, store: ImageStore, number: int, path: str, position: int | None) -> Sample:
         """From the store, or from its file and then into the store."""
         try:
-            mark = mark_of(number, path)
+            mark = store.mark(number, path)
         except OSError:
             return self._decoded(number, path)  # which says what is wrong
         image = store.get(number, position, mark)

@@ -77,6 +77,19 @@ class ImageStore:
         self._starts = starts + (len(starts) - 1) * RECORD
         self._open()
 
+    def mark(self, number: int, path: str) -> int:
+        """What tells image `number` from others and, in a file that outlives the run, from itself before
+        its own file changed; 64 bits, not 0.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        if not self.room.lasts:
+            return number + 1
+        about = os.stat(path)  # noqa: PTH116  # a third of the time of Path's
+        text = b"%d %d %d" % (number, about.st_size, about.st_mtime_ns)
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") | 1
+
     def get(self, number: int, position: int | None, mark: int) -> np.ndarray | None:
         """Image `number`, uint8 [H, W, 3], not to be written into; None where it is not kept.
 
@@ -250,17 +263,6 @@ def tile_buffer(
 def _starts(sizes: np.ndarray) -> np.ndarray:
     """Where places of these sizes begin, and where the last one ends; multiples of 8 bytes."""
     return np.concatenate([[0], np.cumsum((sizes + 7) // 8 * 8)]).astype(np.int64)
-
-
-def mark_of(number: int, path: str) -> int:
-    """What tells an image from another one, and from itself before its file changed; 64 bits, not 0.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    about = os.stat(path)  # noqa: PTH116  # a third of the time of Path's
-    text = b"%d %d %d" % (number, about.st_size, about.st_mtime_ns)
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") | 1
 
 
 def _sum(pixels: np.ndarray) -> int:

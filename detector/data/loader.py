@@ -115,9 +115,8 @@ def _join(parts: list[np.ndarray], empty: tuple[int, ...], dtype: type) -> torch
 
 
 def _owners(counts: list[int]) -> torch.Tensor:
-    return torch.repeat_interleave(
-        torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)
-    )
+    # numpy's: torch's waits for threads that training keeps busy
+    return torch.from_numpy(np.arange(len(counts)).repeat(counts))
 
 
 def _prepare(_worker: int) -> None:

@@ -4,11 +4,10 @@ With nine, a third of the canvas' sides each, objects are two thirds as large: f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from detector.boxes import sides
 from detector.data.geometry import GREY, Size, height_and_width, resize_to_fit
 from detector.structures import Sample
 
@@ -54,7 +53,7 @@ class Mosaic:
         middle_height, middle_width = tiles[0].image.shape[:2] if self.grid == 3 else (0, 0)
         columns = _lines(self.x, middle_width, width)
         rows = _lines(self.y, middle_height, height)
-        boxes, labels, ignore = [], [], []
+        cells = []  # of each tile: where it begins, and what of it is in sight
         for place, tile in zip(_PLACES[self.grid], tiles, strict=True):
             row, column = (n * 2 // (self.grid - 1) for n in divmod(place, self.grid))
             tile_height, tile_width = tile.image.shape[:2]
@@ -62,25 +61,33 @@ class Mosaic:
             top = _start(rows, row, tile_height)
             x1, x2 = max(left, columns[column]), min(left + tile_width, columns[column + 1])
             y1, y2 = max(top, rows[row]), min(top + tile_height, rows[row + 1])
-            if x1 >= x2 or y1 >= y2:  # the cell is outside of it
-                continue
-            canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
+            if x1 < x2 and y1 < y2:  # else the cell is outside of the tile
+                canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
+            cells.append((left, top, left, top, x1, y1, x1, y1, x2, y2, x2, y2))
+        placed = np.array(cells, np.float32).reshape(-1, 3, 4)
+        boxes, seen = _in_sight([tile.boxes_xyxy for tile in tiles], placed)
+        ignore, _ = _in_sight([tile.ignore_xyxy for tile in tiles], placed)
+        labels = np.concatenate([tile.labels for tile in tiles])[seen]
+        return Sample(canvas, boxes, labels, samples[0].image_id, ignore)
 
-            shift = np.array([left, top] * 2, np.float32)
-            low, high = (np.array(corner * 2, np.float32) for corner in ((x1, y1), (x2, y2)))
-            moved = np.clip(tile.boxes_xyxy + shift, low, high)
-            visible = (sides(moved) > 0).all(1)
-            boxes.append(moved[visible])
-            labels.append(tile.labels[visible])
-            crowds = np.clip(tile.ignore_xyxy + shift, low, high)
-            ignore.append(crowds[(sides(crowds) > 0).all(1)])
-        return replace(
-            samples[0],
-            image=canvas,
-            boxes_xyxy=np.concatenate(boxes),
-            labels=np.concatenate(labels),
-            ignore_xyxy=np.concatenate(ignore),
-        )
+
+def _in_sight(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes of all tiles on the canvas, cut where their tiles are, and which of them are left.
+
+    Args:
+        parts: [n_i, 4], pixels of each tile.
+        placed: float32 [tiles, 3, 4]; what is added to a tile's boxes, the least they can be, the most.
+
+    Returns:
+        [m, 4], pixels of the canvas; bool [n], of all boxes in a row.
+    """
+    boxes = np.concatenate(parts)
+    if not len(boxes):
+        return boxes, np.zeros(0, bool)
+    shift, low, high = placed.repeat([len(part) for part in parts], axis=0).swapaxes(0, 1)
+    moved = np.clip(boxes + shift, low, high)
+    seen = (moved[:, 2:] > moved[:, :2]).all(1)
+    return moved[seen], seen
 
 
 def _lines(meeting: int, middle: int, length: int) -> tuple[int, int, int, int]:
