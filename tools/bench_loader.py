@@ -7,50 +7,69 @@ turns: --vs module:function, called with (data: str, size: int, batch_size: int)
 batches; of a tuple or a dict, the first element is what is counted.
 
 Without --data, files of 640x480 px are put together from the embedded data set.
+
+With --cfg it asks another question: does the training of this network wait for its images? It trains
+for some batches, writes nothing, and prints what both can do.
 """
 
+import contextlib
 import importlib
 import json
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from detector import cli  # first: how threads wait, before torch is loaded
 from detector.allocator import keep_freed_memory
-from detector.build import build_data, build_train_loader
-from detector.config import load_config
-from detector.data import describe, read_split
+from detector.build import (
+    build_data,
+    build_evaluator,
+    build_hardware,
+    build_image_store,
+    build_meter,
+    build_train_loader,
+    build_trainer,
+    resolve_anchors,
+    resolve_batch_size,
+)
+from detector.config import Config, load_config
+from detector.data import EpochOrder, Index, Reader, describe, read_split
+from detector.engine import Meter, Observer, Processes, Stopped, Trainer
 from detector.errors import UserError
 
+Images = Sequence[np.ndarray]
 
-def fresh_floor(files: list[str], size: int, rng: np.random.Generator) -> np.ndarray:
-    """Four fresh images a mosaic: the bare calls. BGR [size, size, 3]."""
-    canvas = np.full((2 * size, 2 * size, 3), 114, np.uint8)
-    x, y = rng.integers(size // 2, size + size // 2, 2)
-    for tile, number in enumerate(rng.integers(0, len(files), 4)):
-        image = cv2.imdecode(np.fromfile(files[number], np.uint8), cv2.IMREAD_COLOR)
-        assert image is not None, files[number]
+
+def floor(files: list[str], recent: Images, size: int, rng: np.random.Generator) -> Any:
+    """The bare calls for a mosaic of files and of decoded images; BGR [size, size, 3], what was decoded."""
+    images, decoded = [*recent], []
+    for file in files:
+        image: Any = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
         height, width = image.shape[:2]
         if max(height, width) != size:
             scale = size / max(height, width)
-            height, width = round(height * scale), round(width * scale)
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            shape = round(width * scale), round(height * scale)
+            image = cv2.resize(image, shape, interpolation=cv2.INTER_LINEAR)
+        decoded.append(image)
+    canvas = np.full((2 * size, 2 * size, 3), 114, np.uint8)
+    x, y = rng.integers(size // 2, size + size // 2, 2)
+    for tile, image in enumerate(images + decoded):
+        height, width = image.shape[:2]
         left = x - width if tile % 2 == 0 else x
         top = y - height if tile < 2 else y
-        x1, y1, x2, y2 = (
-            max(left, 0),
-            max(top, 0),
-            min(left + width, 2 * size),
-            min(top + height, 2 * size),
-        )
+        x1, y1 = max(left, 0), max(top, 0)
+        x2, y2 = min(left + width, 2 * size), min(top + height, 2 * size)
         canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
     zoom, (move_x, move_y) = rng.uniform(0.1, 1.9), rng.uniform(0.4, 0.6, 2) * size
     matrix = np.array([[zoom, 0, move_x - zoom * size], [0, zoom, move_y - zoom * size]])
@@ -61,7 +80,7 @@ def fresh_floor(files: list[str], size: int, rng: np.random.Generator) -> np.nda
     saturation = cv2.LUT(saturation, (ramp * s).clip(0, 255).astype(np.uint8))
     value = cv2.LUT(value, (ramp * v).clip(0, 255).astype(np.uint8))
     image = cv2.cvtColor(cv2.merge([hue, saturation, value]), cv2.COLOR_HSV2BGR)
-    return cv2.flip(image, 1) if rng.random() < 0.5 else image
+    return cv2.flip(image, 1) if rng.random() < 0.5 else image, decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +88,25 @@ class Mode:
     """How images come to a mosaic.
 
     Attributes:
-        floor: the bare calls for one sample: files, size and random numbers -> image.
+        fresh: of its four, how many are decoded.
+        kept: of the newest decoded images, how many the others are drawn from; 0 is all of them.
         words: of the configuration, that make the loader do the same.
     """
 
-    floor: Callable[[list[str], int, np.random.Generator], np.ndarray]
+    fresh: int
+    kept: int
     words: tuple[str, ...]
 
 
-# the bag is the default one, spelled out: a floor is written for these strengths
+# the bag is the default one, spelled out: the floor is written for these strengths
 RECIPE = ("bag=mosaic", "data.workers=0")
-MODES = {"four fresh images": Mode(fresh_floor, ())}
+BUFFER = 64  # four batches
+MODES = {
+    "four fresh images": Mode(4, 1, ()),
+    "tile buffer": Mode(1, BUFFER, (f"data.tile_buffer={BUFFER}",)),
+    "ram cache": Mode(0, 0, ("data.cache=ram",)),
+}
+FILES = 512  # of the data set; all of them are decoded before the ram cache is timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +140,26 @@ def measure(
     words = [*RECIPE, *mode.words, f"data.size={size}", f"train.batch_size={batch_size}"]
     config = load_config("yolov4-pacsp-mish.yaml", words, data=data)
     train = build_data(config).train
+    index = first_images(train.reader.index, FILES)
+    train.reader, train.order = Reader(index, size), EpochOrder(len(index), train.seed)
+    build_image_store(config, train)
     loader = build_train_loader(config, train, pin_memory=False)
-    index = train.reader.index
-    files = [str(index.folder / str(name)) for name in index.files]
+    files = [os.path.join(index.folder, name) for name in index.files]  # noqa: PTH118
 
     def bare() -> Iterator[int]:
         rng = np.random.default_rng(0)
+        recent = deque[np.ndarray](maxlen=mode.kept or None)
+        recent.extend(floor([f], [], size, rng)[1][0] for f in files[: mode.kept or None])
         while True:
-            mode.floor(files, size, rng)
+            fresh = [files[number] for number in rng.integers(0, len(files), mode.fresh)]
+            others = [recent[n] for n in rng.integers(0, len(recent), 4 - mode.fresh)]
+            recent.extend(floor(fresh, others, size, rng)[1])
             yield 1
 
     def ours() -> Iterator[int]:
-        epoch = 0
+        if config.data.cache != "none":
+            yield sum(map(len, loader.epoch(0)))  # every image is there from here on
+        epoch = 1
         while True:
             yield from map(len, loader.epoch(epoch))
             epoch += 1
@@ -143,6 +178,59 @@ def measure(
     return Result(
         middle["ours"], middle["floor"], ratio("floor") or 0.0, middle.get("other"), ratio("other")
     )
+
+
+def first_images(index: Index, count: int) -> Index:
+    """The first images of an index and their boxes."""
+    rows = slice(index.starts[min(count, len(index))])
+    of_boxes = {
+        name: getattr(index, name)[rows] for name in ("boxes_xyxy", "labels", "crowd", "cut")
+    }
+    return replace(
+        index,
+        files=index.files[:count],
+        image_ids=index.image_ids[:count],
+        sizes=index.sizes[:count],
+        starts=index.starts[: count + 1],
+        **of_boxes,
+    )
+
+
+def train_for_a_while(config: Config) -> None:
+    """Trains until the meter has told, and prints its line; writes nothing.
+
+    Raises:
+        UserError: nothing to train on.
+    """
+    hardware, processes = build_hardware(config), Processes()
+    data = build_data(config)
+    config, _ = resolve_anchors(config, data.train.reader.index)
+    config, _ = resolve_batch_size(config, len(data.names), hardware, processes)
+    print(f"{config.model.arch}, {config.data.dataset}, {hardware}")
+    for line in build_image_store(config, data.train):
+        print(line)
+    evaluator = build_evaluator(config, data.val, hardware)
+    trainer = build_trainer(config, data, evaluator, hardware)
+    meter = build_meter(config)
+    trainer.observers = [meter, Told(meter)]
+    with contextlib.suppress(Stopped):
+        trainer.run()
+
+
+class Told(Observer):
+    """Ends the training once the meter has told."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Looks."""
+        if self.meter.told:
+            trainer.stop("the meter has told")
+
+    def on_trained(self, trainer: Trainer) -> None:
+        """In place of an evaluation."""
+        trainer.stop("an epoch is over")
 
 
 def repeated(batches: Iterable[Any]) -> Iterator[int]:
@@ -222,10 +310,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="a turn (default 64)")
     parser.add_argument("--turns", type=int, default=15, help="default 15")
     parser.add_argument("--vs", metavar="MODULE:FUNCTION", help="time another iterable of batches")
-    args = parser.parse_args()
+    parser.add_argument("--cfg", metavar="YAML", help="train this, and say what it waits for")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="with --cfg, e.g. data.workers=8"
+    )
+    args = parser.parse_intermixed_args()
+    if args.cfg is not None:
+        train_for_a_while(load_config(args.cfg, args.overrides, data=args.data))
+        return
+    if args.overrides:
+        parser.error(f"{args.overrides[0]}: settings go with --cfg; the modes have theirs")
     other = named_function(args.vs) if args.vs else None
 
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     keep_freed_memory()  # for all contestants, as training on a CPU does
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or str(make_images(Path(folder), 256))

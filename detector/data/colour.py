@@ -7,6 +7,8 @@ import numpy as np
 
 from detector.structures import Sample
 
+_BYTES = np.arange(256)
+
 
 @dataclass(frozen=True, slots=True)
 class HSV:
@@ -25,7 +27,7 @@ class HSV:
         """The sample in other colours; boxes as they were."""
         if (self.hue, self.saturation, self.value) == (1.0, 1.0, 1.0):
             return sample
-        x = np.arange(256)
+        x = _BYTES
         tables = [  # OpenCV's hue runs from 0 to 179
             (x * self.hue) % 180,
             np.clip(x * self.saturation, 0, 255),

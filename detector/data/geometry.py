@@ -5,6 +5,7 @@ OpenCV's maps work on pixel centres; `_warp` shifts by the half pixel between th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -34,39 +35,42 @@ def resize_to(sample: Sample, height: int, width: int, method: int) -> Sample:
 
 def with_image(sample: Sample, image: np.ndarray, old: tuple[int, int]) -> Sample:
     """The sample with its image in another size; its boxes, those of `old` height and width, follow."""
-    height, width = image.shape[:2]
-    if (height, width) == old:
+    if image.shape[:2] == old:
         return sample if sample.image is image else replace(sample, image=image)
-    factor = np.array([width / old[1], height / old[0]] * 2, np.float32)
-    return replace(
-        sample,
-        image=image,
-        boxes_xyxy=sample.boxes_xyxy * factor,
-        ignore_xyxy=sample.ignore_xyxy * factor,
-    )
+    factor = factors(old, image.shape)
+    boxes, ignore = sample.boxes_xyxy * factor, sample.ignore_xyxy * factor
+    return Sample(image, boxes, sample.labels, sample.image_id, ignore)
+
+
+def factors(old: Sequence[int], new: Sequence[int]) -> np.ndarray:
+    """What boxes are multiplied by where an image gets another height and width, float32 [4]."""
+    return np.array([new[1] / old[1], new[0] / old[0]] * 2, np.float32)
 
 
 def resize_to_fit(sample: Sample, size: Size) -> Sample:
     """The sample scaled, up or down, to the largest that fits into `size`."""
-    height, width = sample.image.shape[:2]
-    scale = _scale_to_fit(height, width, height_and_width(size))
+    old = sample.image.shape[:2]
+    return with_image(sample, fit(sample.image, height_and_width(size)), old)
+
+
+def fit(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """An image scaled, up or down, to the largest that fits into this height and width."""
+    height, width = image.shape[:2]
+    scale = min(shape[0] / height, shape[1] / width)
+    if scale == 1:
+        return image
     # down to one half, bilinear still looks at every pixel, several times faster than the average,
     # which keeps thin things below; both are exact at the borders
     method = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-    return resize_to(sample, *_scaled(height, width, scale), method)
+    new = max(round(width * scale), 1), max(round(height * scale), 1)
+    return cv2.resize(image, new, interpolation=method)
 
 
-def _scale_to_fit(height: int, width: int, shape: tuple[int, int]) -> float:
-    return min(shape[0] / height, shape[1] / width)
-
-
-def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
-    return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-def shrink(sample: Sample, side: int) -> Sample:
-    """The sample, scaled down to fit into a square of `side` pixels if it is larger."""
-    return sample if max(sample.image.shape[:2]) <= side else resize_to_fit(sample, side)
+def shrink(image: np.ndarray, side: int | None) -> np.ndarray:
+    """An image, scaled down to fit into a square of `side` pixels if it is larger."""
+    if side is None or max(image.shape[:2]) <= side:
+        return image
+    return fit(image, (side, side))
 
 
 def shrunk_shapes(sizes: np.ndarray, side: int) -> np.ndarray:
@@ -191,11 +195,11 @@ class Affine:
 
 def _worth_keeping(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Mask [n] of the boxes that a crop left recognisable; both [n, 4] in pixels of the result."""
-    size, old = sides(after), sides(before)
-    area, old_area = size.prod(1), old.prod(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.maximum(size[:, 0] / size[:, 1], size[:, 1] / size[:, 0])
-    return (size > 2).all(1) & (area > 0.1 * old_area) & (ratio < 20)
+    width, height = sides(after).T
+    old_width, old_height = sides(before).T
+    short, long = np.minimum(width, height), np.maximum(width, height)
+    in_sight = width * height > 0.1 * old_width * old_height
+    return (short > 2) & in_sight & (long < 20 * short)
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

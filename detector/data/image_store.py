@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class ImageStore:
         self._starts = starts + (len(starts) - 1) * RECORD
         self._open()
 
-    def mark(self, number: int, path: str) -> int:
+    def mark(self, number: int, path: Callable[[int], str]) -> int:
         """What tells image `number` from others and, in a file that outlives the run, from itself before
         its own file changed; 64 bits, not 0.
 
@@ -86,7 +87,7 @@ class ImageStore:
         """
         if not self.room.lasts:
             return number + 1
-        about = os.stat(path)  # noqa: PTH116  # a third of the time of Path's
+        about = os.stat(path(number))  # noqa: PTH116  # a third of the time of Path's
         text = b"%d %d %d" % (number, about.st_size, about.st_mtime_ns)
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") | 1
 

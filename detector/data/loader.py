@@ -88,13 +88,13 @@ def collate(items: Sequence[Item]) -> Batch:
     good = [item for item in items if item.sample is not None]
     samples: list[Sample] = [item.sample for item in good if item.sample is not None]
     size = samples[0].image.shape[:2] if samples else (0, 0)
-    images = np.zeros((len(samples), 3, *size), np.uint8)
+    images = np.empty((len(samples), *size, 3), np.uint8)
     for row, sample in zip(images, samples, strict=True):
-        cv2.split(sample.image, list(row))  # ten times as fast as numpy's transpose
+        row[:] = sample.image
     boxes = _join([sample.boxes_xyxy for sample in samples], (0, 4), np.float32)
     made = sum(item.seconds.all for item in items)
     return Batch(
-        images=torch.from_numpy(images),
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),  # in memory as it was: channels_last
         boxes_xyxy=boxes,
         labels=_join([sample.labels for sample in samples], (0,), np.int64),
         image_index=_owners([len(sample.boxes_xyxy) for sample in samples]),

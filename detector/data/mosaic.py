@@ -85,7 +85,7 @@ def _in_sight(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, 
     if not len(boxes):
         return boxes, np.zeros(0, bool)
     shift, low, high = placed.repeat([len(part) for part in parts], axis=0).swapaxes(0, 1)
-    moved = np.clip(boxes + shift, low, high)
+    moved = np.minimum(np.maximum(boxes + shift, low), high)
     seen = (moved[:, 2:] > moved[:, :2]).all(1)
     return moved[seen], seen
 
