@@ -26,14 +26,20 @@ def transform_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     Returns:
         float32 [n, 4], pixels; not clipped.
     """
-    corners = boxes_xyxy.astype(np.float64).take(_CORNERS, axis=1).reshape(-1, 4, 2)
+    boxes = boxes_xyxy.astype(np.float64)
+    (a, b, c), (d, e, f), (g, h, _) = matrix.tolist()
+    if not (g or h):  # each border comes from one of two, by the sign of a factor
+        (al, bl, dl, el), (am, bm, dm, em) = (
+            [pick(value, 0.0) for value in (a, b, d, e)] for pick in (max, min)
+        )
+        rows = [(al, dl, am, dm), (bl, el, bm, em), (am, dm, al, dl), (bm, em, bl, el)]
+        moved = boxes @ np.array(rows) + (c, f, c, f)
+        return moved.astype(np.float32)
+    x1, y1, x2, y2 = boxes.T
+    corners = np.stack([x1, y1, x2, y1, x2, y2, x1, y2], 1).reshape(-1, 4, 2)
     moved = corners @ matrix[:2, :2].T + matrix[:2, 2]  # [n, 4, 2]
-    if matrix[2, :2].any():
-        moved /= corners @ matrix[2, :2, None] + matrix[2, 2]
+    moved /= corners @ matrix[2, :2, None] + matrix[2, 2]
     return np.concatenate([moved.min(1), moved.max(1)], 1).astype(np.float32)
-
-
-_CORNERS = np.array([0, 1, 2, 1, 2, 3, 0, 3])  # columns of (x1, y1), (x2, y1), (x2, y2), (x1, y2)
 
 
 def coco_annotations(

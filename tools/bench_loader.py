@@ -52,7 +52,7 @@ Images = Sequence[np.ndarray]
 
 
 def floor(files: list[str], recent: Images, size: int, rng: np.random.Generator) -> Any:
-    """The bare calls for a mosaic of files and of decoded images; BGR [size, size, 3], what was decoded."""
+    """A mosaic of decoded images and of files, by bare calls; and the images of those files."""
     images, decoded = [*recent], []
     for file in files:
         image: Any = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)

@@ -275,11 +275,7 @@ class _Making:
         samples = [sample for sample in map(self._read, sources) if sample is not None]
         if not samples:
             return None
-        if use_mosaic:
-            samples += [samples[0]] * (grid**2 - len(samples))  # in the place of unreadable ones
-            sample = Mosaic.draw(rng, size=self.shape, grid=grid).apply(samples, self.shape)
-        else:
-            sample, _ = letterbox(samples[0], self.shape)
+        mosaic = Mosaic.draw(rng, size=self.shape, grid=grid) if use_mosaic else None
         affine = Affine.draw(
             rng,
             scale=bag.scale,
@@ -289,6 +285,13 @@ class _Making:
         )
         if bag.perspective:
             affine = affine.tilted(self.streams.of(f"{part}perspective"), bag.perspective)
+        if mosaic is None:
+            sample, _ = letterbox(samples[0], self.shape)
+        else:
+            samples += [samples[0]] * (grid**2 - len(samples))  # in the place of unreadable ones
+            height, width = self.shape
+            view = affine.view(2 * height, 2 * width, self.shape)
+            sample = mosaic.apply(samples, self.shape, view)
         return affine.apply(sample, self.shape)
 
     def _mixed(self, sample: Sample) -> Sample:

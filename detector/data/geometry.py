@@ -168,6 +168,25 @@ class Affine:
             rows.append((a + target * tilt_x, b + target * tilt_y, constant))
         return np.array([*rows, (tilt_x, tilt_y, offset)])
 
+    def view(self, height: int, width: int, size: Size) -> tuple[int, int, int, int]:
+        """The part (x1, y1, x2, y2) of a height x width image that the result shows, pixels."""
+        (a, b, c), (d, e, f), (g, h, _) = self.matrix(height, width, size).tolist()
+        scale = a * e - b * d
+        if g or h or abs(scale) < 1e-9:
+            return 0, 0, width, height
+        new_height, new_width = height_and_width(size)
+        # its corners, mapped back by the inverse of (a, b; d, e), which is (e, -b; -d, a) / scale
+        corners = [(u - c, v - f) for u in (0, new_width) for v in (0, new_height)]
+        xs = [(e * u - b * v) / scale for u, v in corners]
+        ys = [(a * v - d * u) / scale for u, v in corners]
+        around = 2  # px, between which the map interpolates
+        return (
+            min(max(math.floor(min(xs)) - around, 0), width),
+            min(max(math.floor(min(ys)) - around, 0), height),
+            max(min(math.ceil(max(xs)) + around, width), 0),
+            max(min(math.ceil(max(ys)) + around, height), 0),
+        )
+
     def apply(self, sample: Sample, size: Size) -> Sample:
         """A sample of this size; boxes of which too little is left are dropped.
 
@@ -239,14 +258,14 @@ class Flip:
             image = cv2.flip(image, 1)  # 38 times faster than a negative stride made contiguous
         if self.up_down:
             image = cv2.flip(image, 0)
-        return replace(
-            sample,
-            image=image,
-            boxes_xyxy=self._boxes(sample.boxes_xyxy, height, width),
-            ignore_xyxy=self._boxes(sample.ignore_xyxy, height, width),
+        boxes, ignore = (
+            self._boxes(each, height, width) for each in (sample.boxes_xyxy, sample.ignore_xyxy)
         )
+        return Sample(image, boxes, sample.labels, sample.image_id, ignore)
 
     def _boxes(self, boxes_xyxy: np.ndarray, height: int, width: int) -> np.ndarray:
+        if not (len(boxes_xyxy) and (self.left_right or self.up_down)):
+            return boxes_xyxy
         flipped = boxes_xyxy.copy()
         if self.left_right:
             flipped[:, 0::2] = width - boxes_xyxy[:, 2::-2]

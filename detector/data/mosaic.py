@@ -37,18 +37,23 @@ class Mosaic:
         y = rng.integers(height // 2, height + height // 2, endpoint=True)
         return cls(int(x), int(y), grid)
 
-    def apply(self, samples: Sequence[Sample], size: Size) -> Sample:
+    def apply(
+        self, samples: Sequence[Sample], size: Size, view: tuple[int, int, int, int] | None = None
+    ) -> Sample:
         """One sample of 2H x 2W pixels; (H, W) = size.
 
         The images, scaled to fit into a half (a third) of the canvas, are placed row by row, each
         against the lines where tiles meet, which of nine run along the middle one; what leaves its cell
         or the canvas is cut. A box is kept while any of it is in sight: the affine map that follows
-        decides what is too little.
+        decides what is too little. Pixels outside of `view` (x1, y1, x2, y2), which nobody will look at,
+        may be anything.
         """
         assert len(samples) == self.grid**2, f"{self.grid**2} tiles, not {len(samples)}"
         height, width = (2 * side for side in height_and_width(size))
         cell = height // self.grid, width // self.grid
-        canvas = np.full((height, width, 3), GREY, np.uint8)
+        canvas = np.empty((height, width, 3), np.uint8)
+        view_x1, view_y1, view_x2, view_y2 = view or (0, 0, width, height)
+        canvas[view_y1:view_y2, view_x1:view_x2] = GREY
         tiles = [resize_to_fit(sample, cell) for sample in samples]
         middle_height, middle_width = tiles[0].image.shape[:2] if self.grid == 3 else (0, 0)
         columns = _lines(self.x, middle_width, width)
@@ -61,9 +66,11 @@ class Mosaic:
             top = _start(rows, row, tile_height)
             x1, x2 = max(left, columns[column]), min(left + tile_width, columns[column + 1])
             y1, y2 = max(top, rows[row]), min(top + tile_height, rows[row + 1])
-            if x1 < x2 and y1 < y2:  # else the cell is outside of the tile
-                canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
             cells.append((left, top, left, top, x1, y1, x1, y1, x2, y2, x2, y2))
+            x1, x2 = max(x1, view_x1), min(x2, view_x2)
+            y1, y2 = max(y1, view_y1), min(y2, view_y2)
+            if x1 < x2 and y1 < y2:
+                canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
         placed = np.array(cells, np.float32).reshape(-1, 3, 4)
         boxes, seen = _in_sight([tile.boxes_xyxy for tile in tiles], placed)
         ignore, _ = _in_sight([tile.ignore_xyxy for tile in tiles], placed)
