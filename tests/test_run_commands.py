@@ -133,7 +133,10 @@ def test_a_killed_rank_starts_anew_by_itself(digits_yaml, tmp_path):
     folder = RunFolder(tmp_path / "runs" / "killed")
     launcher += ["--max-restarts", "1"]
     process = start(
-        *words, "--out", "runs/killed", launcher=launcher, cwd=tmp_path, start_new_session=True
+        *[*words, "data.cache=ram", "--out", "runs/killed"],  # kept where both ranks find it
+        launcher=launcher,
+        cwd=tmp_path,
+        start_new_session=True,
     )
     wait_for(folder, "written", process, 2)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -125,9 +125,23 @@ def test_the_loaders_benchmark(tool, digits_yaml, tmp_path, monkeypatch):
     cv2.setNumThreads(threads)
     assert status == 0
     assert cv2.__version__ in out
-    assert "four fresh images, 64 px: loader " in out
+    for mode in ("four fresh images", "tile buffer", "ram cache"):
+        assert f"{mode}, 64 px: loader " in out
     assert "% of the floor; others:batches " in out
     for vs, message in (("others", "expected module:function"), ("others:none", "no attribute")):
         status, _, err = tool("bench_loader", *words, "--vs", vs)
         assert status == 2
         assert message in err
+
+
+def test_does_a_training_wait_for_its_images(tool, digits_yaml, tmp_path):
+    words = ["data.size=64", "data.workers=0", "train.batch_size=2", "data.cache=ram"]
+    status, out, err = tool("bench_loader", *CFG, "--data", digits_yaml, *words)
+    assert (status, err) == (0, "")
+    assert "data.cache: 0.00 GB for 12 training images in memory" in out
+    assert "images/s: loader " in out
+    assert "they take turns: the " in out
+    assert not (tmp_path / "runs").exists()
+    status, _, err = tool("bench_loader", "data.size=64")
+    assert status == 2
+    assert "data.size=64: settings go with --cfg" in err

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from detector.boxes import transform_boxes
 from detector.data.colour import HSV
 from detector.data.geometry import GREY, Affine, Flip, letterbox, resize_to_fit
 from detector.data.mosaic import Mosaic
@@ -17,6 +18,12 @@ def block(height, width, boxes, colours=None):
         image[y1:y2, x1:x2] = colours[number] if colours else (250, 0, 0)
     none = np.zeros((0, 4), np.float32)
     return Sample(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(len(boxes)), 1, none)
+
+
+def sample_of(image):
+    """An image without boxes."""
+    none = np.zeros((0, 4), np.float32)
+    return Sample(image, none, np.zeros(0, np.int64), 1, none)
 
 
 def seen(image, channel=0, least=125):
@@ -158,3 +165,51 @@ def test_hsv_identity_and_range(rng):
     darker = HSV(value=0.5).apply(sample)
     assert darker.image[10, 10].tolist() == [125, 0, 0]
     assert HSV.draw(rng, h=0, s=0, v=0) == HSV()
+
+
+def test_the_map_shows_nothing_but_its_view(rng):
+    """Whatever is outside of the view, the result is the same."""
+    smaller = 0
+    for size in [(64, 64), (64, 96), (96, 32)] * 20:
+        canvas = (2 * size[0], 2 * size[1])
+        affine = Affine.draw(rng, scale=0.9, translate=0.3, degrees=40, shear=10)
+        x1, y1, x2, y2 = affine.view(*canvas, size)
+        assert 0 <= x1 <= x2 <= canvas[1]
+        assert 0 <= y1 <= y2 <= canvas[0]
+        image = rng.integers(0, 256, (*canvas, 3), np.uint8)
+        noise = rng.integers(0, 256, (*canvas, 3), np.uint8)
+        noise[y1:y2, x1:x2] = image[y1:y2, x1:x2]
+        one, other = (affine.apply(sample_of(each), size).image for each in (image, noise))
+        assert np.array_equal(one, other)
+        smaller += (x2 - x1) * (y2 - y1) < canvas[0] * canvas[1] / 2
+    assert smaller > 10
+    tilted = Affine(tilt_x=0.1)
+    assert tilted.view(128, 128, 64) == (0, 0, 128, 128)
+
+
+@pytest.mark.parametrize("grid", [2, 3])
+def test_a_mosaic_is_whole_within_its_view(rng, grid):
+    for _ in range(20):
+        tiles = [
+            sample_of(rng.integers(0, 256, (*rng.integers(20, 90, 2), 3), np.uint8))
+            for _ in range(grid**2)
+        ]
+        mosaic = Mosaic.draw(rng, size=64, grid=grid)
+        (x1, x2), (y1, y2) = (sorted(rng.integers(0, 129, 2).tolist()) for _ in range(2))
+        whole, part = mosaic.apply(tiles, 64), mosaic.apply(tiles, 64, (x1, y1, x2, y2))
+        assert np.array_equal(whole.image[y1:y2, x1:x2], part.image[y1:y2, x1:x2])
+
+
+def test_boxes_are_upright_around_their_moved_corners(rng):
+    low = rng.uniform(0, 50, (40, 2))
+    boxes = np.concatenate([low, low + rng.uniform(1, 50, (40, 2))], 1).astype(np.float32)
+    for tilt in (0.0, 0.2):
+        for _ in range(20):
+            affine = Affine.draw(rng, scale=0.9, translate=0.3, degrees=180, shear=30)
+            matrix = affine.tilted(rng, tilt).matrix(100, 100, 100)
+            expected = []
+            for x1, y1, x2, y2 in boxes.tolist():
+                corners = [matrix @ [x, y, 1] for x in (x1, x2) for y in (y1, y2)]
+                points = np.array([(u / w, v / w) for u, v, w in corners])
+                expected.append([*points.min(0), *points.max(0)])
+            assert transform_boxes(boxes, matrix) == pytest.approx(np.array(expected), rel=1e-5)

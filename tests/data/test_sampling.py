@@ -114,3 +114,14 @@ def test_the_key_of_a_sample():
     assert all(sampler.key(5, key[1]) == key for key in keys)
     assert sampler.key(5, 20) is None
     assert (sampler.epoch, sampler.start) == (1, 2)
+
+
+@pytest.mark.parametrize("repeats", [None, np.linspace(0.1, 3, 20)])
+def test_positions_are_the_other_way_round(repeats):
+    order = EpochOrder(20, 7, repeats)
+    for epoch in (2, 3, 2):
+        indices = order.of(epoch).tolist()
+        assert len(indices) == order.length
+        assert [order.position(epoch, index) for index in indices] == list(range(len(indices)))
+        absent = set(range(70)) - set(indices)
+        assert all(order.position(epoch, index) is None for index in (*absent, -1))

@@ -1,0 +1,284 @@
+"""What is kept changes the time alone; what is not the image any more is never taken for it."""
+
+import errno
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detector.data import (
+    Bag,
+    EpochOrder,
+    Reader,
+    TrainLoader,
+    TrainSet,
+    cache_name,
+    dataset,
+    image_cache,
+    image_store,
+    in_memory,
+    on_disk,
+    positions_in_flight,
+    read_coco,
+    room,
+    tile_buffer,
+)
+from detector.data.geometry import shrink, shrunk_shapes
+from detector.errors import UserError
+
+BAG = Bag(mosaic=1.0, mosaic9=0.3, scale=0.5, translate=0.1, paste=0.3, cutmix=0.3, mixup=0.3)
+SIDE = 96  # of the digits' 320 px, so that images are shrunk
+
+
+def index_of(root):
+    return read_coco(root / "train2017", root / "annotations" / "instances_train2017.json", None)
+
+
+def train_set(index, store=None, window=0):
+    reader = Reader(index, SIDE)
+    reader.store = store
+    return TrainSet(reader, BAG, size=SIDE, seed=3, mosaic_until=99, window=window)
+
+
+def everything(dataset):
+    return [dataset[epoch, number].sample for epoch in range(2) for number in range(len(dataset))]
+
+
+def assert_same(samples, others):
+    for one, other in zip(samples, others, strict=True):
+        for name in ("image", "boxes_xyxy", "labels", "ignore_xyxy"):
+            assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+@pytest.fixture
+def files_read(monkeypatch):
+    """The names of the files that were decoded."""
+    read = []
+
+    def counting(path):
+        read.append(Path(path).name)
+        return image_of(path)
+
+    image_of = dataset.read_image
+    monkeypatch.setattr(dataset, "read_image", counting)
+    return read
+
+
+def kept_in(place, index, tmp_path):
+    if place == "ram":
+        return image_cache(index, SIDE, in_memory(), 1.0)[0]
+    if place == "ring":
+        return tile_buffer(index, SIDE, len(index), in_memory())[0]
+    return image_cache(index, SIDE, on_disk(tmp_path, "train.pixels"), 1.0)[0]
+
+
+@pytest.mark.parametrize("place", ["ram", "disk", "ring"])
+def test_the_samples_are_the_same_and_a_file_is_read_once(place, digits_root, tmp_path, files_read):
+    index = index_of(digits_root)
+    window = 5 if place == "ring" else 0
+    plain = everything(train_set(index, window=window))
+    assert len(files_read) > 3 * len(index)
+    files_read.clear()
+    kept = train_set(index, kept_in(place, index, tmp_path), window)
+    assert_same(plain, everything(kept))
+    if place != "ring":  # whose positions mean other images in the second epoch
+        assert sorted(files_read) == sorted(index.files)
+
+
+def test_a_ring_decodes_each_image_of_an_epoch_once(digits_root, files_read):
+    index = index_of(digits_root)
+    store, line = tile_buffer(index, SIDE, 5 + 3, in_memory())
+    assert "the last 8 training images" in line
+    data = train_set(index, store, window=5)
+    for number in data.order.of(0).tolist():
+        data[0, number]
+    assert sorted(files_read) == sorted(index.files)
+
+
+def test_what_is_mixed_in_comes_from_the_window(digits_root):
+    index = index_of(digits_root)
+    order = EpochOrder(12, 3, np.full(12, 1.5)).of(4).tolist()
+    data = TrainSet(
+        Reader(index),
+        BAG,
+        size=SIDE,
+        seed=3,
+        mosaic_until=9,
+        order=EpochOrder(12, 3, np.full(12, 1.5)),
+        window=4,
+    )
+    rng = np.random.default_rng(0)
+    for position, index_there in enumerate(order):
+        partners = dataset._Partners(data, 4, index_there)
+        assert partners.own == (index_there % 12, position)
+        drawn = set(partners.draw(rng, 300))
+        first = max(position - 3, 0)
+        assert drawn == {(order[p] % 12, p) for p in range(first, first + 4)}
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("place", ["ram", "disk", "ring"])
+def test_workers_share_it_and_change_nothing(place, context, digits_root, tmp_path):
+    index, window = index_of(digits_root), 5 if place == "ring" else 0
+    store = kept_in(place, index, tmp_path)
+    if place == "ring":
+        store = tile_buffer(index, SIDE, 5 + positions_in_flight(4, 2), in_memory())[0]
+    plain = TrainLoader(train_set(index, window=window), batch_size=4, workers=0)
+    loader = TrainLoader(train_set(index, store, window), batch_size=4, workers=2)
+    loader._loader.multiprocessing_context = context
+    for epoch in range(2):
+        for one, other in zip(plain.epoch(epoch), loader.epoch(epoch), strict=True):
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.boxes_xyxy, other.boxes_xyxy)
+    assert store.kept() >= len(index)  # this process has put nothing there
+
+
+def test_a_file_that_changed_is_read_again(digits_root, tmp_path, files_read):
+    index = index_of(digits_root)
+    copies = tmp_path / "images"
+    copies.mkdir()
+    for name in index.files:
+        (copies / name).write_bytes((index.folder / name).read_bytes())
+    index = replace(index, folder=copies)
+    place = on_disk(tmp_path, "train.pixels")
+    reader = Reader(index, SIDE)
+    reader.store, line = image_cache(index, SIDE, place, 1.0)
+    assert line.endswith(f"for 12 training images in {place.path}")
+    for number in range(12):
+        reader.read(number)
+    files_read.clear()
+
+    again = Reader(index, SIDE)
+    again.store, line = image_cache(index, SIDE, place, 1.0)
+    assert line.endswith("12 are there already")
+    cv2.imwrite(str(copies / index.files[3]), np.zeros((320, 320, 3), np.uint8))
+    (copies / index.files[5]).unlink()
+    with pytest.raises(dataset.UnreadableImage, match=r"No such file"):
+        again.read(5)
+    assert again.read(3).image.max() < 10
+    assert again.read(4).image.max() > 10
+    assert files_read == [index.files[5], index.files[3]]
+
+
+def test_bytes_that_were_lost_are_found_out(digits_root, tmp_path, files_read):
+    index, place = index_of(digits_root), on_disk(tmp_path, "train.pixels")
+    reader = Reader(index, SIDE)
+    reader.store, _ = image_cache(index, SIDE, place, 1.0)
+    before = [reader.read(number).image.copy() for number in range(12)]
+    content = bytearray(place.path.read_bytes())
+    content[-SIDE * SIDE * 3 * 2 : -SIDE * SIDE * 3 * 2 + 4096] = bytes(4096)  # a page of number 10
+    place.path.write_bytes(content)
+    files_read.clear()
+    reader.store, _ = image_cache(index, SIDE, place, 1.0)
+    assert_equal = [np.array_equal(reader.read(n).image, before[n]) for n in range(12)]
+    assert all(assert_equal)
+    assert files_read == [index.files[10]]
+
+
+def test_more_than_the_limit_is_read_each_time(digits_root, files_read):
+    index = index_of(digits_root)
+    one = SIDE * SIDE * 3
+    store, line = image_cache(index, SIDE, in_memory(), (one * 5 + 12 * 16 + 100) / 1e9)
+    assert "12 training images in memory, but only 0.00 GB may be used (data.cache_limit)" in line
+    assert "5 images are kept, the others read from their files each time" in line
+    plain = everything(train_set(index))
+    files_read.clear()
+    data = train_set(index, store)
+    assert_same(plain, everything(data))
+    files_read.clear()
+    everything(data)
+    assert set(files_read) == set(index.files[5:])
+
+
+def test_a_disk_that_fills_costs_the_cache_alone(digits_root, tmp_path, monkeypatch):
+    index = index_of(digits_root)
+    plain = everything(train_set(index))
+    data = train_set(index, kept_in("disk", index, tmp_path))
+    written, write = [], os.pwrite
+
+    def full(file, content, start):
+        written.append(start)
+        if len(written) > 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, content, start)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.warns(RuntimeWarning, match=r"No space left.*read from their files") as told:
+        found = everything(data)
+    assert_same(plain, found)
+    assert len(told) == 1
+
+
+def test_an_image_of_another_size_than_annotated_is_not_kept(digits_root):
+    index = index_of(digits_root)
+    sizes = index.sizes.copy()
+    sizes[2] = [300, 320]
+    index = replace(index, sizes=sizes)
+    store, _ = image_cache(index, SIDE, in_memory(), 1.0)
+    assert_same(everything(train_set(index)), everything(train_set(index, store)))
+    assert store.kept() == 11
+
+
+def test_whoever_opens_it_sees_what_another_has_put_there(digits_root):
+    index = index_of(digits_root)
+    store, _ = image_cache(index, SIDE, in_memory(), 1.0)
+    other = pickle.loads(pickle.dumps(store))
+    image = Reader(index, SIDE).read(7).image
+    assert other.get(7, None, 8) is None
+    store.put(7, None, 8, image)
+    assert np.array_equal(other.get(7, None, 8), image)
+    assert not other.get(7, None, 8).flags.writeable
+
+
+def test_another_size_or_list_has_a_file_of_its_own(digits_root, monkeypatch):
+    index = index_of(digits_root)
+    names = {
+        cache_name(index, "train", 96),
+        cache_name(index, "train", 64),
+        cache_name(replace(index, files=index.files[:6]), "train", 96),
+        cache_name(replace(index, folder=index.folder / "other"), "train", 96),
+    }
+    monkeypatch.setattr(cv2, "__version__", "9.9")
+    names.add(cache_name(index, "train", 96))
+    assert len(names) == 5
+
+
+def test_a_ring_that_does_not_fit_is_said(digits_root, monkeypatch):
+    monkeypatch.setattr(image_store, "free_memory", lambda: 2 * 10**6)
+    store, line = tile_buffer(index_of(digits_root), 320, 100, in_memory())
+    assert store is None
+    assert "0.03 GB for the last 100 training images are more than half of the memory" in line
+
+
+def test_there_has_to_be_a_folder_to_write_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("")
+    assert on_disk(tmp_path / "data", "a.pixels").path.parent.name == ".detector"
+    with pytest.raises(UserError, match=r"neither .* can be written to; try ram"):
+        on_disk(tmp_path / "file", "a.pixels")
+
+
+def test_the_shapes_are_those_that_shrinking_gives(rng):
+    sizes = rng.integers(1, 400, (300, 2))
+    shapes = shrunk_shapes(sizes, 96)
+    for (height, width), shape in zip(sizes.tolist(), shapes.tolist(), strict=True):
+        assert list(shrink(np.zeros((height, width, 3), np.uint8), 96).shape[:2]) == shape
+
+
+def test_the_memory_of_a_container_is_what_its_group_has_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "GROUPS", tmp_path)
+    monkeypatch.setattr(room, "_groups", lambda: [tmp_path / "job", tmp_path])
+    whole = room.free_memory()
+    assert whole > 10**8
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "memory.max").write_text("5000000\n")
+    (tmp_path / "job" / "memory.current").write_text("3000000\n")
+    (tmp_path / "job" / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
+    assert room.free_memory() == 2_500_000
+    (tmp_path / "job" / "memory.max").write_text("max\n")
+    assert room.free_memory() > 10**8
