@@ -16,6 +16,7 @@ from detector.draw import save_image
 from detector.errors import UserError
 from detector.evaluation import (
     METRICS,
+    Analysis,
     Clock,
     CocoAP,
     Found,
@@ -182,3 +183,21 @@ def interval_lines(row: Row) -> list[str]:
         text = "none" if bounds is None else f"{bounds[0]:.4f} .. {bounds[1]:.4f}"
         lines.append(f"  {name:<6} {text}")
     return lines
+
+
+def points(analysis: Analysis) -> str:
+    """The chosen thresholds, a line for all classes together and one for each."""
+    goal, classes = analysis.goal, [one for one in analysis.classes if one.truths]
+    lines = [("all together", analysis.curve, analysis.point)]
+    lines += [(one.name, one.curve, one.point) for one in classes] if goal.of != "f1" else []
+    width = max(len(name) for name, _, _ in lines)
+    words = []
+    for name, curve, point in lines:
+        said = f"never reached, at most {curve.greatest(goal.of):.3f}"
+        if point is not None:
+            said = (
+                f"score {point.score:.3f}  precision {point.precision:.3f}  recall {point.recall:.3f}  "
+                f"F1 {point.f1:.3f}"
+            )
+        words.append(f"  {name:<{width}}  {said}")
+    return "\n".join([f"thresholds for the goal, {goal}:", *words])
