@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 
 from detector import cli
-from detector.build import build_evaluator, build_hardware, build_truth, build_val
+from detector.build import (
+    build_evaluator,
+    build_hardware,
+    build_reader,
+    build_truth,
+    build_val,
+)
 from detector.config import ActivationConfig, Config, PartActivations
 from detector.darknet import DarknetOptions
-from detector.data import ValSet
+from detector.data import Reader, ValSet
 from detector.draw import save_image
 from detector.errors import UserError
 from detector.evaluation import (
@@ -40,7 +46,8 @@ class Outcome:
     Attributes:
         row: its numbers.
         truth, results: what they were computed from.
-        val, shown: the images and what was found in the first; None and empty of a results file.
+        reader: the images; None where they are not at hand.
+        val, shown: what was evaluated, what was found in the first; None and empty of a results file.
         clock: the times; None of a results file.
         notes: lines for the user.
     """
@@ -48,6 +55,7 @@ class Outcome:
     row: Row
     truth: Truth
     results: Results
+    reader: Reader | None
     val: ValSet | None
     shown: list[Found]
     clock: Clock | None
@@ -102,6 +110,7 @@ def evaluate_weights(
         row=Row(str(path), config.model.arch, activation_name(config), metrics, about=about),
         truth=judge.truth,
         results=judge.results,
+        reader=val.reader,
         val=val,
         shown=evaluator.shown,
         clock=clock,
@@ -119,7 +128,7 @@ def evaluate_results(path: Path, truth: Truth, backend: str) -> Outcome:
     results = read_results(path, truth)
     about = {"images": len(truth.image_ids), "evaluator": str(judge.backend)}
     row = Row(str(path), path.stem, "-", judge(results), about=about)
-    return Outcome(row, truth, results, None, [], None, list(truth.notes))
+    return Outcome(row, truth, results, None, None, [], None, list(truth.notes))
 
 
 def read_truth(data: str | None) -> Truth:
@@ -131,6 +140,19 @@ def read_truth(data: str | None) -> Truth:
     if data is None:
         raise UserError("--results needs the truths: --data, a data YAML or COCO's json itself")
     return Truth.of(Path(data)) if data.endswith(".json") else build_truth(data)
+
+
+def add_images(outcome: Outcome, data: str) -> None:
+    """Lets the report of a results file show pictures, where a data YAML leads to the images."""
+    if data.endswith(".json"):
+        outcome.notes.append(
+            "no pictures: --data names a json; a data YAML says where the images are"
+        )
+        return
+    try:
+        outcome.reader = build_reader(data)
+    except UserError as error:
+        outcome.notes.append(f"no pictures: {error}")
 
 
 def add_intervals(outcomes: Sequence[Outcome], *, resamples: int, seed: int) -> None:

@@ -19,6 +19,7 @@ from detector.evaluation import (
 from detector.page import write_report
 from detector.validation import (
     Outcome,
+    add_images,
     add_intervals,
     evaluate_results,
     evaluate_weights,
@@ -117,7 +118,10 @@ def outcomes_of(args: argparse.Namespace) -> list[Outcome]:
     """An evaluation for each source."""
     if args.results:
         truth = read_truth(args.data)
-        return [evaluate_results(Path(p), truth, args.backend or "auto") for p in args.results]
+        found = [evaluate_results(Path(p), truth, args.backend or "auto") for p in args.results]
+        if args.report:
+            add_images(found[0], args.data)
+        return found
     words = list(args.overrides)
     for key in ("data.size", "eval.protocol", "train.precision", "eval.backend"):
         value = getattr(args, key.split(".")[1])

@@ -94,7 +94,7 @@ class Analysis:
         errors: kind -> (how many, AP50 lost to it).
         ap50: COCO's.
         calibration: (mean score, share that is right, boxes) of ten bins of score.
-        worst: places of the images with most errors, the worst first; (place, missed, false).
+        worst: the images with most errors, the worst first.
         suspects: probable label errors, the most probable first.
     """
 
@@ -109,7 +109,7 @@ class Analysis:
     errors: dict[str, tuple[int, float]]
     ap50: float
     calibration: list[tuple[float, float, int]]
-    worst: list[tuple[int, int, int]]
+    worst: list["BadImage"]
     suspects: list["Suspect"]
 
     def thresholds(self) -> dict[str, Any]:
@@ -127,6 +127,22 @@ class Analysis:
                 for one in self.classes
             ],
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BadImage:
+    """An image with errors at the threshold.
+
+    Attributes:
+        image: place in the truth's `image_ids`.
+        missed: int64 [n], rows of the truth. found: int64 [k], those that were found.
+        false: int64 [m], rows of the results.
+    """
+
+    image: int
+    missed: np.ndarray
+    found: np.ndarray
+    false: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +194,7 @@ def analyse(truth: Truth, results: Results, backend: Backend, goal: Goal = BEST_
         errors=costs(truth, results, backend, kind, target, missed),
         ap50=float(judged.stats[1]),
         calibration=calibration(results, matches),
-        worst=worst_images(truth, sure),
+        worst=worst_images(truth, results, threshold),
         suspects=suspects(truth, results, kind, target, threshold),
     )
 
@@ -355,18 +371,32 @@ def calibration(results: Results, matches: Matches) -> list[tuple[float, float, 
     return lines
 
 
-def worst_images(truth: Truth, sure: Results, limit: int = 12) -> list[tuple[int, int, int]]:
-    """(place, truths missed, false boxes) of the images with most of both."""
+def worst_images(
+    truth: Truth, results: Results, threshold: float, limit: int = 12
+) -> list[BadImage]:
+    """The images with most truths missed and false boxes of the threshold's score or more."""
+    rows = (results.score >= threshold).nonzero()[0]
+    sure = results.rows(rows)
     matches = match(truth, sure, areas=EVERY_SIZE, thresholds=AT_HALF, limit=len(sure))
     hit = matches.truth[0, 0]
-    false = (hit < 0) & ~matches.ignored[0, 0]
+    false = rows[matches.rows[(hit < 0) & ~matches.ignored[0, 0]]]
     unfound = matches.real[0].copy()
     unfound[hit[hit >= 0]] = False
+    missed, found = unfound.nonzero()[0], (matches.real[0] & ~unfound).nonzero()[0]
     count = len(truth.image_ids)
-    missed = np.bincount(truth.image[unfound], minlength=count)
-    wrong = np.bincount(sure.image[matches.rows[false]], minlength=count)
-    order = np.argsort(-(missed + wrong), kind="stable")[:limit]
-    return [(int(i), int(missed[i]), int(wrong[i])) for i in order if missed[i] + wrong[i]]
+    errors = np.bincount(truth.image[missed], minlength=count)
+    errors += np.bincount(results.image[false], minlength=count)
+    order = np.argsort(-errors, kind="stable")[:limit]
+    return [
+        BadImage(
+            int(image),
+            missed[truth.image[missed] == image],
+            found[truth.image[found] == image],
+            false[results.image[false] == image],
+        )
+        for image in order
+        if errors[image]
+    ]
 
 
 def suspects(

@@ -62,17 +62,17 @@ def unit_square(
     for value in (0, 0.25, 0.5, 0.75, 1):
         x, y = _at(value, value)
         shapes += [
-            Line([(x, 10), (x, 250)], "line"),
+            Line([(x, 30), (x, 270)], "line"),
             Line([(45, y), (445, y)], "line"),
-            Text(x, 266, f"{value:g}", "middle"),
+            Text(x, 287, f"{value:g}", "middle"),
             Text(38, y + 4, f"{value:g}", "end"),
         ]
-    shapes += [*inside, Text(245, 284, across, "middle"), Text(12, 130, up, "middle", turned=True)]
-    return Drawing(name, label, 460, 290, shapes)
+    shapes += [*inside, Text(245, 305, across, "middle"), Text(12, 150, up, "middle", turned=True)]
+    return Drawing(name, label, 460, 312, shapes)
 
 
 def _at(x: float, y: float) -> tuple[float, float]:
-    return 45 + 400 * x, 250 - 240 * y
+    return 45 + 400 * x, 270 - 240 * y
 
 
 def _line(x: np.ndarray, y: np.ndarray, role: Role, width: float = 1, opacity: float = 1) -> Line:
@@ -109,9 +109,9 @@ def scores(curve: Curve, threshold: float) -> Drawing:
     for number, (name, values, role) in enumerate(kinds):
         if len(curve.score):
             shapes.append(_line(curve.score, values, role, 2))
-        shapes.append(Text(60 + 80 * number, 8, name, role=role))
+        shapes.append(Text(50 + 80 * number, 16, name, role=role))
     x, bottom = _at(threshold, 0)
-    shapes.append(Line([(x, 10), (x, bottom)], "ink", dashed=True))
+    shapes.append(Line([(x, 30), (x, bottom)], "ink", dashed=True))
     label = "precision, recall and F1 over the score"
     return unit_square("scores", label, shapes, "score", "")
 

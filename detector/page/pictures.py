@@ -2,43 +2,41 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from detector.data import UnreadableImage
-from detector.draw import draw_labelled, save_image
-from detector.evaluation import Analysis, Suspect
+from detector.draw import Mark, draw_marks, save_image
+from detector.evaluation import Analysis, Suspect, Truth
 from detector.page.tables import text
 from detector.validation import Outcome
 
-TRUE, FOUND = (40, 200, 90), (255, 120, 0)
-SIDE = 480  # px, of pictures
+TRUE, FOUND, RIGHT = (40, 200, 90), (255, 120, 0), (215, 215, 215)
+LARGE, SMALL = 720, 420  # px, the longer side of whole images and of parts
 SUSPECTS = 24  # shown; the JSON has all
 
 
 def worst_pictures(folder: Path, outcome: Outcome, analysis: Analysis) -> str:
-    """The images with most errors, truths and sure boxes drawn in; also as worst_*.png."""
+    """The images with most errors, with these drawn in; also as worst_*.png."""
     truth, results = outcome.truth, outcome.results
     figures = []
-    for number, (image, missed, false) in enumerate(analysis.worst, 1):
-        mine = truth.image == image
-        sure = (results.image == image) & (results.score >= analysis.threshold)
-        marks = [
-            (box, truth.names[label], TRUE)
-            for box, label in zip(truth.boxes_xywh[mine], truth.label[mine], strict=True)
-        ] + [
-            (box, f"{truth.names[label]} {score:.2f}", FOUND)
-            for box, label, score in zip(
-                results.boxes_xywh[sure], results.label[sure], results.score[sure], strict=True
+    for number, bad in enumerate(analysis.worst, 1):
+        marks = [_mark(truth.boxes_xywh[row], RIGHT, thickness=1) for row in bad.found]
+        marks += [_true(truth, row) for row in bad.missed]
+        for row in bad.false:
+            caption = f"{truth.names[results.label[row]]} {results.score[row]:.2f}"
+            marks.append(_mark(results.boxes_xywh[row], FOUND, caption, below=True))
+        pixels = _read(outcome, bad.image)
+        if pixels is not None:
+            picture = _drawn(pixels, marks, LARGE)
+            caption = (
+                f"{file_of(outcome, bad.image)}: {len(bad.missed)} missed, {len(bad.false)} false"
             )
-        ]
-        picture = _picture(outcome, image, marks)
-        if picture is not None:
-            caption = f"{file_of(outcome, image)}: {missed} missed, {false} false"
             figures.append(_figure(folder / f"worst_{number:02}.png", picture, caption))
-    return _figures(figures, outcome)
+    return _figures(figures, outcome, "large")
 
 
 def suspect_pictures(folder: Path, outcome: Outcome, suspects: Sequence[Suspect]) -> str:
@@ -46,86 +44,101 @@ def suspect_pictures(folder: Path, outcome: Outcome, suspects: Sequence[Suspect]
     truth = outcome.truth
     figures = []
     for number, one in enumerate(suspects[:SUSPECTS], 1):
-        colour = TRUE if one.found is None else FOUND
-        marks = [(np.array(one.box_xywh), one.found or one.labelled or "", colour)]
-        if one.found is not None:
-            mine = (truth.image == one.image).nonzero()[0]
-            marks += [(truth.boxes_xywh[m], truth.names[truth.label[m]], TRUE) for m in mine]
-        picture = _picture(outcome, one.image, marks, around=True)
-        if picture is None:
+        pixels = _read(outcome, one.image)
+        if pixels is None:
             continue
+        box = np.array(one.box_xywh)
+        if one.found is None:
+            marks = [_mark(box, TRUE, one.labelled or "")]
+        else:
+            marks = [_true(truth, row) for row in (truth.image == one.image).nonzero()[0]]
+            marks.append(_mark(box, FOUND, one.found, below=True))
         said = {
             "no label": f"found {one.found}, score {one.score:.2f}, without a label",
             "other class": f"labelled {one.labelled}, found {one.found}, score {one.score:.2f}",
             "nothing there": f"labelled {one.labelled}, nothing found there",
         }[one.kind]
         caption = f"{number}. {said} ({file_of(outcome, one.image)})"
+        picture = _drawn(*_around(box, pixels, marks), SMALL)
         figures.append(_figure(folder / f"label_{number:02}.png", picture, caption))
-    return _figures(figures, outcome)
+    return _figures(figures, outcome, "small")
 
 
-def _figures(figures: Sequence[str], outcome: Outcome) -> str:
-    if outcome.val is None:
-        return "<p>No pictures: these are results from a file.</p>"
-    return f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>None.</p>"
+def _mark(
+    box_xywh: np.ndarray,
+    colour: tuple[int, int, int],
+    caption: str = "",
+    *,
+    below: bool = False,
+    thickness: int = 2,
+) -> Mark:
+    corners = np.concatenate([box_xywh[:2], box_xywh[:2] + box_xywh[2:]])
+    return Mark(corners, colour, caption, below, thickness)
+
+
+def _true(truth: Truth, row: int) -> Mark:
+    return _mark(truth.boxes_xywh[row], TRUE, truth.names[truth.label[row]])
+
+
+def _figures(figures: Sequence[str], outcome: Outcome, kind: str) -> str:
+    if outcome.reader is None:
+        return "<p>No pictures: these are results from a file, without the images.</p>"
+    return f'<div class="pictures {kind}">{"".join(figures)}</div>' if figures else "<p>None.</p>"
 
 
 def _place(outcome: Outcome, image: int) -> int | None:
-    """The number of an image in the validation set; one whose file is missing has none."""
-    if outcome.val is None:
+    """The number of an image among those that can be read; one whose file is missing has none."""
+    if outcome.reader is None:
         return None
-    at = np.flatnonzero(outcome.val.reader.index.image_ids == outcome.truth.image_ids[image])
+    at = np.flatnonzero(outcome.reader.index.image_ids == outcome.truth.image_ids[image])
     return int(at[0]) if len(at) else None
 
 
 def file_of(outcome: Outcome, image: int) -> str:
     """The file of an image, or its id where no file is known."""
     number = _place(outcome, image)
-    if number is None or outcome.val is None:
+    if number is None or outcome.reader is None:
         return f"image id {outcome.truth.image_ids[image]}"
-    return outcome.val.reader.index.files[number]
+    return outcome.reader.index.files[number]
 
 
-def _picture(
-    outcome: Outcome,
-    image: int,
-    marks: Sequence[tuple[np.ndarray, str, tuple[int, int, int]]],
-    *,
-    around: bool = False,
-) -> np.ndarray | None:
-    """An image with boxes (xywh, caption, colour), or the part of it around the first.
-
-    None where there is no file.
-    """
+def _read(outcome: Outcome, image: int) -> np.ndarray | None:
+    """The pixels; None where there is no file that can be read."""
     number = _place(outcome, image)
-    if number is None or outcome.val is None:
+    if number is None or outcome.reader is None:
         return None
     try:
-        pixels = outcome.val.reader.read(number).image
+        return outcome.reader.read(number).image
     except UnreadableImage:
         return None
-    corner = np.zeros(2)
-    if around:
-        x, y, w, h = marks[0][0].tolist()
-        half = max(w, h, 64) * 0.9
-        height, width = pixels.shape[:2]
-        left, top = int(max(x + w / 2 - half, 0)), int(max(y + h / 2 - half, 0))
-        left, top = min(left, width - 1), min(top, height - 1)
-        right, bottom = (
-            int(min(x + w / 2 + half, width)) + 1,
-            int(min(y + h / 2 + half, height)) + 1,
-        )
-        pixels, corner = pixels[top:bottom, left:right], np.array([left, top])
-    scale = SIDE / max(pixels.shape[:2])
-    size = max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)
-    pixels = cv2.resize(
-        pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    )
-    placed = [
-        (np.concatenate([box[:2] - corner, box[:2] - corner + box[2:]]) * scale, name, colour)
-        for box, name, colour in marks
+
+
+def _around(
+    box_xywh: np.ndarray, pixels: np.ndarray, marks: Sequence[Mark]
+) -> tuple[np.ndarray, list[Mark]]:
+    """The part of an image around a box, and the marks that reach into it."""
+    x, y, w, h = box_xywh.tolist()
+    half = max(w, h, 64) * 0.9
+    height, width = pixels.shape[:2]
+    left = min(int(max(x + w / 2 - half, 0)), width - 1)
+    top = min(int(max(y + h / 2 - half, 0)), height - 1)
+    right = int(min(x + w / 2 + half, width)) + 1
+    bottom = int(min(y + h / 2 + half, height)) + 1
+    inside = [
+        replace(mark, box_xyxy=mark.box_xyxy - [left, top, left, top])
+        for mark in marks
+        if (mark.box_xyxy[:2] < [right, bottom]).all() and (mark.box_xyxy[2:] > [left, top]).all()
     ]
-    return draw_labelled(pixels, placed)
+    return pixels[top:bottom, left:right], inside
+
+
+def _drawn(pixels: np.ndarray, marks: Sequence[Mark], side: int) -> np.ndarray:
+    """With its marks, its longer side so many pixels."""
+    scale = side / max(pixels.shape[:2])
+    size = max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = [replace(mark, box_xyxy=mark.box_xyxy * scale) for mark in marks]
+    return draw_marks(cv2.resize(pixels, size, interpolation=method), scaled)
 
 
 def _figure(path: Path, picture: np.ndarray, caption: str) -> str:

@@ -140,13 +140,15 @@ def sections(
         ),
         _part(
             "The worst images",
-            f"Those with most truths missed and boxes too many, of score {analysis.threshold:.3f} or "
-            'more. Truths in <b class="true">green</b>, found boxes in <b class="found">orange</b>.',
+            'Missed truths in <b class="true">green</b>, false boxes of score '
+            f'{analysis.threshold:.3f} or more in <b class="found">orange</b>; truths that were found '
+            "are thin and grey.",
             worst_pictures(folder, outcome, analysis),
         ),
         _part(
             "Labels to look at",
-            "Where the label rather than the model may be wrong, the most probable first; all "
+            "Where the label rather than the model may be wrong, the most probable first: labels in <b "
+            'class="true">green</b>, finds in <b class="found">orange</b>. All '
             f"{len(analysis.suspects)} are in label_errors.json.",
             suspect_pictures(folder, outcome, analysis.suspects),
         ),

@@ -20,7 +20,7 @@ PALETTE = {
     "green": ("#3f7f35", "#86c47a"),
 }
 Role = Literal["ink", "soft", "line", "accent", "warm", "green"]
-FONT = 12  # units of a drawing
+FONT = 13  # units of a drawing
 
 
 @dataclass(frozen=True, slots=True)

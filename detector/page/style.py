@@ -19,29 +19,36 @@ body { margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem) 4rem; max-width: 7
 h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
 p { margin: .3rem 0 .8rem; max-width: 46rem; color: var(--soft) }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(6.6rem, 1fr)); gap: .6rem;
-  margin: 1rem 0 }
+.cards { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: .6rem; margin: 1rem 0 }
+@media (max-width: 50rem) { .cards { grid-template-columns: repeat(3, minmax(0, 1fr)) } }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .5rem .7rem }
 .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
 .card span { color: var(--soft); font-size: .8rem }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
-  gap: 1.5rem }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
-  gap: 1rem }
+  gap: 0 2.5rem }
+.pictures { display: grid; gap: 1rem; align-items: start }
+.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)) }
+.large { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)) }
 figure { margin: 0 } figcaption { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere }
 img { width: 100%; border-radius: .4rem; display: block }
 svg { width: 100%; height: auto; display: block }
-svg text { font-size: 12px } .wide { overflow-x: auto } .wide svg { max-width: none }
+svg text { font-size: 13px } .wide { overflow-x: auto } .wide svg { max-width: none }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap }
-th:first-child, td:first-child { text-align: left } th { color: var(--soft); font-weight: 600 }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--back) }
+th { color: var(--soft); font-weight: 600 }
 th button { all: unset; cursor: pointer } th button:focus-visible { outline: 2px solid var(--accent) }
 th[aria-sort=ascending] button::after { content: " \\2191" }
 th[aria-sort=descending] button::after { content: " \\2193" }
-th { position: sticky; top: 0; background: var(--back) }
-.all td { font-weight: 600; border-bottom: 2px solid var(--line) } .narrow { width: auto }
+.tall { max-height: 46rem; overflow-y: auto; scrollbar-width: thin }
+.tall thead { position: sticky; top: 0; z-index: 1; background: var(--back) }
+.all td { font-weight: 600; border-bottom: 2px solid var(--line) }
+.narrow { width: auto; margin-top: 1rem } .narrow td:nth-child(2), .narrow th:nth-child(2) {
+  text-align: left }
+@media (max-width: 50rem) { th, td { padding: .25rem .4rem } body { font-size: 14px } }
+@media print { .tall { max-height: none } }
 .true { color: rgb(30, 160, 70) } .found { color: rgb(220, 100, 0) }
 """
 )

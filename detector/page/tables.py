@@ -53,12 +53,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, kind: str =
 def operating_points(curve: Curve) -> str:
     """The scores at which F1 is greatest, and a wanted precision or recall is reached."""
     goals = [Goal(), *(Goal("precision", w) for w in WANTED), *(Goal("recall", w) for w in WANTED)]
-    rows = []
-    for goal in goals:
-        point = curve.point(goal)
-        never = [f"never, at most {curve.greatest(goal.of):.3f}", "", "", ""]
-        rows.append([goal, *(never if point is None else numbers(point))])
+    rows = [[str(goal), *reached(curve, curve.point(goal), goal)] for goal in goals]
     return table(("wanted", "score", "precision", "recall", "F1"), rows)
+
+
+def reached(curve: Curve, point: Point | None, goal: Goal) -> list[str]:
+    """Score, precision, recall and F1; where the goal is never reached, how far it is."""
+    if point is not None:
+        return numbers(point)
+    most = f"at most {curve.greatest(goal.of):.3f}"
+    return ["never", *(most if name == goal.of else "" for name in ("precision", "recall", "f1"))]
 
 
 def numbers(point: Point) -> list[str]:
@@ -104,18 +108,15 @@ def _cell(shown: object, key: object = None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return _cell(percent(value), "" if value is None or value < 0 else f"{value:.6f}")
+    return _cell("", "") if value is None or value < 0 else _cell(percent(value), f"{value:.6f}")
 
 
 def _point_cells(curve: Curve, point: Point | None, goal: Goal, *, there: bool) -> list[str]:
-    """Score, precision, recall and F1; where the goal is never reached, how far it is."""
-    if point is not None:
-        return [_cell(word) for word in numbers(point)]
+    """Those of `reached`, none without truths."""
     if not there:
         return [_cell("", "")] * 4
-    most = f"at most {curve.greatest(goal.of):.3f}" if goal.of != "f1" else ""
-    at = {"precision": 1, "recall": 2}.get(goal.of)
-    return [_cell("never" if not n else most if n == at else "", "") for n in range(4)]
+    words = reached(curve, point, goal)
+    return [_cell(word, word if point else "") for word in words]
 
 
 def confusions(matrix: np.ndarray, names: Sequence[str], limit: int = 12) -> str:
