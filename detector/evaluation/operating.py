@@ -78,16 +78,20 @@ class Curve:
     def point(self, goal: Goal) -> Point | None:
         """Of the thresholds that reach the goal the best one; None where none does.
 
-        For a precision that is the lowest, which finds most; for a recall the highest, which errs least.
+        For a precision that is the one of the greatest recall, and the other way round; of equals the
+        highest.
         """
         if goal.of == "f1":
-            good = np.flatnonzero(self.f1 == self.greatest("f1"))[:1]
+            good, value = np.arange(len(self.score)), self.f1
         elif goal.of == "precision":
-            good = np.flatnonzero(self.precision >= goal.wanted)[-1:]
+            good, value = np.flatnonzero(self.precision >= goal.wanted), self.recall
         else:
-            good = np.flatnonzero(self.recall >= goal.wanted)[:1]
+            good, value = np.flatnonzero(self.recall >= goal.wanted), self.precision
+        if not len(good):
+            return None
+        at = good[value[good].argmax()]
         columns = (self.score, self.precision, self.recall, self.f1)
-        return Point(*(float(column[good[0]]) for column in columns)) if len(good) else None
+        return Point(*(float(column[at]) for column in columns))
 
     def greatest(self, of: Literal["f1", "precision", "recall"]) -> float:
         """The most that any threshold reaches; 0 where nothing is found."""

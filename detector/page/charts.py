@@ -63,16 +63,16 @@ def unit_square(
         x, y = _at(value, value)
         shapes += [
             Line([(x, 30), (x, 270)], "line"),
-            Line([(45, y), (445, y)], "line"),
+            Line([(54, y), (446, y)], "line"),
             Text(x, 287, f"{value:g}", "middle"),
-            Text(38, y + 4, f"{value:g}", "end"),
+            Text(47, y + 4, f"{value:g}", "end"),
         ]
-    shapes += [*inside, Text(245, 305, across, "middle"), Text(12, 150, up, "middle", turned=True)]
+    shapes += [*inside, Text(250, 305, across, "middle"), Text(11, 150, up, "middle", turned=True)]
     return Drawing(name, label, 460, 312, shapes)
 
 
 def _at(x: float, y: float) -> tuple[float, float]:
-    return 45 + 400 * x, 270 - 240 * y
+    return 54 + 392 * x, 270 - 240 * y
 
 
 def _line(x: np.ndarray, y: np.ndarray, role: Role, width: float = 1, opacity: float = 1) -> Line:
@@ -109,7 +109,7 @@ def scores(curve: Curve, threshold: float) -> Drawing:
     for number, (name, values, role) in enumerate(kinds):
         if len(curve.score):
             shapes.append(_line(curve.score, values, role, 2))
-        shapes.append(Text(50 + 80 * number, 16, name, role=role))
+        shapes.append(Text(58 + 80 * number, 16, name, role=role))
     x, bottom = _at(threshold, 0)
     shapes.append(Line([(x, 30), (x, bottom)], "ink", dashed=True))
     label = "precision, recall and F1 over the score"
