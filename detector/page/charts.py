@@ -147,7 +147,9 @@ def confusion(table: np.ndarray, names: Sequence[str]) -> Drawing:
     """True by found, shaded by share of the true class; of many classes those with most errors."""
     shown = [*most_confused(table), len(names)]
     titles = [*names, "background"]
-    cell, left, top = 30, 120, 120
+    longest = max(len(_short(titles[i])) for i in shown)
+    cell = 30
+    left = top = 34 + 7 * longest
     side = cell * len(shown)
     shapes: list[Text | Box] = [
         Text(left + side / 2, 12, "found", "middle"),

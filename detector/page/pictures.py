@@ -117,13 +117,11 @@ def _around(
     box_xywh: np.ndarray, pixels: np.ndarray, marks: Sequence[Mark]
 ) -> tuple[np.ndarray, list[Mark]]:
     """The part of an image around a box, and the marks that reach into it."""
-    x, y, w, h = box_xywh.tolist()
-    half = max(w, h, 64) * 0.9
-    height, width = pixels.shape[:2]
-    left = min(int(max(x + w / 2 - half, 0)), width - 1)
-    top = min(int(max(y + h / 2 - half, 0)), height - 1)
-    right = int(min(x + w / 2 + half, width)) + 1
-    bottom = int(min(y + h / 2 + half, height)) + 1
+    side = max(1.8 * box_xywh[2:].max(), 115)
+    sizes = np.array([pixels.shape[1], pixels.shape[0]])
+    first = np.minimum(box_xywh[:2] + box_xywh[2:] / 2 - side / 2, sizes - side)
+    left, top = np.clip(first, 0, sizes - 1).astype(int).tolist()
+    right, bottom = np.minimum(np.add([left, top], np.ceil(side)), sizes).astype(int).tolist()
     inside = [
         replace(mark, box_xyxy=mark.box_xyxy - [left, top, left, top])
         for mark in marks

@@ -136,7 +136,8 @@ def sections(
         _part(
             "What is taken for what",
             about_confusion(analysis),
-            charts["confusion"].svg() + confusions(analysis.confusion, outcome.truth.names),
+            f'<div class="beside">{charts["confusion"].svg()}'
+            f"{confusions(analysis.confusion, outcome.truth.names)}</div>",
         ),
         _part(
             "The worst images",

@@ -45,9 +45,12 @@ th[aria-sort=descending] button::after { content: " \\2193" }
 .tall { max-height: 46rem; overflow-y: auto; scrollbar-width: thin }
 .tall thead { position: sticky; top: 0; z-index: 1; background: var(--back) }
 .all td { font-weight: 600; border-bottom: 2px solid var(--line) }
+.beside { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 2.5rem }
+.beside > * { max-width: 100% }
 .narrow { width: auto; margin-top: 1rem } .narrow td:nth-child(2), .narrow th:nth-child(2) {
   text-align: left }
 @media (max-width: 50rem) { th, td { padding: .25rem .4rem } body { font-size: 14px } }
+@media (max-width: 50rem) { .small { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem } }
 @media print { .tall { max-height: none } }
 .true { color: rgb(30, 160, 70) } .found { color: rgb(220, 100, 0) }
 """
