@@ -170,13 +170,13 @@ def add_intervals(outcomes: Sequence[Outcome], *, resamples: int, seed: int) -> 
             )
     models = [Resampler(truth, each.results) for each in outcomes]
     samples = bootstrap(models, len(truth.image_ids), seed=seed, resamples=resamples)
-    first = np.array(list(outcomes[0].row.metrics.values()))
+    numbers = np.array([list(each.row.metrics.values()) for each in outcomes])
     for number, each in enumerate(outcomes):
-        each.row.bounds = interval(samples[number])
+        each.row.bounds = interval(samples[number], numbers[number].tolist())
         if number:
-            change = np.array(list(each.row.metrics.values())) - first
-            bounds = interval(samples[number] - samples[0])
-            each.row.difference = list(zip(change.tolist(), bounds, strict=True))
+            change = (numbers[number] - numbers[0]).tolist()
+            bounds = interval(samples[number] - samples[0], change, lowest=-1)
+            each.row.difference = list(zip(change, bounds, strict=True))
 
 
 def _same(a: Truth, b: Truth) -> bool:
