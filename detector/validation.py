@@ -215,8 +215,11 @@ def points(analysis: Analysis) -> str:
     width = max(len(name) for name, _, _ in lines)
     words = []
     for name, curve, point in lines:
-        said = f"never reached, at most {curve.greatest(goal.of):.3f}"
-        if point is not None:
+        if point is None and not len(curve.score):
+            said = "nothing found"
+        elif point is None:
+            said = f"never reached, at most {curve.greatest(goal.of):.3f}"
+        else:
             said = (
                 f"score {point.score:.3f}  precision {point.precision:.3f}  recall {point.recall:.3f}  "
                 f"F1 {point.f1:.3f}"

@@ -294,7 +294,8 @@ def costs(
     """
 
     def ap50(truth: Truth, results: Results) -> float:
-        return float(backend.judge(truth, results, None).stats[1])
+        value = float(backend.judge(truth, results, None).stats[1])
+        return value if value >= 0 else 1.0  # nothing is to be found any more: nothing is lost
 
     now = ap50(truth, results)
     lost = {}

@@ -61,6 +61,8 @@ def reached(curve: Curve, point: Point | None, goal: Goal) -> list[str]:
     """Score, precision, recall and F1; where the goal is never reached, how far it is."""
     if point is not None:
         return numbers(point)
+    if not len(curve.score):
+        return ["nothing found", "", "", ""]
     most = f"at most {curve.greatest(goal.of):.3f}"
     return ["never", *(most if name == goal.of else "" for name in ("precision", "recall", "f1"))]
 

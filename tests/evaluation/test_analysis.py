@@ -109,12 +109,13 @@ def test_nothing_found_and_nothing_there():
     none = results.rows(np.zeros(len(results), bool))
     analysis = analyse(truth, none, BACKEND)
     assert analysis.point is None
-    assert analysis.errors["missed"][0] == 4
+    assert analysis.errors["missed"] == (4, 1.0)
     assert {one.kind for one in analysis.suspects} == {"nothing there"}
     empty = Truth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
     for found in (none, results.rows(results.label == 0)):
         analysis = analyse(empty, replace(found, image=found.image * 0), BACKEND)
         assert analysis.classes[0].ap is None
+        assert all(cost == 0 for _, cost in analysis.errors.values())
         assert analysis.classes[0].point is None
 
 
