@@ -44,8 +44,8 @@ class Text:
             f'fill="var(--{self.role})"{turn}{size}>{html.escape(self.words)}</text>'
         )
 
-    def draw(self, axes) -> None:
-        """On matplotlib's axes."""
+    def draw(self, axes, order: int) -> None:
+        """On matplotlib's axes, over what has a lower order."""
         across = {"start": "left", "middle": "center", "end": "right"}[self.anchor]
         axes.text(
             self.x,
@@ -57,6 +57,7 @@ class Text:
             rotation_mode="anchor",
             color=PALETTE[self.role][0],
             fontsize=self.size,
+            zorder=order,
         )
 
 
@@ -79,14 +80,15 @@ class Line:
             f'stroke-width="{self.width:g}" stroke-opacity="{self.opacity:.2f}"{dashes}/>'
         )
 
-    def draw(self, axes) -> None:
-        """On matplotlib's axes."""
+    def draw(self, axes, order: int) -> None:
+        """On matplotlib's axes, over what has a lower order."""
         axes.plot(
             *zip(*self.points, strict=True),
             color=PALETTE[self.role][0],
             linewidth=self.width,
             alpha=self.opacity,
             linestyle=(0, (4, 4)) if self.dashed else "-",
+            zorder=order,
         )
 
 
@@ -109,14 +111,12 @@ class Box:
             f'fill="var(--{self.role})" fill-opacity="{self.opacity:.2f}">{_title(self.title)}</rect>'
         )
 
-    def draw(self, axes) -> None:
-        """On matplotlib's axes."""
+    def draw(self, axes, order: int) -> None:
+        """On matplotlib's axes, over what has a lower order."""
         from matplotlib.patches import Rectangle
 
-        colour, corner = PALETTE[self.role][0], (self.x, self.y)
-        axes.add_patch(
-            Rectangle(corner, self.width, self.height, color=colour, alpha=self.opacity, lw=0)
-        )
+        style = {"color": PALETTE[self.role][0], "alpha": self.opacity, "lw": 0, "zorder": order}
+        axes.add_patch(Rectangle((self.x, self.y), self.width, self.height, **style))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +136,12 @@ class Dot:
             f'fill="var(--{self.role})" fill-opacity="0.8">{_title(self.title)}</circle>'
         )
 
-    def draw(self, axes) -> None:
-        """On matplotlib's axes."""
+    def draw(self, axes, order: int) -> None:
+        """On matplotlib's axes, over what has a lower order."""
         from matplotlib.patches import Circle
 
-        colour = PALETTE[self.role][0]
-        axes.add_patch(Circle((self.x, self.y), self.radius, color=colour, alpha=0.8, lw=0))
+        style = {"color": PALETTE[self.role][0], "alpha": 0.8, "lw": 0, "zorder": order}
+        axes.add_patch(Circle((self.x, self.y), self.radius, **style))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +181,8 @@ class Drawing:
         figure = Figure(figsize=(self.width / 72, self.height / 72))  # a point is a unit
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
         axes.set_axis_off()
-        for shape in self.shapes:
-            shape.draw(axes)
+        for order, shape in enumerate(self.shapes):
+            shape.draw(axes, order)
         path = folder / f"{self.name}.png"
         with writing(path):
             figure.savefig(path, dpi=144)

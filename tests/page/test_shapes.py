@@ -10,6 +10,7 @@ from detector.errors import UserError
 from detector.page.shapes import PALETTE, Box, Dot, Drawing, Line, Text
 
 SHAPES = [
+    Line([(0, 40), (55, 40)], "ink", 4),  # under the box
     Box(10, 20, 40, 30, "accent", title="a < b"),
     Line([(60, 10), (60, 90)], "warm", 4),
     Dot(100, 50, 15, "green"),
@@ -25,8 +26,8 @@ def test_svg_is_well_formed_and_scales():
         svg = root if root.tag == "svg" else root[0]
         assert (root.tag == "div") == fixed
         assert len(svg) == len(SHAPES)
-        assert svg[0][0].text == "a < b"
-        assert svg[3].text == "$a & <b>"
+        assert svg[1][0].text == "a < b"
+        assert svg[4].text == "$a & <b>"
         roles = {value for e in svg for value in e.attrib.values() if value.startswith("var(")}
         assert roles <= {f"var(--{role})" for role in PALETTE}
 
@@ -39,7 +40,8 @@ def test_png_has_each_shape_in_its_place(tmp_path):
     def colour(role):
         return [int(PALETTE[role][0][i : i + 2], 16) for i in (1, 3, 5)]
 
-    assert image[70, 60].tolist() == colour("accent")
+    assert image[70, 60].tolist() == image[80, 60].tolist() == colour("accent")
+    assert image[80, 10].tolist() == colour("ink")
     assert image[100, 120].tolist() == colour("warm")
     assert np.abs(image[100, 200] - (0.2 * 255 + 0.8 * np.array(colour("green")))).max() < 2
     assert image[5, 5].tolist() == [255, 255, 255]
