@@ -79,13 +79,16 @@ def main() -> None:
     said.add_argument("--report", metavar="FOLDER", help="write report.html and its pictures there")
     goal = said.add_mutually_exclusive_group()
     goal.add_argument(
-        "--want-precision", metavar="P", type=float, help="say from which score on it is reached"
+        "--want-precision",
+        metavar="P",
+        type=float,
+        help="scores to ask for, of all and of each class, to reach it",
     )
     goal.add_argument(
         "--want-recall",
         metavar="R",
         type=float,
-        help="the same; else of the greatest F1, in --report",
+        help="the same; --report alone: those of the greatest F1",
     )
     cli.add_darknet_options(parser)
     args = parser.parse_intermixed_args()
