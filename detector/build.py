@@ -496,6 +496,16 @@ def build_truth(dataset: str) -> Truth:
     return Truth.of(tree, [ids[name] for name in about.names])
 
 
+def build_reader(dataset: str) -> Reader:
+    """The validation images, for pictures.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    about, root = describe(dataset)
+    return Reader(read_split(about, root, "val"))
+
+
 def _val_set(config: Config, index: Index) -> ValSet:
     return ValSet(Reader(index), build_protocol(config), batch_size=config.eval.batch_size)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -105,19 +106,40 @@ def save_image(path: Path, image: np.ndarray) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def draw_labelled(
-    image: np.ndarray, marks: Sequence[tuple[np.ndarray, str, tuple[int, int, int]]]
-) -> np.ndarray:
-    """The image with boxes (corners xyxy in px, caption, RGB), each in a colour of its own."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Mark:
+    """A box in a colour of its own.
+
+    Attributes:
+        box_xyxy: [4], corners, pixels.
+        colour: RGB. caption: nothing where empty. below: it stands under the box, else over it.
+        thickness: pixels.
+    """
+
+    box_xyxy: np.ndarray
+    colour: tuple[int, int, int]
+    caption: str = ""
+    below: bool = False
+    thickness: int = 2
+
+
+def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
+    """The image with its marks, the last ones on top; captions over all boxes."""
     image = np.ascontiguousarray(image).copy()
-    for box, caption, colour in marks:
-        x1, y1, x2, y2 = (round(value) for value in box.tolist())
-        cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), colour, 2, cv2.LINE_AA)
-        (width, height), base = cv2.getTextSize(caption, _FONT, 0.42, 1)
+    for mark in marks:
+        x1, y1, x2, y2 = (round(value) for value in mark.box_xyxy.tolist())
+        corner, other = (x1, y1), (x2 - 1, y2 - 1)
+        cv2.rectangle(image, corner, other, mark.colour, mark.thickness, cv2.LINE_AA)
+    for mark in marks:
+        if not mark.caption:
+            continue
+        x1, y1, _, y2 = (round(value) for value in mark.box_xyxy.tolist())
+        (width, height), base = cv2.getTextSize(mark.caption, _FONT, 0.42, 1)
+        tall = height + base
         left = max(min(x1, image.shape[1] - width), 0)
-        bottom = y1 if y1 > height + base else y1 + height + base
-        cv2.rectangle(image, (left, bottom - height - base), (left + width, bottom), colour, -1)
-        cv2.putText(
-            image, caption, (left, bottom - base // 2), _FONT, 0.42, (0, 0, 0), 1, cv2.LINE_AA
-        )
+        bottom = y2 + tall if mark.below else y1
+        bottom = min(max(bottom, tall), image.shape[0])
+        cv2.rectangle(image, (left, bottom - tall), (left + width, bottom), mark.colour, -1)
+        place = (left, bottom - base // 2)
+        cv2.putText(image, mark.caption, place, _FONT, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return image

@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 
 from detector import cli
-from detector.build import build_evaluator, build_hardware, build_truth, build_val
+from detector.build import (
+    build_evaluator,
+    build_hardware,
+    build_reader,
+    build_truth,
+    build_val,
+)
 from detector.config import ActivationConfig, Config, PartActivations
 from detector.darknet import DarknetOptions
-from detector.data import ValSet
+from detector.data import Reader, ValSet
 from detector.draw import save_image
 from detector.errors import UserError
 from detector.evaluation import (
     METRICS,
+    Analysis,
     Clock,
     CocoAP,
     Found,
@@ -39,7 +46,8 @@ class Outcome:
     Attributes:
         row: its numbers.
         truth, results: what they were computed from.
-        val, shown: the images and what was found in the first; None and empty of a results file.
+        reader: the images; None where they are not at hand.
+        val, shown: what was evaluated, what was found in the first; None and empty of a results file.
         clock: the times; None of a results file.
         notes: lines for the user.
     """
@@ -47,6 +55,7 @@ class Outcome:
     row: Row
     truth: Truth
     results: Results
+    reader: Reader | None
     val: ValSet | None
     shown: list[Found]
     clock: Clock | None
@@ -101,6 +110,7 @@ def evaluate_weights(
         row=Row(str(path), config.model.arch, activation_name(config), metrics, about=about),
         truth=judge.truth,
         results=judge.results,
+        reader=val.reader,
         val=val,
         shown=evaluator.shown,
         clock=clock,
@@ -118,7 +128,7 @@ def evaluate_results(path: Path, truth: Truth, backend: str) -> Outcome:
     results = read_results(path, truth)
     about = {"images": len(truth.image_ids), "evaluator": str(judge.backend)}
     row = Row(str(path), path.stem, "-", judge(results), about=about)
-    return Outcome(row, truth, results, None, [], None, list(truth.notes))
+    return Outcome(row, truth, results, None, None, [], None, list(truth.notes))
 
 
 def read_truth(data: str | None) -> Truth:
@@ -130,6 +140,19 @@ def read_truth(data: str | None) -> Truth:
     if data is None:
         raise UserError("--results needs the truths: --data, a data YAML or COCO's json itself")
     return Truth.of(Path(data)) if data.endswith(".json") else build_truth(data)
+
+
+def add_images(outcome: Outcome, data: str) -> None:
+    """Lets the report of a results file show pictures, where a data YAML leads to the images."""
+    if data.endswith(".json"):
+        outcome.notes.append(
+            "no pictures: --data names a json; a data YAML says where the images are"
+        )
+        return
+    try:
+        outcome.reader = build_reader(data)
+    except UserError as error:
+        outcome.notes.append(f"no pictures: {error}")
 
 
 def add_intervals(outcomes: Sequence[Outcome], *, resamples: int, seed: int) -> None:
@@ -147,13 +170,13 @@ def add_intervals(outcomes: Sequence[Outcome], *, resamples: int, seed: int) -> 
             )
     models = [Resampler(truth, each.results) for each in outcomes]
     samples = bootstrap(models, len(truth.image_ids), seed=seed, resamples=resamples)
-    first = np.array(list(outcomes[0].row.metrics.values()))
+    numbers = np.array([list(each.row.metrics.values()) for each in outcomes])
     for number, each in enumerate(outcomes):
-        each.row.bounds = interval(samples[number])
+        each.row.bounds = interval(samples[number], numbers[number].tolist())
         if number:
-            change = np.array(list(each.row.metrics.values())) - first
-            bounds = interval(samples[number] - samples[0])
-            each.row.difference = list(zip(change.tolist(), bounds, strict=True))
+            change = (numbers[number] - numbers[0]).tolist()
+            bounds = interval(samples[number] - samples[0], change, lowest=-1)
+            each.row.difference = list(zip(change, bounds, strict=True))
 
 
 def _same(a: Truth, b: Truth) -> bool:
@@ -182,3 +205,24 @@ def interval_lines(row: Row) -> list[str]:
         text = "none" if bounds is None else f"{bounds[0]:.4f} .. {bounds[1]:.4f}"
         lines.append(f"  {name:<6} {text}")
     return lines
+
+
+def points(analysis: Analysis) -> str:
+    """The chosen thresholds, a line for all classes together and one for each."""
+    goal, classes = analysis.goal, [one for one in analysis.classes if one.truths]
+    lines = [("all together", analysis.curve, analysis.point)]
+    lines += [(one.name, one.curve, one.point) for one in classes] if goal.of != "f1" else []
+    width = max(len(name) for name, _, _ in lines)
+    words = []
+    for name, curve, point in lines:
+        if point is None and not len(curve.score):
+            said = "nothing found"
+        elif point is None:
+            said = f"never reached, at most {curve.greatest(goal.of):.3f}"
+        else:
+            said = (
+                f"score {point.score:.3f}  precision {point.precision:.3f}  recall {point.recall:.3f}  "
+                f"F1 {point.f1:.3f}"
+            )
+        words.append(f"  {name:<{width}}  {said}")
+    return "\n".join([f"thresholds for the goal, {goal}:", *words])

@@ -1,17 +1,19 @@
 """tools/val.py as a user runs it."""
 
 import collections
+import csv
 import html.parser
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from detector.build import build_evaluator, build_hardware, build_model, build_val
-from detector.config import Config, ModelConfig, config_to_dict, load_config
-from detector.engine import Processes, save_checkpoint
+from detector.build import build_model
+from detector.config import Config, ModelConfig, config_to_dict
+from detector.engine import save_checkpoint
 from detector.evaluation import METRICS, Truth, read_results
 from tests.models.test_networks import randomised
 from tests.test_commands import SMALL, table_of
@@ -138,6 +140,8 @@ def test_what_is_refused(tool, two_runs, tmp_path, digits_root):
         (["--weights", "mish", "--interval", "1"], "at least 2"),
         (["--weights", "mish", "mish", "--save-results", "x"], "about one model"),
         (["--weights", "mish", "--size", "100"], "not a multiple"),
+        (["--weights", "mish", "--want-precision", "90"], "wanted precision 90"),
+        (["--weights", "mish", "--want-recall", "nan"], "wanted recall nan"),
     ):
         status, _, err = tool("val", *words)
         assert status == 2
@@ -148,42 +152,29 @@ def test_what_is_refused(tool, two_runs, tmp_path, digits_root):
     assert "AP      0.0000" in out
 
 
-class OneOfTwo(Processes):
-    """One process of two, with what the other gathered; no process is started."""
-
-    def __init__(self, rank, other=((), ())):
-        super().__init__(rank, 2)
-        self.other, self.mine = other, None
-
-    def gather(self, value):
-        self.mine = value
-        return [value, self.other]
-
-    def first(self, value):
-        return value
+CHARTS = ("errors", "sizes", "precision_recall", "scores", "f1", "calibration", "confusion")
 
 
-@pytest.mark.parametrize("protocol", ["letterbox", "rectangular"])
-def test_two_processes_give_the_numbers_of_one(digits_yaml, protocol):
-    words = [*SMALL, "eval.batch_size=2", f"eval.protocol={protocol}"]
-    config = load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml))
-    hardware, val = build_hardware(config), build_val(config)
-    model = hardware.place(randomised(build_model(config.model, 10)))
-    alone = build_evaluator(config, val, hardware)
-    expected = alone(model)
-    second = OneOfTwo(1)
-    assert build_evaluator(config, val, hardware, second)(model) == {}
-    together = build_evaluator(config, val, hardware, OneOfTwo(0, second.mine))
-    assert together(model) == expected
-    for name in ("image", "label", "boxes_xywh", "score"):
-        assert np.array_equal(
-            getattr(together.judge.results, name), getattr(alone.judge.results, name)
-        )
-    assert len(alone.judge.results) > 20
+@pytest.fixture
+def noisy(tmp_path, digits_root):
+    """A results file: half of the truths a little moved, some of another class, and inventions."""
+    tree = json.loads(val_json(digits_root).read_text())
+    rng = np.random.default_rng(0)
+    found = []
+    for entry in tree["annotations"]:
+        box = (np.array(entry["bbox"]) * rng.uniform(0.95, 1.05, 4)).tolist()
+        category = entry["category_id"] if rng.random() < 0.8 else 3
+        score = float(rng.uniform(0.3, 1))
+        one = {"image_id": entry["image_id"], "category_id": category, "bbox": box}
+        found.append({**one, "score": score})
+        if rng.random() < 0.5:
+            found.append({**one, "bbox": [0, 0, 9, 9], "score": 0.7 * score})
+    (tmp_path / "noisy.json").write_text(json.dumps(found))
+    return tmp_path / "noisy.json"
 
 
 def test_the_report_is_one_file_with_nothing_from_outside(tool, two_runs, tmp_path, digits_root):
-    words = ["--report", "report", "--interval", "5", *SMALL, "--save-results", "boxes.json"]
+    words = ["--report", "report", "--interval", "5", *SMALL]
     status, _, err = tool("val", "--weights", "mish", *words)
     assert status == 0, err
     page = (tmp_path / "report" / "report.html").read_text()
@@ -191,19 +182,71 @@ def test_the_report_is_one_file_with_nothing_from_outside(tool, two_runs, tmp_pa
     parser = WellFormed()
     parser.feed(page)
     assert parser.open == []
-    assert parser.counts["section"] == 10
+    assert parser.counts["section"] == 12
+    assert parser.counts["svg"] == len(CHARTS)
     assert parser.counts["img"] > 5
-    pictures = sorted((tmp_path / "report").glob("*.png"))
-    assert len(pictures) == parser.counts["img"]
+    pictures = {path.stem for path in (tmp_path / "report").glob("*.png")}
+    assert pictures >= set(CHARTS)
+    assert len(pictures) == parser.counts["img"] + parser.counts["svg"]
     found = json.loads((tmp_path / "report" / "label_errors.json").read_text())
     assert {one["kind"] for one in found} >= {"no label", "nothing there"}
     assert all((digits_root / "val2017" / one["file"]).is_file() for one in found)
-    status, _, err = tool(
-        "val", "--results", "boxes.json", "--data", val_json(digits_root), "--report", "second"
+
+
+def test_results_are_reported_with_images_and_without(
+    tool, noisy, tmp_path, digits_root, digits_yaml
+):
+    words = ["--results", noisy, "--report"]
+    status, out, err = tool("val", *words, "with", "--data", digits_yaml)
+    assert status == 0, err
+    assert list((tmp_path / "with").glob("worst_*.png"))
+    (tmp_path / "imageless.yaml").write_text(
+        f"root: {digits_root}\nval: {{images: nowhere, annotations: {val_json(digits_root)}}}\n"
+    )
+    for data, why in ((val_json(digits_root), "names a json"), ("imageless.yaml", "nowhere")):
+        status, out, err = tool("val", *words, "without", "--data", data)
+        assert status == 0, err
+        assert re.search(f"no pictures: .*{why}", out)
+        assert "<img" not in (tmp_path / "without" / "report.html").read_text()
+        pictures = {path.stem for path in (tmp_path / "without").glob("*.png")}
+        assert pictures == set(CHARTS)
+
+
+def test_a_wanted_precision_gives_each_class_its_threshold(tool, noisy, tmp_path, digits_root):
+    words = ["--results", noisy, "--data", val_json(digits_root)]
+    status, out, err = tool("val", *words, "--report", "report", "--want-precision", "0.9")
+    assert status == 0, err
+    told = json.loads((tmp_path / "report" / "thresholds.json").read_text())
+    assert told["goal"] == "precision 0.9"
+    assert told["all"]["precision"] >= 0.9
+    points = {one["name"]: one["point"] for one in told["classes"]}
+    assert all(point is None or point["precision"] >= 0.9 for point in points.values())
+    assert None in points.values()
+    for name, point in points.items():
+        line = f"score {point['score']:.3f}" if point else "never reached, at most"
+        assert not next(o["truths"] for o in told["classes"] if o["name"] == name) or re.search(
+            rf"  {name} +{line}", out
+        )
+    with (tmp_path / "report" / "confusion.csv").open() as file:
+        head, *rows = csv.reader(file)
+    assert head[1:] == [row[0] for row in rows] == [*points, "background"]
+
+    status, out, err = tool("val", *words, "--want-recall", "1")
+    assert status == 0, err
+    assert re.search("all together +never reached, at most 0.", out)
+
+
+def test_charts_are_in_the_page_where_matplotlib_is_missing(
+    tool, noisy, tmp_path, digits_root, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, out, err = tool(
+        "val", "--results", noisy, "--data", val_json(digits_root), "--report", "report"
     )
     assert status == 0, err
-    assert "No pictures" in (tmp_path / "second" / "report.html").read_text()
-    assert not list((tmp_path / "second").glob("*.png"))
+    assert "PNGs need matplotlib" in out
+    assert (tmp_path / "report" / "report.html").read_text().count("<svg") == len(CHARTS)
+    assert not list((tmp_path / "report").glob("*.png"))
 
 
 class WellFormed(html.parser.HTMLParser):

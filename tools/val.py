@@ -7,14 +7,24 @@ from pathlib import Path
 from detector import cli  # first: how threads wait, before torch is loaded
 from detector.darknet import DarknetOptions
 from detector.errors import UserError
-from detector.evaluation import RESAMPLES, analyse, choose_backend, compare, save_results, table
+from detector.evaluation import (
+    RESAMPLES,
+    Goal,
+    analyse,
+    choose_backend,
+    compare,
+    save_results,
+    table,
+)
 from detector.page import write_report
 from detector.validation import (
     Outcome,
+    add_images,
     add_intervals,
     evaluate_results,
     evaluate_weights,
     interval_lines,
+    points,
     read_truth,
 )
 
@@ -67,6 +77,19 @@ def main() -> None:
         "--save-results", metavar="FILE", help="write the found boxes, in COCO's format"
     )
     said.add_argument("--report", metavar="FOLDER", help="write report.html and its pictures there")
+    goal = said.add_mutually_exclusive_group()
+    goal.add_argument(
+        "--want-precision",
+        metavar="P",
+        type=float,
+        help="scores to ask for, of all and of each class, to reach it",
+    )
+    goal.add_argument(
+        "--want-recall",
+        metavar="R",
+        type=float,
+        help="the same; --report alone: those of the greatest F1",
+    )
     cli.add_darknet_options(parser)
     args = parser.parse_intermixed_args()
     words = args.weights or []
@@ -83,14 +106,25 @@ def main() -> None:
     for option, value in (("--save-results", args.save_results), ("--report", args.report)):
         if value and len(sources) > 1:
             raise UserError(f"{option} is about one model; give one")
+    args.goal = goal_of(args)  # refused before the work
     show(args, outcomes_of(args))
+
+
+def goal_of(args: argparse.Namespace) -> Goal:
+    """What thresholds are chosen for."""
+    if args.want_precision is not None:
+        return Goal("precision", args.want_precision)
+    return Goal() if args.want_recall is None else Goal("recall", args.want_recall)
 
 
 def outcomes_of(args: argparse.Namespace) -> list[Outcome]:
     """An evaluation for each source."""
     if args.results:
         truth = read_truth(args.data)
-        return [evaluate_results(Path(p), truth, args.backend or "auto") for p in args.results]
+        found = [evaluate_results(Path(p), truth, args.backend or "auto") for p in args.results]
+        if args.report:
+            add_images(found[0], args.data)
+        return found
     words = list(args.overrides)
     for key in ("data.size", "eval.protocol", "train.precision", "eval.backend"):
         value = getattr(args, key.split(".")[1])
@@ -133,13 +167,21 @@ def show(args: argparse.Namespace, outcomes: list[Outcome]) -> None:
     if args.save_results:
         save_results(Path(args.save_results), outcomes[0].results, outcomes[0].truth)
         print(f"found boxes: {args.save_results}")
-    if args.report:
-        (one,) = outcomes
-        backend = choose_backend(args.backend or "auto")
-        path = write_report(Path(args.report), one, analyse(one.truth, one.results, backend))
-        print(f"report: {path}")
+    if args.report or args.goal != Goal():
+        judge_errors(args, outcomes)
     if args.json:
         write_json(Path(args.json), outcomes)
+
+
+def judge_errors(args: argparse.Namespace, outcomes: list[Outcome]) -> None:
+    """From which score on the wanted precision or recall is reached, and the report."""
+    backend = choose_backend(args.backend or "auto")
+    for one in outcomes:
+        analysis = analyse(one.truth, one.results, backend, args.goal)
+        print(f"{one.row.source}, at IoU 0.5:\n{points(analysis)}")
+        if args.report:
+            path, notes = write_report(Path(args.report), one, analysis)
+            print("\n".join([*notes, f"report: {path}"]))
 
 
 def write_json(path: Path, outcomes: list[Outcome]) -> None:

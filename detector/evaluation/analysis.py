@@ -4,12 +4,15 @@ Every AP in here comes from the evaluator, also those "without errors of this ki
 the results with that kind mended.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from detector.evaluation.backends import AreaRange, Backend, Judged
 from detector.evaluation.matching import Matches, match, pair_iou
+from detector.evaluation.operating import Curve, Goal, Point
 from detector.evaluation.truth import Results, Truth
 
 # Bolya et al., "TIDE", 2020, section 2.2: found is IoU >= 0.5, nothing there is IoU < 0.1
@@ -17,6 +20,7 @@ FOUND, NOTHING = 0.5, 0.1
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 SIDES = (0, 16, 32, 64, 96, 160, 256, 512)  # px, of the root of the area
 AT_HALF = np.array([0.5])
+BEST_F1 = Goal()
 EVERY_SIZE: tuple[AreaRange, ...] = (("all", 0, 1e10),)
 
 
@@ -55,9 +59,14 @@ class Pairs:
         return iou, truth
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ClassLine:
-    """One class: its truths, AP, AP50, AP75, AR100; None where it has no truths."""
+    """One class: its truths, AP, AP50, AP75, AR100; None where it has no truths.
+
+    Attributes:
+        curve: its thresholds.
+        point: the one chosen for it; None where its goal is never reached.
+    """
 
     name: str
     truths: int
@@ -65,39 +74,8 @@ class ClassLine:
     ap50: float | None
     ap75: float | None
     ar: float | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curve:
-    """All classes together at IoU 0.5, from the best score down.
-
-    Attributes:
-        score, precision, recall: float64 [n].
-    """
-
-    score: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-
-    @property
-    def f1(self) -> np.ndarray:
-        """[n], the harmonic mean of precision and recall."""
-        total = self.precision + self.recall
-        return 2 * self.precision * self.recall / np.maximum(total, 1e-12)
-
-    def best(self) -> int:
-        """The place of the greatest F1."""
-        return int(self.f1.argmax())
-
-    def at_precision(self, wanted: float) -> int | None:
-        """The lowest score at which precision is still `wanted`; None if it never is."""
-        good = (self.precision >= wanted).nonzero()[0]
-        return int(good[-1]) if len(good) else None
-
-    def at_recall(self, wanted: float) -> int | None:
-        """The highest score at which recall is `wanted`; None if it never is."""
-        good = (self.recall >= wanted).nonzero()[0]
-        return int(good[0]) if len(good) else None
+    curve: Curve
+    point: Point | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,28 +85,64 @@ class Analysis:
     Attributes:
         classes: a line each.
         precision: float64 [101, classes], at recalls 0:0.01:1 and IoU 0.5; -1 without truths.
-        curve: all classes together.
-        threshold: the score of the greatest F1, at which confusion and images are judged.
+        goal: what thresholds are chosen for.
+        curve: all classes together. point: the one chosen; None where the goal is never reached.
+        threshold: the score of that point, else of the greatest F1; confusion, images and labels are
+            judged from there on.
         confusion: int64 [classes + 1, classes + 1], true by found; the last is background.
         sizes: (range of sides in px, truths, AP or None).
         errors: kind -> (how many, AP50 lost to it).
         ap50: COCO's.
         calibration: (mean score, share that is right, boxes) of ten bins of score.
-        worst: places of the images with most errors, the worst first; (place, missed, false).
+        worst: the images with most errors, the worst first.
         suspects: probable label errors, the most probable first.
     """
 
     classes: list[ClassLine]
     precision: np.ndarray
+    goal: Goal
     curve: Curve
+    point: Point | None
     threshold: float
     confusion: np.ndarray
     sizes: list[tuple[str, int, float | None]]
     errors: dict[str, tuple[int, float]]
     ap50: float
     calibration: list[tuple[float, float, int]]
-    worst: list[tuple[int, int, int]]
+    worst: list["BadImage"]
     suspects: list["Suspect"]
+
+    def thresholds(self) -> dict[str, Any]:
+        """For JSON: the goal, and the points of all together and of each class; null: never reached."""
+        return {
+            "goal": str(self.goal),
+            "iou": FOUND,
+            "all": asdict(self.point) if self.point else None,
+            "classes": [
+                {
+                    "name": one.name,
+                    "truths": one.truths,
+                    "point": asdict(one.point) if one.point else None,
+                }
+                for one in self.classes
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BadImage:
+    """An image with errors at the threshold.
+
+    Attributes:
+        image: place in the truth's `image_ids`.
+        missed: int64 [n], rows of the truth. found: int64 [k], those that were found.
+        false: int64 [m], rows of the results.
+    """
+
+    image: int
+    missed: np.ndarray
+    found: np.ndarray
+    false: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,36 +166,43 @@ class Suspect:
     score: float
 
 
-def analyse(truth: Truth, results: Results, backend: Backend) -> Analysis:
+def analyse(truth: Truth, results: Results, backend: Backend, goal: Goal = BEST_F1) -> Analysis:
     """Everything the report needs.
 
     Args:
         truth, results: checked.
         backend: who computes each AP.
+        goal: what thresholds are chosen for.
     """
     judged = backend.judge(truth, results, None)
     matches = match(truth, results, areas=EVERY_SIZE, thresholds=AT_HALF)
-    curve = overall_curve(truth, results, matches)
-    threshold = float(curve.score[curve.best()]) if len(curve.score) else 0.5
+    curve, curves = score_curves(truth, results, matches)
+    point = curve.point(goal)
+    chosen = point or curve.point(BEST_F1)
+    threshold = chosen.score if chosen else 0.5  # of no boxes: any
     kind, target, missed = kinds_of_errors(truth, results, matches)
     sure = results.rows(results.score >= threshold)
     return Analysis(
-        classes=class_lines(truth, judged),
+        classes=class_lines(truth, judged, curves, goal),
         precision=judged.precision[0, :, :, 0, 2],
+        goal=goal,
         curve=curve,
+        point=point,
         threshold=threshold,
         confusion=confusion(truth, sure),
         sizes=by_size(truth, results, backend),
         errors=costs(truth, results, backend, kind, target, missed),
         ap50=float(judged.stats[1]),
         calibration=calibration(results, matches),
-        worst=worst_images(truth, sure),
+        worst=worst_images(truth, results, threshold),
         suspects=suspects(truth, results, kind, target, threshold),
     )
 
 
-def class_lines(truth: Truth, judged: Judged) -> list[ClassLine]:
-    """COCO's AP of each class."""
+def class_lines(
+    truth: Truth, judged: Judged, curves: Sequence[Curve], goal: Goal
+) -> list[ClassLine]:
+    """COCO's AP of each class, and its point."""
     counts = np.bincount(truth.label[~truth.crowd], minlength=len(truth.names)).tolist()
 
     def mean(values: np.ndarray) -> float | None:
@@ -190,22 +211,31 @@ def class_lines(truth: Truth, judged: Judged) -> list[ClassLine]:
 
     p, r = judged.precision[..., 0, 2], judged.recall[..., 0, 2]
     return [
-        ClassLine(name, count, mean(p[:, :, k]), mean(p[0, :, k]), mean(p[5, :, k]), mean(r[:, k]))
+        ClassLine(
+            name=name,
+            truths=count,
+            ap=mean(p[:, :, k]),
+            ap50=mean(p[0, :, k]),
+            ap75=mean(p[5, :, k]),
+            ar=mean(r[:, k]),
+            curve=curves[k],
+            point=curves[k].point(goal) if count else None,
+        )
         for k, (name, count) in enumerate(zip(truth.names, counts, strict=True))
     ]
 
 
-def overall_curve(truth: Truth, results: Results, matches: Matches) -> Curve:
-    """Precision and recall of all classes together; crowds do not count."""
+def score_curves(truth: Truth, results: Results, matches: Matches) -> tuple[Curve, list[Curve]]:
+    """Of all classes together and of each; crowds do not count."""
     counts = ~matches.ignored[0, 0]
-    score = results.score[matches.rows[counts]]
+    rows = matches.rows[counts]
+    score, label = results.score[rows], results.label[rows]
     right = matches.truth[0, 0, counts] >= 0
-    order = np.argsort(-score, kind="stable")
-    score, hits = score[order], np.cumsum(right[order])
-    last = np.r_[score[1:] != score[:-1], True][: len(score)]  # of equal scores all or none
-    among = np.arange(1, len(score) + 1)
-    wanted = max(int(matches.real[0].sum()), 1)
-    return Curve(score[last], (hits / among)[last], (hits / wanted)[last])
+    wanted = np.bincount(truth.label[matches.real[0]], minlength=len(truth.names))
+    ends = np.searchsorted(label, np.arange(len(wanted) + 1))  # judged rows stand class by class
+    mine = [slice(*ends[k : k + 2]) for k in range(len(wanted))]
+    each = [Curve.of(score[s], right[s], int(n)) for s, n in zip(mine, wanted, strict=True)]
+    return Curve.of(score, right, int(wanted.sum())), each
 
 
 def kinds_of_errors(
@@ -264,7 +294,8 @@ def costs(
     """
 
     def ap50(truth: Truth, results: Results) -> float:
-        return float(backend.judge(truth, results, None).stats[1])
+        value = float(backend.judge(truth, results, None).stats[1])
+        return value if value >= 0 else 1.0  # nothing is to be found any more: nothing is lost
 
     now = ap50(truth, results)
     lost = {}
@@ -293,11 +324,12 @@ def costs(
 def confusion(truth: Truth, sure: Results) -> np.ndarray:
     """[classes + 1, classes + 1], true by found, of boxes matched whatever their class.
 
-    The last row and column are background.
+    All boxes count, not COCO's best 100 of an image and class alone. The last row and column are
+    background.
     """
     blind_truth = replace(truth, names=("object",), label=np.zeros_like(truth.label))
     blind = replace(sure, label=np.zeros_like(sure.label))
-    matches = match(blind_truth, blind, areas=EVERY_SIZE, thresholds=AT_HALF)
+    matches = match(blind_truth, blind, areas=EVERY_SIZE, thresholds=AT_HALF, limit=len(sure))
     background = len(truth.names)
     table = np.zeros((background + 1, background + 1), np.int64)
     hit, counts = matches.truth[0, 0], ~matches.ignored[0, 0]
@@ -340,18 +372,32 @@ def calibration(results: Results, matches: Matches) -> list[tuple[float, float, 
     return lines
 
 
-def worst_images(truth: Truth, sure: Results, limit: int = 12) -> list[tuple[int, int, int]]:
-    """(place, truths missed, false boxes) of the images with most of both."""
-    matches = match(truth, sure, areas=EVERY_SIZE, thresholds=AT_HALF)
+def worst_images(
+    truth: Truth, results: Results, threshold: float, limit: int = 12
+) -> list[BadImage]:
+    """The images with most truths missed and false boxes of the threshold's score or more."""
+    rows = (results.score >= threshold).nonzero()[0]
+    sure = results.rows(rows)
+    matches = match(truth, sure, areas=EVERY_SIZE, thresholds=AT_HALF, limit=len(sure))
     hit = matches.truth[0, 0]
-    false = (hit < 0) & ~matches.ignored[0, 0]
+    false = rows[matches.rows[(hit < 0) & ~matches.ignored[0, 0]]]
     unfound = matches.real[0].copy()
     unfound[hit[hit >= 0]] = False
+    missed, found = unfound.nonzero()[0], (matches.real[0] & ~unfound).nonzero()[0]
     count = len(truth.image_ids)
-    missed = np.bincount(truth.image[unfound], minlength=count)
-    wrong = np.bincount(sure.image[matches.rows[false]], minlength=count)
-    order = np.argsort(-(missed + wrong), kind="stable")[:limit]
-    return [(int(i), int(missed[i]), int(wrong[i])) for i in order if missed[i] + wrong[i]]
+    errors = np.bincount(truth.image[missed], minlength=count)
+    errors += np.bincount(results.image[false], minlength=count)
+    order = np.argsort(-errors, kind="stable")[:limit]
+    return [
+        BadImage(
+            int(image),
+            missed[truth.image[missed] == image],
+            found[truth.image[found] == image],
+            false[results.image[false] == image],
+        )
+        for image in order
+        if errors[image]
+    ]
 
 
 def suspects(

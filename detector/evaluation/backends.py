@@ -65,8 +65,10 @@ def choose_backend(name: str) -> Backend:
     """The evaluator of that name; auto is hotcoco where it is installed and new enough.
 
     Raises:
-        UserError: hotcoco is wanted and missing, or older than its floor.
+        UserError: no such evaluator; or hotcoco is wanted and missing, or older than its floor.
     """
+    if name not in ("auto", "hotcoco", "pycocotools"):
+        raise UserError(f"evaluator {name!r}: expected auto, hotcoco or pycocotools")
     fast = hotcoco is not None and _version(hotcoco) >= HOTCOCO_FLOOR
     if name == "hotcoco" and not fast:
         have = "is not installed" if hotcoco is None else f"is {hotcoco.__version__}"

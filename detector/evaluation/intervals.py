@@ -163,15 +163,28 @@ def bootstrap(
     return samples
 
 
-def interval(samples: np.ndarray) -> list[tuple[float, float] | None]:
-    """Of each column [resamples, n] the middle 95 %; None where there are no numbers."""
+def interval(
+    samples: np.ndarray, values: Sequence[float], lowest: float = 0.0
+) -> list[tuple[float, float] | None]:
+    """95 % bounds of each number; None where there are no samples.
+
+    The basic interval (Davison and Hinkley, "Bootstrap Methods", 1997, section 5.2), the samples'
+    quantiles mirrored at the number itself: few images give too high an AP, and resamples of them once
+    more too high a one, so that the quantiles themselves lie on the wrong side.
+
+    Args:
+        samples: float64 [resamples, n].
+        values: [n], from all images.
+        lowest: of what a number can be; the greatest is 1.
+    """
     tail = (1 - COVERAGE) / 2
     bounds = []
-    for column in samples.T:
+    for column, value in zip(samples.T, values, strict=True):
         column = column[~np.isnan(column)]
         if not len(column):
             bounds.append(None)
             continue
-        low, high = np.quantile(column, [tail, 1 - tail]).tolist()
+        ends = 2 * value - np.quantile(column, [1 - tail, tail])
+        low, high = ends.clip(lowest, 1).tolist()
         bounds.append((low, high))
     return bounds

@@ -50,6 +50,7 @@ def match(
     *,
     areas: tuple[AreaRange, ...] = COCO_AREAS,
     thresholds: np.ndarray = IOU_THRESHOLDS,
+    limit: int = MAX_DETECTIONS,
 ) -> Matches:
     """COCO's greedy matching, for all images and classes at once.
 
@@ -61,6 +62,7 @@ def match(
         truth, results: checked.
         areas: ranges of px^2, both ends included.
         thresholds: least IoU.
+        limit: the best boxes of an image and class that are judged.
     """
     classes = len(truth.names)
     key = results.image * classes + results.label
@@ -69,7 +71,7 @@ def match(
     first = np.r_[True, key[1:] != key[:-1]] if len(key) else np.zeros(0, bool)
     starts = first.nonzero()[0]
     rank = np.arange(len(key)) - np.repeat(starts, np.diff(np.r_[starts, len(key)]))
-    judged = rank < MAX_DETECTIONS
+    judged = rank < limit
     order, key, rank = order[judged], key[judged], rank[judged]
 
     low, high = np.array([[a, b] for _, a, b in areas], np.float64).T[:, :, None]

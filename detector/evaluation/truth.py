@@ -12,6 +12,7 @@ import numpy as np
 from detector.errors import UserError
 from detector.evaluation.predict import Found
 
+LARGEST_ID = 2**63 - 1  # of an int64
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -50,8 +51,8 @@ class Truth:
         number 0 for none (cocoapi issue 664), and of two with one number sees the last only.
 
         Raises:
-            UserError: not COCO's format; an image id that occurs twice; an annotation of an image or
-                a category that is not listed, or with a box or area that is not finite.
+            UserError: not COCO's format; an image or category id that occurs twice; an annotation of an
+                image or a category that is not listed, or with a box or area that is not finite.
         """
         name = str(source) if isinstance(source, Path) else "the annotations"
         tree = _read(source) if isinstance(source, Path) else source
@@ -66,10 +67,12 @@ class Truth:
                 f"{name}: not a COCO annotation file: expected lists {', '.join(_LISTS)}"
             )
         image_ids = np.sort(_ids(images, "id", f"{name}: an image"))
-        twice = image_ids[1:][image_ids[1:] == image_ids[:-1]]
-        if len(twice):
-            raise UserError(f"{name}: image id {twice[0]} occurs twice; give each image its own")
-        numbers = _ids(categories, "id", f"{name}: a category").tolist()
+        categories_there = _ids(categories, "id", f"{name}: a category")
+        for what, ids in (("image", image_ids), ("category", np.sort(categories_there))):
+            twice = ids[1:][ids[1:] == ids[:-1]]
+            if len(twice):
+                raise UserError(f"{name}: {what} id {twice[0]} occurs twice; give each its own")
+        numbers = categories_there.tolist()
         known = {i: str(entry.get("name", i)) for i, entry in zip(numbers, categories, strict=True)}
         wanted = sorted(known) if category_ids is None else [int(i) for i in category_ids]
         for number in wanted:
@@ -243,6 +246,8 @@ def _ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
         value = entry.get(key) if isinstance(entry, Mapping) else None
         if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
             raise UserError(f"{what} whose {key!r} is not a whole number: {str(entry)[:80]}")
+        if abs(value) > LARGEST_ID:
+            raise UserError(f"{what} whose {key!r} has more than 63 bits: {str(entry)[:80]}")
     return np.array([entry[key] for entry in entries], np.int64)
 
 

@@ -1,8 +1,13 @@
+"""Where AP is lost: kinds of errors, confusion, points, doubtful labels."""
+
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from detector.evaluation import CocoAP, Results, Truth, choose_backend
-from detector.evaluation.analysis import KINDS, Pairs, analyse, confusion
+from detector.evaluation import CocoAP, Goal, Results, Truth, choose_backend
+from detector.evaluation.analysis import KINDS, Pairs, analyse, confusion, worst_images
 from tests.evaluation.problems import make_problem
 
 BACKEND = choose_backend("pycocotools")
@@ -71,12 +76,59 @@ def test_confusion_counts_every_truth_and_every_sure_box():
     assert confusion(truth, results)[0, 1] == 1  # a cat taken for a dog
 
 
-def test_the_operating_points():
+def test_every_sure_box_is_in_the_confusion_matrix():
+    """Also where an image has more than the hundred of a class that COCO judges."""
+    truth, _ = scene(EACH_KIND)
+    crowded = [(0, label, 1000 + 50 * n, 0.5) for label in (0, 1) for n in range(120)]
+    results = scene([*crowded, (0, 0, 0, 0.4)])[1]
+    table = confusion(truth, results)
+    assert table[:, :-1].sum() == len(results)
+    assert table[0].tolist() == [1, 0, 2]
+    assert table[2].tolist() == [120, 120, 0]
+    (worst,) = worst_images(truth, results, 0.5)
+    assert (len(worst.false), len(worst.missed), len(worst.found)) == (240, 4, 0)
+
+
+def test_a_goal_decides_what_is_judged():
+    truth, results = scene([*EACH_KIND, (0, 0, 100, 0.5)])
+    for goal, score in ((Goal(), 0.95), (Goal("precision", 1), 0.95), (Goal("recall", 0.5), 0.5)):
+        analysis = analyse(truth, results, BACKEND, goal)
+        assert analysis.threshold == analysis.point.score == score
+        assert analysis.confusion[:, :-1].sum() == (results.score >= score).sum()
+    analysis = analyse(truth, results, BACKEND, Goal("recall", 0.9))
+    assert analysis.point is None
+    assert analysis.threshold == 0.95
+    told = analysis.thresholds()
+    assert told["all"] is None
+    assert [one["point"] for one in told["classes"]] == [None, None]
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_nothing_found_and_nothing_there():
     truth, results = scene(EACH_KIND)
-    curve = analyse(truth, results, BACKEND).curve
-    assert curve.score[curve.at_precision(1.0)] == 0.95
-    assert curve.at_recall(0.9) is None
-    assert curve.score[curve.at_recall(0.25)] == 0.95
+    none = results.rows(np.zeros(len(results), bool))
+    analysis = analyse(truth, none, BACKEND)
+    assert analysis.point is None
+    assert analysis.errors["missed"] == (4, 1.0)
+    assert {one.kind for one in analysis.suspects} == {"nothing there"}
+    empty = Truth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
+    for found in (none, results.rows(results.label == 0)):
+        analysis = analyse(empty, replace(found, image=found.image * 0), BACKEND)
+        assert analysis.classes[0].ap is None
+        assert all(cost == 0 for _, cost in analysis.errors.values())
+        assert analysis.classes[0].point is None
+
+
+def test_class_curves_are_those_of_the_class_alone():
+    for seed in range(20):
+        _, truth, results = make_problem(seed, classes=3)
+        analysis = analyse(truth, results, BACKEND)
+        for label, one in enumerate(analysis.classes):
+            columns = ("image", "label", "boxes_xywh", "area", "crowd")
+            mine = {c: getattr(truth, c)[truth.label == label] for c in columns}
+            alone = analyse(replace(truth, **mine), results.rows(results.label == label), BACKEND)
+            for column in ("score", "precision", "recall"):
+                assert np.array_equal(getattr(one.curve, column), getattr(alone.curve, column))
 
 
 def test_suspects_are_ranked_and_named():

@@ -167,6 +167,8 @@ def test_ids_that_are_unknown_or_twice_are_refused():
         CocoAP(truth)([Found(int(truth.image_ids[0]), one)] * 2)
     with pytest.raises(UserError, match=r"image id \d+ occurs twice"):
         Truth.of({**tree, "images": tree["images"] * 2})
+    with pytest.raises(UserError, match=r"category id \d+ occurs twice"):
+        Truth.of({**tree, "categories": tree["categories"] * 2})
     strange = {**tree["annotations"][0], "image_id": 999}
     with pytest.raises(UserError, match="image id 999, which is not in"):
         Truth.of({**tree, "annotations": [strange]})
@@ -199,6 +201,7 @@ def test_results_through_a_file(tmp_path, backend):
         ({"bbox": [1, 2, 3]}, "bbox of 4 numbers"),
         ({"bbox": [1, 2, -3, 4]}, "not negative"),
         ({"image_id": "a.jpg"}, "not a whole number"),
+        ({"image_id": 10**30}, "more than 63 bits"),
     ],
 )
 def test_results_files_that_are_wrong(tmp_path, entry, message):
@@ -221,6 +224,8 @@ def test_results_files_that_are_wrong(tmp_path, entry, message):
 
 def test_the_choice(monkeypatch):
     assert str(choose_backend("pycocotools")).startswith("pycocotools 2.")
+    with pytest.raises(UserError, match="expected auto, hotcoco or pycocotools"):
+        choose_backend("cocotools")
     monkeypatch.setattr(backends, "hotcoco", None)
     assert choose_backend("auto").name == "pycocotools"
     with pytest.raises(UserError, match="hotcoco is not installed"):

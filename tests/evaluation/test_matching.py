@@ -133,8 +133,9 @@ def test_an_interval_narrows_with_more_images_and_holds_the_number():
         model = Resampler(truth, results)
         samples = bootstrap([model, model], images, seed=0, resamples=100)
         assert np.array_equal(samples[0], samples[1], equal_nan=True)  # paired
-        (low, high), *_ = interval(samples[0])
-        assert low < model(np.ones(images, int))[0] < high
+        values = model(np.ones(images, int))
+        (low, high), *_ = interval(samples[0], values.tolist())
+        assert low < values[0] < high
         widths.append(high - low)
     assert 2 < widths[0] / widths[1] < 8  # root of 16
 
@@ -144,4 +145,35 @@ def test_nothing_to_find_has_no_interval():
     zero = np.zeros(0, int)
     results = Results(zero, zero, np.zeros((0, 4)), np.zeros(0))
     samples = bootstrap([Resampler(truth, results)], 1, seed=0, resamples=3)
-    assert interval(samples[0]) == [None] * 12
+    assert interval(samples[0], [-1.0] * 12) == [None] * 12
+
+
+def test_intervals_of_few_images_hold_the_number_of_all():
+    """They would miss it mostly were they the quantiles: AP of few images is too high on average."""
+    _, truth, results = make_problem(1, images=600, classes=5)
+    expected = Resampler(truth, results)(np.ones(600, int))[0]
+    held = above = 0
+    for part in np.arange(600).reshape(20, 30):
+        model = Resampler(*of_images(truth, results, part))
+        samples = bootstrap([model], len(part), seed=0, resamples=30)[0]
+        value = model(np.ones(len(part), int)).tolist()
+        low, high = interval(samples, value)[0]
+        held += low <= expected <= high
+        above += value[0] > expected
+    assert held >= 15  # of 20
+    assert above >= 13
+
+
+def of_images(truth, results, places):
+    """Truth and results of some images alone."""
+    place = np.full(len(truth.image_ids), -1)
+    place[places] = np.arange(len(places))
+    mine = place[truth.image] >= 0
+    columns = {
+        name: getattr(truth, name)[mine] for name in ("label", "boxes_xywh", "area", "crowd")
+    }
+    part = replace(
+        truth, image_ids=truth.image_ids[places], image=place[truth.image[mine]], **columns
+    )
+    found = results.rows(place[results.image] >= 0)
+    return part, replace(found, image=place[found.image])

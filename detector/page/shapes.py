@@ -1,0 +1,192 @@
+"""Drawings of a few shapes, described once: SVG within the page, and a PNG beside it."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from detector.errors import writing
+
+# role -> colour by day and by night; the page's CSS has them as variables of these names
+PALETTE = {
+    "ink": ("#1c2733", "#e3e9ee"),
+    "soft": ("#5b6773", "#9aa7b3"),
+    "line": ("#dde3e8", "#34404b"),
+    "back": ("#ffffff", "#12181d"),
+    "card": ("#f6f8fa", "#1b232a"),
+    "accent": ("#2f6f8f", "#74b7d8"),
+    "warm": ("#b85c12", "#e69a56"),
+    "green": ("#3f7f35", "#86c47a"),
+}
+Role = Literal["ink", "soft", "line", "accent", "warm", "green"]
+FONT = 13  # units of a drawing
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words that start, end or have their middle at a point of their base line."""
+
+    x: float
+    y: float
+    words: str
+    anchor: Literal["start", "middle", "end"] = "start"
+    role: Role = "soft"
+    turned: bool = False  # upwards
+    size: float = FONT
+
+    def svg(self) -> str:
+        """As an element."""
+        turn = f' transform="rotate(-90 {self.x:g} {self.y:g})"' if self.turned else ""
+        size = "" if self.size == FONT else f' style="font-size:{self.size:g}px"'
+        return (
+            f'<text x="{self.x:g}" y="{self.y:g}" text-anchor="{self.anchor}" '
+            f'fill="var(--{self.role})"{turn}{size}>{html.escape(self.words)}</text>'
+        )
+
+    def draw(self, axes, order: int) -> None:
+        """On matplotlib's axes, over what has a lower order."""
+        across = {"start": "left", "middle": "center", "end": "right"}[self.anchor]
+        axes.text(
+            self.x,
+            self.y,
+            self.words.replace("$", r"\$"),
+            ha=across,
+            va="baseline",
+            rotation=90 if self.turned else 0,
+            rotation_mode="anchor",
+            color=PALETTE[self.role][0],
+            fontsize=self.size,
+            zorder=order,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Straight pieces through points."""
+
+    points: Sequence[tuple[float, float]]
+    role: Role
+    width: float = 1
+    opacity: float = 1
+    dashed: bool = False
+
+    def svg(self) -> str:
+        """As an element."""
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
+        dashes = ' stroke-dasharray="4 4"' if self.dashed else ""
+        return (
+            f'<polyline points="{points}" fill="none" stroke="var(--{self.role})" '
+            f'stroke-width="{self.width:g}" stroke-opacity="{self.opacity:.2f}"{dashes}/>'
+        )
+
+    def draw(self, axes, order: int) -> None:
+        """On matplotlib's axes, over what has a lower order."""
+        axes.plot(
+            *zip(*self.points, strict=True),
+            color=PALETTE[self.role][0],
+            linewidth=self.width,
+            alpha=self.opacity,
+            linestyle=(0, (4, 4)) if self.dashed else "-",
+            zorder=order,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A filled rectangle; `title` is shown to a pointer that rests on it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    role: Role
+    opacity: float = 1
+    title: str = ""
+
+    def svg(self) -> str:
+        """As an element."""
+        return (
+            f'<rect x="{self.x:g}" y="{self.y:g}" width="{self.width:.1f}" height="{self.height:g}" '
+            f'fill="var(--{self.role})" fill-opacity="{self.opacity:.2f}">{_title(self.title)}</rect>'
+        )
+
+    def draw(self, axes, order: int) -> None:
+        """On matplotlib's axes, over what has a lower order."""
+        from matplotlib.patches import Rectangle
+
+        style = {"color": PALETTE[self.role][0], "alpha": self.opacity, "lw": 0, "zorder": order}
+        axes.add_patch(Rectangle((self.x, self.y), self.width, self.height, **style))
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A disc; `title` is shown to a pointer that rests on it."""
+
+    x: float
+    y: float
+    radius: float
+    role: Role
+    title: str = ""
+
+    def svg(self) -> str:
+        """As an element."""
+        return (
+            f'<circle cx="{self.x:.1f}" cy="{self.y:.1f}" r="{self.radius:.1f}" '
+            f'fill="var(--{self.role})" fill-opacity="0.8">{_title(self.title)}</circle>'
+        )
+
+    def draw(self, axes, order: int) -> None:
+        """On matplotlib's axes, over what has a lower order."""
+        from matplotlib.patches import Circle
+
+        style = {"color": PALETTE[self.role][0], "alpha": 0.8, "lw": 0, "zorder": order}
+        axes.add_patch(Circle((self.x, self.y), self.radius, **style))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Shapes on a sheet; y points down, units are CSS pixels.
+
+    Attributes:
+        name: of the PNG file. label: what it shows, for those who cannot see it.
+        fixed: it keeps its size on the page, and scrolls where the page is narrower.
+    """
+
+    name: str
+    label: str
+    width: float
+    height: float
+    shapes: Sequence[Text | Line | Box | Dot]
+    fixed: bool = False
+
+    def svg(self) -> str:
+        """As an element of a page."""
+        inside = "".join(shape.svg() for shape in self.shapes)
+        size = f' style="width:{self.width:g}px"' if self.fixed else ""
+        drawing = (
+            f'<svg viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
+            f'aria-label="{html.escape(self.label)}"{size}>{inside}</svg>'
+        )
+        return f'<div class="wide">{drawing}</div>' if self.fixed else drawing
+
+    def save_png(self, folder: Path) -> None:
+        """Two pixels a unit, on white; needs matplotlib.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(self.width / 72, self.height / 72))  # a point is a unit
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
+        axes.set_axis_off()
+        for order, shape in enumerate(self.shapes):
+            shape.draw(axes, order)
+        path = folder / f"{self.name}.png"
+        with writing(path):
+            figure.savefig(path, dpi=144)
+
+
+def _title(words: str) -> str:
+    return f"<title>{html.escape(words)}</title>" if words else ""
