@@ -55,6 +55,7 @@ from detector.data import (
 )
 from detector.data.checks import plot_labels, start_lines
 from detector.decode import Decoder
+from detector.duration import seconds
 from detector.engine import (
     OPTIMIZERS,
     SINKS,
@@ -784,4 +785,4 @@ def build_every(setting: int | str) -> Every:
     """Steps, or a duration such as "10m"."""
     if isinstance(setting, int):
         return Every(steps=setting)
-    return Every(seconds=float(setting[:-1]) * {"s": 1, "m": 60, "h": 3600}[setting[-1]])
+    return Every(seconds=seconds(setting))

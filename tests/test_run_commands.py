@@ -192,6 +192,13 @@ def test_seeds(tool, digits_yaml, tmp_path):  # noqa: F811
         (["--seeds", "0", "0"], "whole numbers, each once"),
         (["--seeds", "0", "train.seed=1"], "--seeds and train.seed= set the same thing"),
         (["--name", "a", "--out", "b"], "--out and --name set the same thing"),
+        (["--seeds"], "error: argument --seeds: expected at least one argument; train.py --help"),
+        (["--time-limit", "5"], "error: '5' is no duration; expected one such as 90s, 10m or 1.5h"),
+        (["train.checkpoint_every=10x"], "train.checkpoint_every: '10x' is no duration; expected"),
+        (
+            ["train.checkpoint_every=1.5"],
+            "train.checkpoint_every: should be a valid integer, not 1",
+        ),
         (["--batch", "x"], "train.batch_size: should be 'auto', not 'x'"),
         (["--batch", "0"], "train.batch_size: should be greater than or equal to 1, not 0"),
         (["--device", "cuda:77"], "try cpu"),
@@ -205,6 +212,7 @@ def test_words_that_contradict(tool, digits_yaml, words, message):  # noqa: F811
     status, _, err = tool("train", "--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, *words)
     assert status == 2
     assert message in err
+    assert err.count("\n") == 1
     assert not Path("runs").exists()
 
 

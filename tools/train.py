@@ -22,6 +22,7 @@ from detector.build import (
 )
 from detector.config import Config, config_from_dict, dump_config
 from detector.darknet import DarknetOptions, Weights, read_config
+from detector.duration import seconds
 from detector.engine import (
     BatchLimit,
     MemoryFull,
@@ -109,8 +110,7 @@ def main() -> None:
         parser.error("--seeds and train.seed= set the same thing; give one of them")
     if args.batch_limit is not None and args.batch_limit < 1:
         parser.error(f"--batch-limit {args.batch_limit}: expected 1 or more")
-    seconds = None if args.time_limit is None else cli.seconds(args.time_limit)
-    limit = Limit(seconds, args.batch_limit)
+    limit = Limit(args.time_limit and seconds(args.time_limit), args.batch_limit)
 
     processes = Processes.join()
     if not processes.writes:

@@ -73,8 +73,8 @@ class EpochReport:
             "epoch": self.epoch + 1,
             **losses,
             "lr": self.lr,
-            **self.metrics,
             "seconds": self.seconds,
+            **self.metrics,  # last: not all epochs have them
         }
 
 
@@ -170,7 +170,6 @@ class Trainer:
         self._forward = torch.compile(self._replica) if compiled else self._replica
         self._buffers = Buffers(model)
         self._stop: str | None = None
-        self._interruptible = False
         self._clock = time.perf_counter()
 
     @property
@@ -217,16 +216,10 @@ class Trainer:
             observer.on_event(self, about)
 
     def stop(self, reason: str) -> None:
-        """Asks for an end: after this step and its checkpoint, or at once where nothing would be lost.
-
-        Safe in a signal handler.
-
-        Raises:
-            Stopped: in the middle of an evaluation, which a resumed run starts anew.
+        """Asks for an end: after this step and its checkpoint, or after this batch of an evaluation; a
+        resumed run starts that anew. Safe in a signal handler.
         """
         self._stop = reason
-        if self._interruptible:
-            raise Stopped(reason)
 
     def _run_epoch(self) -> None:
         progress = self.progress
@@ -264,11 +257,16 @@ class Trainer:
             observer.on_trained(self)
         self._stop_if_asked()
         self.announce("evaluation")
-        self._interruptible = self.processes.size == 1  # the others would wait for ever
+        # not in the signal's handler: that may run where an exception is printed and forgotten
+        asked = self.average.module.register_forward_pre_hook(lambda *_: self._end_evaluation())
         try:
             return self.evaluate(self.average.module)
         finally:
-            self._interruptible = False
+            asked.remove()
+
+    def _end_evaluation(self) -> None:
+        if self._stop is not None and self.processes.size == 1:  # others would wait for ever
+            raise Stopped(self._stop)
 
     def _train_epoch(self) -> dict[str, float]:
         """The rest of the epoch's batches -> the mean of each weighted loss over all of them."""
@@ -519,7 +517,9 @@ class Trainer:
         )
         if progress.skipped_in_row <= self.skip_limit:
             return
-        advice = "try a lower train.lr, a longer warm-up, or train.precision=fp32"
+        advice = "try a lower train.lr or a longer warm-up"
+        if self.hardware.precision != "fp32":
+            advice += ", or train.precision=fp32"
         if self.skip_limit:
             raise UserError(
                 f"{text}; {progress.skipped_in_row} steps in a row, and train.nonfinite_limit is "
