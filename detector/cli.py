@@ -6,13 +6,15 @@ as soon as another process (a reader of images) wants the core, and OpenMP reads
 
 import argparse
 import io
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from detector.errors import UserError, explain
+from detector.errors import ProcessLost, UserError, explain
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -87,6 +89,10 @@ def run(main: Callable[[], None]) -> None:
 
 def _tell(error: UserError) -> None:
     print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # torchrun's: it names the first failure
+    if report and not isinstance(error, ProcessLost):
+        about = {"message": str(error), "timestamp": int(time.time())}
+        Path(report).write_text(json.dumps(about), encoding="utf-8")
 
 
 def add_short_flags(parser: argparse.ArgumentParser) -> None:

@@ -179,10 +179,12 @@ class SaveCheckpoints(Observer):
         *,
         config: dict[str, Any],
         names: tuple[str, ...],
+        data: dict[str, Any] | None = None,
         every: Every = Every(),
     ) -> None:
+        """`data`: what is known of the data, for a run that goes on to compare."""
         self.folder, self.every = folder, every
-        self.about = {"config": config, "names": list(names)}
+        self.about = {"config": config, "names": list(names), "data": data or {}}
         self._steps, self._written = 0, time.monotonic()
 
     def on_step(self, trainer: Trainer) -> None:
@@ -258,7 +260,7 @@ class Journal(Observer):
 
 
 class TimeLimit(Observer):
-    """Asks for an end at the first step after so many seconds, for queues that end a job by force."""
+    """Asks for an end at the first step so many seconds from now, for queues that end a job by force."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds

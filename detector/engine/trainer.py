@@ -173,6 +173,11 @@ class Trainer:
         self._clock = time.perf_counter()
 
     @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.progress.epoch >= self.schedule.epochs or self.out_of_patience
+
+    @property
     def out_of_patience(self) -> bool:
         """Whether AP has not risen for so long that the run ends."""
         return 0 < self.patience <= self.progress.stale
@@ -189,7 +194,7 @@ class Trainer:
             for observer in self.observers:
                 observer.on_start(self)
             self.announce("start")
-            while self.progress.epoch < self.schedule.epochs and not self.out_of_patience:
+            while not self.finished:
                 self._run_epoch()
 
     @contextlib.contextmanager
