@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from detector.draw import contact_sheet, pictures_of, save_image
 from detector.engine.checkpoint import save_checkpoint
+from detector.engine.progress import EpochReport
 from detector.engine.runs import RunFolder
-from detector.engine.trainer import EpochReport, Trainer, TrainerObserver
+from detector.engine.trainer import Trainer, TrainerObserver
 from detector.engine.watch import Speed, batches_seen
 from detector.errors import writing
 from detector.structures import Batch

@@ -1,11 +1,10 @@
 """The loop."""
 
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +26,12 @@ from detector.engine.faults import (
 from detector.engine.freeze import Frozen
 from detector.engine.hardware import Hardware
 from detector.engine.processes import Processes
+from detector.engine.progress import (
+    EpochReport,
+    Progress,
+    generator_states,
+    restore_generators,
+)
 from detector.engine.schedule import Schedule, Settings, apply_settings
 from detector.errors import UserError
 from detector.structures import Batch
@@ -45,68 +50,6 @@ class Batches(Protocol):
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, from batch `start` on."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """What an epoch came to.
-
-    Attributes:
-        epoch: counted from 0; of `epochs`.
-        losses: weighted means, as they enter the total.
-        metrics: of the averaged weights, {"AP": ...}; empty where the epoch was not evaluated.
-        best: whether AP is the best so far.
-    """
-
-    epoch: int
-    epochs: int
-    losses: dict[str, float]
-    lr: float
-    metrics: dict[str, float]
-    best: bool
-    seconds: float
-
-    def row(self) -> dict[str, float]:
-        """As results.csv has it."""
-        losses = {f"loss_{name}": value for name, value in self.losses.items()}
-        return {
-            "epoch": self.epoch + 1,
-            **losses,
-            "lr": self.lr,
-            "seconds": self.seconds,
-            **self.metrics,  # last: not all epochs have them
-        }
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands, after an optimiser step; with weights, average, optimiser, scaler and
-    generators all that a resumed one needs.
-
-    Attributes:
-        epoch, batch: the next one; a batch after the epoch's last means that its evaluation is next.
-        stale: evaluations since the best.
-        totals, images: weighted losses times images of the epoch so far, and those images.
-        seconds: of the epoch so far, over all the runs that it took.
-        unreadable: image files that could not be read, a line each.
-        history: a row of values for each epoch that is done.
-        skipped, skipped_in_row: steps left out since their numbers were not finite; in the end of
-            which no other one came.
-        parts: in how many parts each batch is computed, since the memory was full.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    best_ap: float = -1.0
-    stale: int = 0
-    totals: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    images: int = 0
-    seconds: float = 0.0
-    unreadable: set[str] = field(default_factory=set[str])
-    history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
-    skipped: int = 0
-    skipped_in_row: int = 0
-    parts: int = 1
 
 
 class Stopped(Exception):
@@ -611,8 +554,9 @@ class Trainer:
         restore_generators(generators[min(rank, len(generators) - 1)])
         if len(generators) == size:
             return []
+        here = f"{size} processes" if size > 1 else "one process"
         return [
-            f"the run goes on with {size} processes instead of {len(generators)}: sums are rounded "
+            f"the run goes on with {here} instead of {len(generators)}: sums are rounded "
             f"otherwise, and layers that draw (DropBlock, rrelu) draw otherwise"
         ]
 
@@ -637,31 +581,6 @@ def _part(totals: list[dict[str, Tensor]], rank: int, size: int) -> dict[str, Te
     share = 1.0 if rank == 0 else 0.0
     names = totals[0] if totals else {}
     return {name: share * torch.stack([part[name] for part in totals]).sum(0) for name in names}
-
-
-def generator_states() -> dict[str, Any]:
-    """Every generator of this process that something in a model may draw from."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  # not ours, a user's
-    return {
-        "cpu": torch.get_rng_state(),
-        "cuda": cuda,
-        "python": [version, list(words), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
-    }
-
-
-def restore_generators(states: dict[str, Any]) -> None:
-    """Draws go on from where `generator_states` was taken; a GPU that is not here is left out."""
-    torch.set_rng_state(states["cpu"])
-    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(state, device)
-    if "python" in states:
-        version, words, gauss = states["python"]
-        random.setstate((version, tuple(words), gauss))
-        name, keys, *rest = states["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
 
 
 class TrainerObserver:
