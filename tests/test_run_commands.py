@@ -165,7 +165,7 @@ def test_parts_that_were_noted_are_taken_up(tool, digits_yaml, tmp_path):  # noq
     folder = RunFolder(tmp_path / "runs" / "a")
     assert folder.parts == 1
     folder.remember_parts(2)
-    assert tool("train", "--resume", "runs/a")[0] == 0
+    assert tool("train", "--resume")[0] == 0  # the newest
     assert load_checkpoint(folder.last)["training"]["progress"]["parts"] == 2
 
 
@@ -258,6 +258,19 @@ def test_what_has_changed_when_a_run_goes_on(tool, digits_yaml, tmp_path):  # no
         "error: runs/a/last.pt: it was trained on 12 images, but the data set now has 11;"
     )
     assert err.count("\n") == 1
+
+
+def test_no_run_to_go_on_with(tool):  # noqa: F811
+    status, _, err = tool("train", "--resume")
+    assert (status, err) == (
+        2,
+        "error: runs: no run here has a last.pt to go on from; give its folder\n",
+    )
+    status, _, err = tool("train", "--resume", "--epochs", "3")
+    assert status == 2
+    assert (
+        "--resume goes on with the newest run as it is; it takes no settings, unless --cfg" in err
+    )
 
 
 def test_the_newest_run_of_a_command(tmp_path):

@@ -168,6 +168,35 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bits(step, a
     )  # losses of the epoch that was cut in two, as well
 
 
+def test_a_run_of_two_processes_goes_on_alone():
+    """It says what is not the same, and has what both had seen of the epoch."""
+    reports = {}
+
+    class Note(Observer):
+        def __init__(self, name):
+            self.name = name
+
+        def on_epoch(self, trainer, report):
+            reports.setdefault(self.name, []).append(report.losses)
+
+    make(epochs=1, observers=[Note("whole")]).run()
+    stop = StopAtStep(1)
+    with pytest.raises(Stopped):
+        make(epochs=1, observers=[stop]).run()
+    state = copy.deepcopy(stop.state)
+    assert state["progress"]["batch"] < 3
+    state["generators"] *= 2
+    (totals,) = state["progress"]["totals"]
+    state["progress"]["totals"] = [
+        {name: share * value for name, value in totals.items()} for share in (0.25, 0.75)
+    ]
+    resumed = make(epochs=1, observers=[Note("resumed")])
+    (line,) = resumed.load_state_dict(state)
+    assert line.startswith("the run goes on with one process instead of 2: sums are rounded other")
+    resumed.run()
+    assert reports["resumed"][0] == pytest.approx(reports["whole"][0])
+
+
 def test_an_evaluation_is_stopped_at_once_and_repeated():
     started = []
 
