@@ -204,6 +204,7 @@ def test_an_evaluation_is_stopped_at_once_and_repeated():
         started.append(1)
         if len(started) == 1:
             trainer.stop("now")  # raises nothing by itself: a signal comes anywhere
+            started.append("after")
             model(torch.zeros(2, 3, 8, 8))
             pytest.fail("it went on")
         return {"AP": 0.5}
@@ -221,7 +222,7 @@ def test_an_evaluation_is_stopped_at_once_and_repeated():
     resumed.load_state_dict(states[0])
     assert (resumed.progress.epoch, resumed.progress.batch) == (1, 3)  # nothing left to train
     resumed.run()
-    assert len(started) == 2
+    assert started == [1, "after", 1]
     assert equal(trainer, resumed)
 
 
@@ -283,6 +284,8 @@ def test_reports(tmp_path):
     assert [bool(r.metrics) for r in reports] == [False, True, True]  # every 2, and the last
     assert [r.best for r in reports] == [False, True, False]
     assert set(reports[0].losses) == {"a", "b"}
+    columns = [list(report.row())[4:] for report in reports]  # the same places in all runs
+    assert columns == [["seconds"], ["seconds", "AP"], ["seconds", "AP"]]
     lines = (tmp_path / "r.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss_a,loss_b,lr,seconds,AP"
     assert len(lines) == 4
@@ -301,8 +304,10 @@ def test_a_loss_that_is_no_number_stops_the_run():
     trainer = make()
     with torch.no_grad():
         trainer.model[0].weight.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"not a finite number \(epoch 1, batch 2: .*train\.lr"):
+    message = r"not a finite number \(epoch 1, batch 2: .*train\.lr"
+    with pytest.raises(UserError, match=message) as caught:
         trainer.run()
+    assert "precision" not in str(caught.value)  # it is fp32 already
 
 
 def test_empty_batches_are_passed_over():
