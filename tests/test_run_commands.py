@@ -112,7 +112,7 @@ def test_torture_in_short(tool, digits_yaml, tmp_path):  # noqa: F811
     """Two SIGKILLs at random instants; `python tools/torture_resume.py` has twenty, in every phase."""
     status, out, err = tool(
         *("torture_resume", "--kills", 2, "--each", 0, "--data", digits_yaml, "--out", "torture"),
-        *("data.size=64", "train.epochs=2", "train.device=cpu", "train.precision=fp32"),
+        *("data.size=64", "train.epochs=2", "train.device=cpu"),
         *("data.workers=1", "train.warmup_min_steps=2"),
     )
     assert status == 0, err

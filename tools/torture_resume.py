@@ -29,10 +29,12 @@ from detector.engine.checkpoint import digest
 from detector.errors import UserError
 
 PHASES: tuple[str, ...] = ("step", "checkpoint", "evaluation", "epoch end")
-# Short, and with all that a resume has to bring back: mosaic, workers, accumulation, averaged weights.
+# Short, and with all that a resume has to bring back: mosaic, workers, accumulation, averaged weights;
+# in bf16 on any CPU.
 WORDS = (
     *("data.size=96", "data.workers=2", "train.threads=1", "train.epochs=4", "train.batch_size=8"),
     *("train.nominal_batch=16", "train.eval_every=1", "train.checkpoint_every=2"),
+    "train.precision=bf16",
 )
 
 
