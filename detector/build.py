@@ -4,7 +4,7 @@ import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ from detector.data import (
 )
 from detector.data.checks import plot_labels, start_lines
 from detector.decode import Decoder
+from detector.duration import seconds
 from detector.engine import (
     OPTIMIZERS,
     SINKS,
@@ -773,14 +774,18 @@ def build_trainer(
 
 
 def build_observers(
-    config: Config, data: Data, folder: RunFolder, evaluator: Evaluator
+    config: Config,
+    data: Data,
+    folder: RunFolder,
+    evaluator: Evaluator,
+    notes: Sequence[str] = (),
 ) -> list[Observer]:
     """Who writes to the run folder and to the console; all that has rows or points before the
-    checkpoint that knows of them.
+    checkpoint that knows of them. `notes`: what was said before, for the manifest.
     """
-    log = build_log(config, folder)
+    log, values, about = build_log(config, folder), config_to_dict(config), describe_data(data)
     return [
-        build_manifest(config, data, folder),
+        Manifest(folder.manifest, config=values, data=about, notes=notes),
         Journal(folder.events),
         CsvLog(folder.results),
         log,
@@ -791,8 +796,9 @@ def build_observers(
         Charts(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
         SaveCheckpoints(
             folder,
-            config=config_to_dict(config),
+            config=values,
             names=data.names,
+            data=about,
             every=build_every(config.train.checkpoint_every),
         ),
         Console(),
@@ -819,14 +825,13 @@ def build_log(config: Config, folder: RunFolder) -> SinkLog:
     return SinkLog(openers, norms_every=config.train.norms_every)
 
 
-def build_manifest(config: Config, data: Data, folder: RunFolder) -> Manifest:
-    """What is written down of a run: its config, and which data it has."""
-    about = {
+def describe_data(data: Data) -> dict[str, Any]:
+    """What is written down of a run's data: counts and a digest of both splits, and what was found."""
+    return {
         "train": fingerprint(data.train.reader.index),
         "val": fingerprint(data.val.reader.index),
         "findings": dict(Counter(finding.kind for finding in data.findings)),
     }
-    return Manifest(folder.manifest, config=config_to_dict(config), data=about)
 
 
 def draw_labels(config: Config, data: Data, path: Path) -> None:
@@ -839,4 +844,4 @@ def build_every(setting: int | str) -> Every:
     """Steps, or a duration such as "10m"."""
     if isinstance(setting, int):
         return Every(steps=setting)
-    return Every(seconds=float(setting[:-1]) * {"s": 1, "m": 60, "h": 3600}[setting[-1]])
+    return Every(seconds=seconds(setting))

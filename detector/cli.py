@@ -6,13 +6,15 @@ as soon as another process (a reader of images) wants the core, and OpenMP reads
 
 import argparse
 import io
+import json
 import os
-import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from detector.errors import UserError, explain
+from detector.errors import ProcessLost, UserError, explain
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -28,9 +30,21 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-def parser(description: str, example: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """One that tells a mistake in one line, as all others are told."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message}; {self.prog} --help has all there is")
+
+
+def parser(description: str, example: str) -> Parser:
     """An argument parser whose help ends with an example."""
-    return argparse.ArgumentParser(
+    return Parser(
         description=description,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -75,6 +89,10 @@ def run(main: Callable[[], None]) -> None:
 
 def _tell(error: UserError) -> None:
     print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # torchrun's: it names the first failure
+    if report and not isinstance(error, ProcessLost):
+        about = {"message": str(error), "timestamp": int(time.time())}
+        Path(report).write_text(json.dumps(about), encoding="utf-8")
 
 
 def add_short_flags(parser: argparse.ArgumentParser) -> None:
@@ -100,18 +118,6 @@ def words_of(args: argparse.Namespace) -> list[str]:
             raise UserError(f"--{flag} and {key}= set the same thing; give one of them")
         words.append(f"{key}={value}")
     return words
-
-
-def seconds(text: str) -> float:
-    """A duration as in 90s, 55m or 7.5h.
-
-    Raises:
-        UserError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if match is None:
-        raise UserError(f"{text!r} is no duration; expected one such as 90s, 55m or 7.5h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def silence() -> None:

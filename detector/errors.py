@@ -14,6 +14,10 @@ class UserError(ValueError):
     """Something the user can mend: the message names the thing, what was expected, and the way out."""
 
 
+class ProcessLost(UserError):
+    """Another process of the run has ended; why is said there."""
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Within it a file is written; a disk that is full, or read only, is explained.

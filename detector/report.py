@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detector.data import ValSet
 from detector.draw import save_image
@@ -72,6 +73,36 @@ def require_same_classes(source: str, known: Sequence[str], names: Sequence[str]
             f"run goes on with the same classes only; start another one from it: --cfg ... "
             f"--weights {source}"
         )
+
+
+def require_same_data(source: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Ends where a run cannot go on because its data set has other images now.
+
+    Args:
+        source: of the run's state.
+        before, now: as `describe_data` has them; nothing is known of a file of before there were any.
+
+    Returns:
+        A line for each split that has as many images, but not the same.
+
+    Raises:
+        UserError: epochs have another length, so that the run's place in them means nothing.
+    """
+    if not before:
+        return []
+    count, counts_now = before["train"]["images"], now["train"]["images"]
+    if count != counts_now:
+        raise UserError(
+            f"{source}: it was trained on {count} images, but the data set now has {counts_now}; a run "
+            f"goes on with the same images only; start another one from it: --cfg ... "
+            f"--weights {source}"
+        )
+    effects = {"train": "the rest is not that of a run that never stopped", "val": "AP may jump"}
+    return [
+        f"the {split} split has other file names, boxes or classes than before: {effect}"
+        for split, effect in effects.items()
+        if before[split]["digest"] != now[split]["digest"]
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[1]
 SMALL = ["data.size=96", "data.workers=0", "train.threads=1", "train.precision=fp32"]
 
 
-def load_main(name):
+def load_tool(name):
     spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return module
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def tool(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, words)])
         status = 0
         try:
-            cli.run(load_main(name))
+            cli.run(load_tool(name).main)
         except SystemExit as end:
             status = end.code
         captured = capsys.readouterr()

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
-    {"registry", "structures", "cli", "download", "allocator"},
+    {"registry", "structures", "cli", "download", "duration", "allocator"},
     {"ops"},
     {"nn", "anchors", "boxes", "decode", "postprocess", "draw", "config"},
     {"models", "losses", "data", "engine", "evaluation"},

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
+import yaml
 
 from detector.cli import FLAGS
-from detector.engine import RunFolder, load_checkpoint
+from detector.engine import Console, RunFolder, load_checkpoint
 from detector.engine.checkpoint import digest
-from tests.test_commands import ROOT, tool  # noqa: F401  # a fixture
+from tests.test_commands import ROOT, load_tool, tool  # noqa: F401  # a fixture
 
 TRAIN = ROOT / "tools" / "train.py"
 SMALL = [
@@ -111,12 +112,27 @@ def test_torture_in_short(tool, digits_yaml, tmp_path):  # noqa: F811
     """Two SIGKILLs at random instants; `python tools/torture_resume.py` has twenty, in every phase."""
     status, out, err = tool(
         *("torture_resume", "--kills", 2, "--each", 0, "--data", digits_yaml, "--out", "torture"),
-        *("data.size=64", "train.epochs=2", "train.device=cpu", "train.precision=fp32"),
+        *("data.size=64", "train.epochs=2", "train.device=cpu"),
         *("data.workers=1", "train.warmup_min_steps=2"),
     )
     assert status == 0, err
     assert "2 kills: " in out
     assert "ended with the same weights, optimiser and results.csv, to the bit" in out
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_the_torture_kills_what_torchrun_has_started():
+    """A child in a session of its own, which a signal for the parent's group does not reach."""
+    torture = load_tool("torture_resume")
+    child = "import subprocess; p = subprocess.Popen(['sleep', '99'], start_new_session=True); "
+    child += "print(p.pid, flush=True); p.wait()"
+    command = [sys.executable, "-c", child]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        assert torture.runs(pid)
+        torture.kill_family(parent)
+    assert not torture.runs(pid)
+    assert parent.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow
@@ -167,26 +183,127 @@ def test_parts_that_were_noted_are_taken_up(tool, digits_yaml, tmp_path):  # noq
     folder = RunFolder(tmp_path / "runs" / "a")
     assert folder.parts == 1
     folder.remember_parts(2)
-    assert tool("train", "--resume", "runs/a")[0] == 0
+    assert tool("train", "--resume")[0] == 0  # the newest
     assert load_checkpoint(folder.last)["training"]["progress"]["parts"] == 2
 
 
 def test_seeds(tool, digits_yaml, tmp_path):  # noqa: F811
-    words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--name", "three"]
-    status, out, err = tool("train", *words, "--seeds", 3, 5, "train.epochs=1")
+    """Two runs; stopped in the first, finished by the same words and --resume, to the same end."""
+    words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--seeds", 3, 5]
+    status, out, err = tool("train", *words, "--name", "whole")
     assert status == 0, err
-    folders = [RunFolder(tmp_path / "runs" / f"three-seed{seed}") for seed in (3, 5)]
-    seeds = [load_checkpoint(folder.best)["config"]["train"]["seed"] for folder in folders]
-    assert seeds == [3, 5]
-    first, second = (load_checkpoint(folder.best)["weights"] for folder in folders)
-    assert any(not torch.equal(first[name], second[name]) for name in first)
-    scores = [load_checkpoint(folder.best)["metrics"]["AP"] for folder in folders]
+    whole = [RunFolder(tmp_path / "runs" / f"whole-seed{seed}") for seed in (3, 5)]
+    configs = [load_checkpoint(folder.best)["config"] for folder in whole]
+    assert [config["train"]["seed"] for config in configs] == [3, 5]
+    assert fingerprint(whole[0]) != fingerprint(whole[1])
+    scores = [load_checkpoint(folder.best)["metrics"]["AP"] for folder in whole]
     mean, deviation = sum(scores) / 2, abs(scores[0] - scores[1]) / 2**0.5
-    line = out.splitlines()[-1]
-    assert line == (
+    wanted = (
         f"AP by seed  3: {scores[0]:.4f}  5: {scores[1]:.4f}  "
         f"mean {mean:.4f}, standard deviation {deviation:.4f}"
     )
+    assert out.splitlines()[-1] == wanted
+
+    words += ["--name", "stopped"]
+    stopped = [RunFolder(tmp_path / "runs" / f"stopped-seed{seed}") for seed in (3, 5)]
+    status, out, err = tool("train", *words, "--batch-limit", 1)
+    assert status == 0, err
+    assert out.splitlines()[-1].endswith("--name stopped --batch-limit 1 --resume")
+    assert not stopped[1].path.exists()
+    for sessions in ("going on in epoch 1 after batch 1", "it has finished: 1 of 1 epochs"):
+        status, out, err = tool("train", *words, "--resume")
+        assert status == 0, err
+        assert out.count(sessions) == (2 if "finished" in sessions else 1)
+        assert out.splitlines()[-1] == wanted
+        assert list(map(fingerprint, stopped)) == list(map(fingerprint, whole))
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+
+    status, _, err = tool("train", *words, "--resume", "train.lr=0.05")
+    assert status == 2
+    assert err == (
+        "error: runs/stopped-seed3: it has other settings than this command (train.lr: 0.1, now 0.05); "
+        "without --resume a new run starts\n"
+    )
+
+
+def test_the_time_limit_is_that_of_all_seeds(tool, digits_yaml, tmp_path, monkeypatch):  # noqa: F811
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Console, "on_epoch", lambda *_: now.__setitem__(0, now[0] + 30))
+    words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--name", "a"]
+    status, out, _ = tool("train", *words, "--seeds", 0, 1, 2, "--time-limit", "40s")
+    assert status == 0
+    assert "stopped (time limit); go on with: " in out
+    last = [RunFolder(tmp_path / "runs" / f"a-seed{seed}").last for seed in range(3)]
+    assert [load_checkpoint(path)["epoch"] for path in last] == [1, 1, 0]
+
+
+def test_what_has_changed_when_a_run_goes_on(tool, digits_yaml, tmp_path):  # noqa: F811
+    """Its config.yaml: said. Labels: said. The number of images: the end."""
+    root = tmp_path / "digits"
+    shutil.copytree(yaml.safe_load(digits_yaml.read_text())["root"], root)
+    digits_yaml.write_text(f"format: coco\nroot: {root}\n")
+    words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--name", "a"]
+    assert tool("train", *words, "--batch-limit", 2)[0] == 0
+    folder = RunFolder(tmp_path / "runs" / "a")
+    before = folder.last.read_bytes()
+    folder.config.write_text(
+        folder.config.read_text().replace("\n  epochs: 1\n", "\n  epochs: 7\n")
+    )
+    annotations = root / "annotations" / "instances_train2017.json"
+    tree = json.loads(annotations.read_text())
+    tree["annotations"].pop()
+    annotations.write_text(json.dumps(tree))
+    status, out, err = tool("train", "--resume", "runs/a")
+    assert status == 0, err
+    lines = [
+        "runs/a/config.yaml is not read, the checkpoint has the settings (train.epochs: 1, now 7)",
+        "the train split has other file names, boxes or classes than before: the rest is not that of a "
+        "run that never stopped",
+    ]
+    assert set(lines) <= set(out.splitlines())
+    assert set(lines) <= set(json.loads(folder.manifest.read_text())["sessions"][-1]["notes"])
+    assert load_checkpoint(folder.last)["epoch"] == 1
+
+    folder.last.write_bytes(before)
+    tree["images"].pop()
+    known = {image["id"] for image in tree["images"]}
+    tree["annotations"] = [each for each in tree["annotations"] if each["image_id"] in known]
+    annotations.write_text(json.dumps(tree))
+    status, _, err = tool("train", "--resume", "runs/a")
+    assert status == 2
+    assert err.startswith(
+        "error: runs/a/last.pt: it was trained on 12 images, but the data set now has 11;"
+    )
+    assert err.count("\n") == 1
+
+
+def test_no_run_to_go_on_with(tool):  # noqa: F811
+    status, _, err = tool("train", "--resume")
+    assert (status, err) == (
+        2,
+        "error: runs: no run here has a last.pt to go on from; give its folder\n",
+    )
+    status, _, err = tool("train", "--resume", "--epochs", "3")
+    assert status == 2
+    assert (
+        "--resume goes on with the newest run as it is; it takes no settings, unless --cfg" in err
+    )
+
+
+def test_the_newest_run_of_a_command(tmp_path):
+    """Numbered folders are of the same command, longer names are not, and a run has a checkpoint."""
+    assert RunFolder.newest_of(tmp_path / "a") is None
+    for age, name in enumerate(["a-3", "a", "a-2", "ab", "a-b", "a-b-2"]):
+        (tmp_path / name).mkdir()
+        if name != "a-3":
+            file = tmp_path / name / ("previous.pt" if name == "a-2" else "last.pt")
+            file.touch()
+            os.utime(file, (age, age))
+    for wanted, found in (("a", "a-2"), ("a-b", "a-b-2"), ("b", None)):
+        newest = RunFolder.newest_of(tmp_path / wanted)
+        assert (newest and newest.path.name) == found
+    assert RunFolder.newest(tmp_path).path.name == "a-b-2"
 
 
 @pytest.mark.parametrize(
@@ -195,6 +312,13 @@ def test_seeds(tool, digits_yaml, tmp_path):  # noqa: F811
         (["--seeds", "0", "0"], "whole numbers, each once"),
         (["--seeds", "0", "train.seed=1"], "--seeds and train.seed= set the same thing"),
         (["--name", "a", "--out", "b"], "--out and --name set the same thing"),
+        (["--seeds"], "error: argument --seeds: expected at least one argument; train.py --help"),
+        (["--time-limit", "5"], "error: '5' is no duration; expected one such as 90s, 10m or 1.5h"),
+        (["train.checkpoint_every=10x"], "train.checkpoint_every: '10x' is no duration; expected"),
+        (
+            ["train.checkpoint_every=1.5"],
+            "train.checkpoint_every: should be a valid integer, not 1",
+        ),
         (["--batch", "x"], "train.batch_size: should be 'auto', not 'x'"),
         (["--batch", "0"], "train.batch_size: should be greater than or equal to 1, not 0"),
         (["--device", "cuda:77"], "try cpu"),
@@ -208,6 +332,7 @@ def test_words_that_contradict(tool, digits_yaml, words, message):  # noqa: F811
     status, _, err = tool("train", "--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, *words)
     assert status == 2
     assert message in err
+    assert err.count("\n") == 1
     assert not Path("runs").exists()
 
 
@@ -215,4 +340,4 @@ def test_resume_takes_no_short_flags(tool):  # noqa: F811
     for flag in FLAGS:
         status, _, err = tool("train", "--resume", "runs/a", f"--{flag}", "1")
         assert status == 2
-        assert "it takes no other settings" in err
+        assert "--resume runs/a goes on with that run as it is; it takes no settings" in err

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import shlex
 import statistics
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -16,13 +18,15 @@ from detector.build import (
     build_image_store,
     build_observers,
     build_trainer,
+    describe_data,
     label_lines,
     resolve_anchors,
     resolve_batch_size,
     with_anchors,
 )
-from detector.config import Config, config_from_dict, dump_config
+from detector.config import Config, changed_keys, config_from_dict, dump_config, load_config
 from detector.darknet import DarknetOptions, Weights, read_config
+from detector.duration import seconds
 from detector.engine import (
     BatchLimit,
     MemoryFull,
@@ -37,28 +41,34 @@ from detector.engine import (
 )
 from detector.errors import UserError, explain, writing
 from detector.pretrained import load_model, read_weights
-from detector.report import evaluate_model, require_same_classes
+from detector.report import evaluate_model, require_same_classes, require_same_data
 from detector.transfer import adopt, transfer
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """When a run shall stop before its end; None: not for this."""
-
-    seconds: float | None
-    batches: int | None
-
-    def observers(self) -> list[Observer]:
-        """Those who ask for the stop; the clock starts here."""
-        asks: list[Observer] = []
-        if self.seconds is not None:
-            asks.append(TimeLimit(self.seconds))
-        if self.batches is not None:
-            asks.append(BatchLimit(self.batches))
-        return asks
-
-
 def main() -> None:
+    args = arguments()
+    limits: list[Observer] = []  # the clock starts here, for all seeds
+    if args.time_limit is not None:
+        limits.append(TimeLimit(seconds(args.time_limit)))
+    if args.batch_limit is not None:
+        limits.append(BatchLimit(args.batch_limit))
+    processes = Processes.join()
+    if not processes.writes:
+        cli.silence()
+    try:
+        scores = [train(args, processes, limits, seed) for seed in args.seeds or [None]]
+        if args.seeds:
+            print(summary(args.seeds, scores))
+    finally:
+        processes.leave()
+
+
+def arguments() -> argparse.Namespace:
+    """The words of the command line.
+
+    Raises:
+        UserError: they contradict each other.
+    """
     parser = cli.parser(
         __doc__ or "",
         "python tools/train.py --cfg yolov4-pacsp-mish.yaml --data coco.yaml train.epochs=100",
@@ -80,7 +90,8 @@ def main() -> None:
         metavar="FOLDER",
         nargs="?",
         const="",
-        help="go on with the run in this folder; without one with the newest in runs/",
+        help="go on with the run in this folder; without one with the newest in runs/; beside --cfg "
+        "with what the same command has begun: what is finished is not repeated, what is missing starts",
     )
     parser.add_argument(
         "--time-limit", metavar="TIME", help="stop after so long, resumable: 90s, 55m, 7.5h"
@@ -95,42 +106,62 @@ def main() -> None:
     cli.add_darknet_options(parser)
     args = parser.parse_intermixed_args()
     args.overrides += [word for word in args.seeds if "=" in word]  # they may follow its numbers
-    seeds = [word for word in args.seeds if "=" not in word]
-    if not all(word.isdecimal() for word in seeds) or len(set(seeds)) < len(seeds):
-        parser.error("--seeds takes whole numbers, each once: --seeds 0 1 2")
-    if (args.cfg is None) == (args.resume is None):
-        parser.error("give either --cfg to start a run or --resume to go on with one")
+    args.seeds = [word for word in args.seeds if "=" not in word]
+    if "=" in (args.resume or "") and not Path(args.resume).exists():  # the next word is no folder
+        args.overrides, args.resume = [*args.overrides, args.resume], ""
     args.overrides = cli.words_of(args)
-    others = (args.overrides, args.data, args.out, args.name, args.weights, seeds)
-    if args.resume is not None and any(others):
-        parser.error("--resume goes on with the run as it is; it takes no other settings")
+    require_consistent(args)
+    return args
+
+
+def require_consistent(args: argparse.Namespace) -> None:
+    """Ends where words of the command line contradict each other.
+
+    Raises:
+        UserError: they do.
+    """
+    seeds = args.seeds
+    if not all(word.isdecimal() for word in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError("--seeds takes whole numbers, each once: --seeds 0 1 2")
+    if args.cfg is None and args.resume is None:
+        raise UserError("give --cfg to start a run, or --resume to go on with one")
+    others = (args.cfg, args.overrides, args.data, args.out, args.name, args.weights, seeds)
+    if args.resume and any(others):
+        raise UserError(
+            f"--resume {args.resume} goes on with that run as it is; it takes no settings"
+        )
+    if args.cfg is None and any(others):
+        raise UserError(
+            "--resume goes on with the newest run as it is; it takes no settings, unless --cfg and all "
+            "other words of a command say which run is meant"
+        )
     if args.out and args.name:
-        parser.error("--out and --name set the same thing; give one of them")
+        raise UserError("--out and --name set the same thing; give one of them")
     if seeds and any(word.startswith("train.seed=") for word in args.overrides):
-        parser.error("--seeds and train.seed= set the same thing; give one of them")
+        raise UserError("--seeds and train.seed= set the same thing; give one of them")
     if args.batch_limit is not None and args.batch_limit < 1:
-        parser.error(f"--batch-limit {args.batch_limit}: expected 1 or more")
-    seconds = None if args.time_limit is None else cli.seconds(args.time_limit)
-    limit = Limit(seconds, args.batch_limit)
-
-    processes = Processes.join()
-    if not processes.writes:
-        cli.silence()
-    try:
-        scores = [train(args, processes, limit, seed) for seed in seeds or [None]]
-        if seeds:
-            print(summary(seeds, scores))
-    finally:
-        processes.leave()
+        raise UserError(f"--batch-limit {args.batch_limit}: expected 1 or more")
 
 
-def train(args: argparse.Namespace, processes: Processes, limit: Limit, seed: str | None) -> float:
+def train(
+    args: argparse.Namespace, processes: Processes, limits: Sequence[Observer], seed: str | None
+) -> float:
     """A run to its end -> the AP of its best weights."""
     begun = folder_to_go_on_with(args, processes, seed)
     if begun is not None:
-        return resumed(begun, processes).go(begun, limit)
+        run = resumed(begun, processes, wanted_config(args, seed) if args.cfg else None)
+        return run.go(begun, limits, way_on(args, begun))
     run = started(args, processes, seed)
-    return run.go(run.begin(folder_wanted(args, seed)), limit)
+    folder = run.begin(folder_wanted(args, seed))
+    return run.go(folder, limits, way_on(args, folder))
+
+
+def way_on(args: argparse.Namespace, folder: RunFolder) -> str:
+    """The command that goes on after a run was stopped: with it, or with all seeds."""
+    words = ["--resume", str(folder.path)]
+    if args.seeds:
+        words = [word for word in sys.argv[1:] if word != "--resume"] + ["--resume"]
+    return f"go on with: python tools/train.py {shlex.join(words)}"
 
 
 def summary(seeds: list[str], scores: list[float]) -> str:
@@ -152,20 +183,27 @@ def folder_to_go_on_with(
     """That of --resume, or of a job that torchrun has started anew; None for a new run."""
     if args.resume is None:
         return processes.first(RunFolder.of_job(folder_wanted(args, seed)))
+    if args.cfg is not None:
+        return processes.first(RunFolder.newest_of(folder_wanted(args, seed)))
     if not args.resume:
         return processes.first(RunFolder.newest(Path("runs")))
     path = Path(args.resume)
     return RunFolder(path.parent if path.suffix == ".pt" else path)
 
 
-def started(args: argparse.Namespace, processes: Processes, seed: str | None) -> "Run":
-    """A run from the command line's config, and from weights where it names some."""
+def wanted_config(args: argparse.Namespace, seed: str | None) -> Config:
+    """What the command line says."""
     words = list(args.overrides)
     if seed is not None:
         words.append(f"train.seed={seed}")
     if args.weights is not None:
         words.append(f"train.weights={json.dumps(str(Path(args.weights).resolve()))}")
-    config, weights = read_config(args.cfg, words, data=args.data), None
+    return read_config(args.cfg, words, data=args.data)
+
+
+def started(args: argparse.Namespace, processes: Processes, seed: str | None) -> "Run":
+    """A run from the command line's config, and from weights where it names some."""
+    config, weights = wanted_config(args, seed), None
     if config.train.weights is not None:
         options = DarknetOptions.of(args)
         plain = with_anchors(config, None) if config.model.anchors == "auto" else config
@@ -173,20 +211,44 @@ def started(args: argparse.Namespace, processes: Processes, seed: str | None) ->
     return Run(config, processes, weights)
 
 
-def resumed(folder: RunFolder, processes: Processes) -> "Run":
-    """A run as its last checkpoint left it."""
+def resumed(folder: RunFolder, processes: Processes, wanted: Config | None) -> "Run":
+    """A run as its last checkpoint left it.
+
+    Raises:
+        UserError: it has no state, other settings than are `wanted`, or other data now.
+    """
     state, damaged = load_newest(folder.last, folder.previous)
     if "training" not in state:
         raise UserError(f"{folder.last}: it holds weights only; a run goes on from its last.pt")
-    run = Run(config_from_dict(state["config"], str(folder.last)), processes)
+    config = config_from_dict(state["config"], str(folder.last))
+    changed = changed_keys(config, wanted) if wanted else []
+    if changed:
+        raise UserError(
+            f"{folder.path}: it has other settings than this command ({'; '.join(changed)}); without "
+            f"--resume a new run starts"
+        )
+    run = Run(config, processes)
     require_same_classes(str(folder.last), state["names"], run.data.names)
-    for line in [damaged, *run.trainer.load_state_dict(state["training"])]:
-        if line:
-            print(line)
+    run.say(damaged, *edits(folder, config))
+    now = describe_data(run.data)
+    run.say(*require_same_data(str(folder.last), state.get("data", {}), now))
+    run.say(*run.trainer.load_state_dict(state["training"]))
     progress = run.trainer.progress
     progress.parts = max(progress.parts, processes.first(folder.parts))
-    print(f"going on in epoch {progress.epoch + 1} after batch {progress.batch}")
+    if not run.trainer.finished:
+        print(f"going on in epoch {progress.epoch + 1} after batch {progress.batch}")
     return run
+
+
+def edits(folder: RunFolder, config: Config) -> list[str]:
+    """A line if somebody has changed a run's config.yaml, in vain."""
+    try:
+        changed = changed_keys(config, load_config(str(folder.config)))
+    except UserError as error:
+        changed = [str(error)]
+    if not changed:
+        return []
+    return [f"{folder.config} is not read, the checkpoint has the settings ({'; '.join(changed)})"]
 
 
 class Run:
@@ -196,6 +258,7 @@ class Run:
         self, config: Config, processes: Processes, weights: Weights | None = None
     ) -> None:
         require_sinks(config.train.log)
+        self.notes: list[str] = []
         self.hardware = build_hardware(config)
         self.data = build_data(config)
         if weights is not None:
@@ -224,13 +287,18 @@ class Run:
         notes = weights.notes if weights else []
         if config.train.deterministic:
             fitted.append("deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8")
-        for line in [*self.data.notes, *found, *fitted, *kept, *notes, *table]:
-            print(line)
+        self.say(*self.data.notes, *found, *fitted, *kept, *notes, *table)
         cli.tell_left_out([str(f) for f in self.data.findings if f.left_out])
-        for line in label_lines(config, self.data):
-            print(line)
+        self.say(*label_lines(config, self.data))
         if config.train.freeze:
             print(self.trainer.frozen)
+
+    def say(self, *lines: str) -> None:
+        """Prints lines, and keeps them for the manifest; empty ones are none."""
+        said = [line for line in lines if line]
+        for line in said:
+            print(line)
+        self.notes += said
 
     def begin(self, wanted: Path) -> RunFolder:
         """The folder of a new run, with what it writes first."""
@@ -242,30 +310,17 @@ class Run:
             folder.remember_job()
         return processes.first(folder)
 
-    def go(self, folder: RunFolder, limit: Limit) -> float:
-        """Trains, then evaluates the best weights; their AP."""
+    def go(self, folder: RunFolder, limits: Sequence[Observer], way_on: str) -> float:
+        """Trains what is left, then evaluates the best weights; their AP.
+
+        `way_on`: says how it goes on after a stop.
+        """
         print(f"run folder: {folder.path}")
-        observers = build_observers(self.config, self.data, folder, self.evaluator)
-        self.trainer.observers = [*observers, *limit.observers()]
-        resume = f"go on with: python tools/train.py --resume {folder.path}"
-        with stop_on_signals(self.trainer) as received:
-            try:
-                self.trainer.run()
-            except Stopped as reason:
-                print(f"stopped ({reason}); {resume}")
-                raise SystemExit(128 + received[0] if received else 0) from None
-            except KeyboardInterrupt:
-                print(f"stopped at once; {resume}")
-                raise
-            except RuntimeError as error:
-                explained = explain(error) or self.trainer.processes.explain(error)
-                if explained is None:
-                    raise
-                raise with_way_on(explained, folder, resume) from error
-            except UserError as error:
-                if isinstance(error, MemoryFull) and folder.path.is_dir():  # else another machine's
-                    folder.remember_parts(error.parts)
-                raise with_way_on(error, folder, resume) from error
+        if self.trainer.finished:
+            epochs = self.trainer.schedule.epochs
+            print(f"it has finished: {self.trainer.progress.epoch} of {epochs} epochs")
+        else:
+            self._train(folder, limits, way_on)
         if self.trainer.processes.writes:
             best = load_model(folder.best)
             evaluator = build_evaluator(self.config, self.data.val, self.hardware)
@@ -276,12 +331,35 @@ class Run:
             )
         return self.trainer.progress.best_ap
 
+    def _train(self, folder: RunFolder, limits: Sequence[Observer], way_on: str) -> None:
+        observers = build_observers(self.config, self.data, folder, self.evaluator, self.notes)
+        self.trainer.observers = [*observers, *limits]
+        with stop_on_signals(self.trainer) as received:
+            try:
+                self.trainer.run()
+            except Stopped as reason:
+                print(f"stopped ({reason}); {way_on}")
+                raise SystemExit(128 + received[0] if received else 0) from None
+            except KeyboardInterrupt:
+                print(f"stopped at once; {way_on}")
+                raise
+            except RuntimeError as error:
+                explained = explain(error) or self.trainer.processes.explain(error)
+                if explained is None:
+                    raise
+                add_way_on(explained, folder, way_on)
+                raise explained from error
+            except UserError as error:
+                if isinstance(error, MemoryFull) and folder.path.is_dir():  # else another machine's
+                    folder.remember_parts(error.parts)
+                add_way_on(error, folder, way_on)
+                raise
 
-def with_way_on(error: UserError, folder: RunFolder, resume: str) -> UserError:
-    """An error that ended a run, with the command that goes on from the last good checkpoint."""
-    if not folder.last.exists():
-        return UserError(f"{error}\nthere is no checkpoint yet")
-    return UserError(f"{error}\nthe last good checkpoint is {folder.last}; {resume}")
+
+def add_way_on(error: UserError, folder: RunFolder, way_on: str) -> None:
+    """Adds a line to an error that ended a run: the command that goes on from the last checkpoint."""
+    way = f"the last good checkpoint is {folder.last}; {way_on}"
+    error.args = (f"{error}\n{way if folder.last.exists() else 'there is no checkpoint yet'}",)
 
 
 if __name__ == "__main__":

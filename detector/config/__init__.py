@@ -2,6 +2,7 @@
 
 from detector.config.loader import (
     PROJECT,
+    changed_keys,
     config_from_dict,
     config_to_dict,
     dump_config,
@@ -40,6 +41,7 @@ __all__ = [
     "ScheduleConfig",
     "TrainConfig",
     "TransformConfig",
+    "changed_keys",
     "config_from_dict",
     "config_to_dict",
     "dump_config",

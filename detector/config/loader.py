@@ -4,6 +4,7 @@ Every mistake of a file is reported at once, one line each: file, line, dotted k
 and the nearest key there is.
 """
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,6 +98,20 @@ def config_from_dict(
 def dump_config(config: Config) -> str:
     """YAML text with every key; loading it gives an equal config."""
     return yaml.safe_dump(config_to_dict(config), sort_keys=False, default_flow_style=None)
+
+
+def changed_keys(before: Config, now: Config) -> list[str]:
+    """`train.lr: 0.1, now 0.2`, a text for each key that differs.
+
+    What `now` leaves to the run (nothing, or "auto") may have become anything in `before`.
+    """
+    old, new = config_to_dict(before), config_to_dict(now)
+    return [
+        f"{section}.{key}: {reprlib.repr(old[section][key])}, now {reprlib.repr(value)}"
+        for section, values in new.items()
+        for key, value in values.items()
+        if value not in (None, "auto") and value != old[section][key]
+    ]
 
 
 def _override(tree: Tree, words: Sequence[str], data: str | None) -> None:

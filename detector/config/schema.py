@@ -6,13 +6,30 @@ Each default has its one home here. Values that the published recipe fixes cite 
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from detector.duration import seconds
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]$")]  # "90s", "10m", "1.5h"
+
+
+def _duration(text: str) -> str:
+    seconds(text)  # raises where it is none
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
 Anchor = tuple[Positive, Positive]
 
 LEAST_BUFFER = 16  # images; a mosaic has up to nine
@@ -275,7 +292,10 @@ class TrainConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Count = 1  # epochs between evaluations; the last epoch is always evaluated
     # checkpoints besides those of the epochs: every n optimiser steps, or "90s", "10m", "1h"; 0: none
-    checkpoint_every: Annotated[int, Field(ge=0)] | Duration = "10m"
+    checkpoint_every: Annotated[
+        Annotated[int, Field(ge=0), Tag("<number>")] | Annotated[Duration, Tag("<duration>")],
+        Discriminator(lambda value: "<duration>" if isinstance(value, str) else "<number>"),
+    ] = "10m"
     sync_bn: bool = True  # of several processes: BatchNorm with the statistics of all
     # where curves and pictures go besides the run folder; each is an install of its own
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()

@@ -1,10 +1,10 @@
 """The training loop and what it needs; knows no model, only modules, callables and iterables.
 
-Read `trainer` (the loop), `faults` and `memory` (what goes wrong in it), `schedule` and `optimizer` (what
-one step does), `freeze` and `patterns` (parts by name), `adversarial`, `ema`, `hardware` (device and
-precision), `processes` (several that train together), `checkpoint` (files), `observers` (who looks on),
-`meter` (what a run waits for), `watch` and `sinks` (TensorBoard and others), `charts`, `manifest` and
-`reproduction`, `runs` (the folder), `signals` (how a run is stopped).
+Read `trainer` (the loop) and `progress` (where it stands), `faults` and `memory` (what goes wrong in it),
+`schedule` and `optimizer` (what one step does), `freeze` and `patterns` (parts by name), `adversarial`,
+`ema`, `hardware` (device and precision), `processes` (several that train together), `checkpoint` (files),
+`observers` (who looks on), `meter` (what a run waits for), `watch` and `sinks` (TensorBoard and others),
+`charts`, `manifest` and `reproduction`, `runs` (the folder), `signals` (how a run is stopped).
 """
 
 from detector.engine.adversarial import SelfAdversary
@@ -35,12 +35,13 @@ from detector.engine.observers import (
 )
 from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
 from detector.engine.processes import Processes
+from detector.engine.progress import EpochReport
 from detector.engine.reproduction import differences, first_difference, first_losses
 from detector.engine.runs import RunFolder
 from detector.engine.schedule import SCHEDULES, Curve, Schedule, curve
 from detector.engine.signals import stop_on_signals
 from detector.engine.sinks import SINKS, Sink, require_sinks
-from detector.engine.trainer import FIRST_BATCHES, EpochReport, Stopped, Trainer
+from detector.engine.trainer import FIRST_BATCHES, Stopped, Trainer
 from detector.engine.watch import SinkLog
 
 __all__ = [

@@ -7,7 +7,8 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.draw import save_image
-from detector.engine.trainer import EpochReport, Trainer, TrainerObserver
+from detector.engine.progress import EpochReport
+from detector.engine.trainer import Trainer, TrainerObserver
 from detector.errors import writing
 
 METRICS = ("AP", "AP50", "AP75")

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,22 @@ class Manifest(TrainerObserver):
     """Writes manifest.json at the start and at the end of each session: of each time that a run goes on.
 
     {"config": ..., "sessions": [{"started", "ended", "outcome", "command", "from", "weights" (a digest),
-    "versions", "git", "hardware", "kernels", "data", ...}]}. A session whose process was killed has
-    neither end nor outcome.
+    "versions", "git", "hardware", "kernels", "data", "notes", "warnings" ...}]}. A session whose process
+    was killed has neither end nor outcome.
     """
 
-    def __init__(self, path: Path, *, config: dict[str, Any], data: dict[str, Any]) -> None:
-        """`config`, resolved, and `data`, what is known of the data: plain values."""
-        self.path, self.config, self.data = path, config, data
+    def __init__(
+        self,
+        path: Path,
+        *,
+        config: dict[str, Any],
+        data: dict[str, Any],
+        notes: Sequence[str] = (),
+    ) -> None:
+        """`config`, resolved, and `data`, what is known of the data: plain values; `notes`: the lines
+        that were said before the run.
+        """
+        self.path, self.config, self.data, self.notes = path, config, data, list(notes)
         self._sessions: list[dict[str, Any]] = []
 
     def on_start(self, trainer: Trainer) -> None:
@@ -119,6 +129,7 @@ class Manifest(TrainerObserver):
             "hardware": describe_hardware(trainer.hardware, trainer.processes.size),
             "kernels": kernels(),
             "data": self.data,
+            "notes": self.notes,
         }
         self._sessions = [*read_manifest(self.path).get("sessions", []), session]
         with writing(self.path):
@@ -137,6 +148,7 @@ class Manifest(TrainerObserver):
             "warnings": {
                 "unreadable images": len(progress.unreadable),
                 "steps left out": progress.skipped,
+                "parts of a batch, for want of memory": progress.parts,
             },
         }
         with contextlib.suppress(OSError):  # a full disk hides no other error

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from detector.draw import contact_sheet, pictures_of, save_image
 from detector.engine.checkpoint import save_checkpoint
+from detector.engine.progress import EpochReport
 from detector.engine.runs import RunFolder
-from detector.engine.trainer import EpochReport, Trainer, TrainerObserver
+from detector.engine.trainer import Trainer, TrainerObserver
 from detector.engine.watch import Speed, batches_seen
 from detector.errors import writing
 from detector.structures import Batch
@@ -179,10 +180,12 @@ class SaveCheckpoints(Observer):
         *,
         config: dict[str, Any],
         names: tuple[str, ...],
+        data: dict[str, Any] | None = None,
         every: Every = Every(),
     ) -> None:
+        """`data`: what is known of the data, for a run that goes on to compare."""
         self.folder, self.every = folder, every
-        self.about = {"config": config, "names": list(names)}
+        self.about = {"config": config, "names": list(names), "data": data or {}}
         self._steps, self._written = 0, time.monotonic()
 
     def on_step(self, trainer: Trainer) -> None:
@@ -258,7 +261,7 @@ class Journal(Observer):
 
 
 class TimeLimit(Observer):
-    """Asks for an end at the first step after so many seconds, for queues that end a job by force."""
+    """Asks for an end at the first step so many seconds from now, for queues that end a job by force."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds

@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from detector.errors import UserError
+from detector.errors import ProcessLost, UserError
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Processes:
         lost = any(word in text for word in ("gloo", "NCCL", "Connection reset", "closed by peer"))
         if self.size == 1 or not lost:
             return None
-        return UserError(
+        return ProcessLost(
             f"process {self.rank} of {self.size} has lost another one, and ends; why that one failed is "
             f"above, or in torchrun's report below"
         )

@@ -1,6 +1,9 @@
 """The folder of a run. An existing run is never overwritten."""
 
+import glob
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +44,16 @@ class RunFolder:
         Raises:
             UserError: none has one.
         """
-        found = [path.parent for path in runs.glob("*/last.pt")]
-        if not found:
+        found = _youngest(cls(path) for path in runs.glob("*"))
+        if found is None:
             raise UserError(f"{runs}: no run here has a last.pt to go on from; give its folder")
-        return cls(max(found, key=lambda path: (path / "last.pt").stat().st_mtime_ns))
+        return found
+
+    @classmethod
+    def newest_of(cls, wanted: Path) -> "RunFolder | None":
+        """The youngest run that a command made which wants this folder: `wanted`, `wanted-2` ..."""
+        name = re.compile(rf"{re.escape(wanted.name)}(-\d+)?")
+        return _youngest(cls(p) for p in wanted.parent.glob("*") if name.fullmatch(p.name))
 
     @classmethod
     def of_job(cls, wanted: Path) -> "RunFolder | None":
@@ -52,12 +61,11 @@ class RunFolder:
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             return None
         job = _job()
-        made = [
-            path.parent
-            for path in wanted.parent.glob(f"{wanted.name}*/.job")
-            if path.read_text(encoding="utf-8") == job and (path.parent / "last.pt").exists()
-        ]
-        return cls(max(made, key=lambda path: path.stat().st_mtime_ns)) if made else None
+        return _youngest(
+            cls(path.parent)
+            for path in wanted.parent.glob(f"{glob.escape(wanted.name)}*/.job")
+            if path.read_text(encoding="utf-8") == job
+        )
 
     def remember_job(self) -> None:
         """Notes which torchrun job this folder is of, for `of_job`."""
@@ -130,6 +138,17 @@ class RunFolder:
     def results(self) -> Path:
         """One row an epoch."""
         return self.path / "results.csv"
+
+
+def _youngest(folders: Iterable[RunFolder]) -> RunFolder | None:
+    """Of those that have a checkpoint, the one that wrote last; None where none has."""
+    ages = {
+        folder: path.stat().st_mtime_ns
+        for folder in folders
+        for path in (folder.previous, folder.last)
+        if path.exists()
+    }
+    return max(ages, key=ages.__getitem__, default=None)
 
 
 def _job() -> str:

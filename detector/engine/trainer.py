@@ -1,11 +1,10 @@
 """The loop."""
 
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +26,12 @@ from detector.engine.faults import (
 from detector.engine.freeze import Frozen
 from detector.engine.hardware import Hardware
 from detector.engine.processes import Processes
+from detector.engine.progress import (
+    EpochReport,
+    Progress,
+    generator_states,
+    restore_generators,
+)
 from detector.engine.schedule import Schedule, Settings, apply_settings
 from detector.errors import UserError
 from detector.structures import Batch
@@ -45,68 +50,6 @@ class Batches(Protocol):
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, from batch `start` on."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """What an epoch came to.
-
-    Attributes:
-        epoch: counted from 0; of `epochs`.
-        losses: weighted means, as they enter the total.
-        metrics: of the averaged weights, {"AP": ...}; empty where the epoch was not evaluated.
-        best: whether AP is the best so far.
-    """
-
-    epoch: int
-    epochs: int
-    losses: dict[str, float]
-    lr: float
-    metrics: dict[str, float]
-    best: bool
-    seconds: float
-
-    def row(self) -> dict[str, float]:
-        """As results.csv has it."""
-        losses = {f"loss_{name}": value for name, value in self.losses.items()}
-        return {
-            "epoch": self.epoch + 1,
-            **losses,
-            "lr": self.lr,
-            **self.metrics,
-            "seconds": self.seconds,
-        }
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands, after an optimiser step; with weights, average, optimiser, scaler and
-    generators all that a resumed one needs.
-
-    Attributes:
-        epoch, batch: the next one; a batch after the epoch's last means that its evaluation is next.
-        stale: evaluations since the best.
-        totals, images: weighted losses times images of the epoch so far, and those images.
-        seconds: of the epoch so far, over all the runs that it took.
-        unreadable: image files that could not be read, a line each.
-        history: a row of values for each epoch that is done.
-        skipped, skipped_in_row: steps left out since their numbers were not finite; in the end of
-            which no other one came.
-        parts: in how many parts each batch is computed, since the memory was full.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    best_ap: float = -1.0
-    stale: int = 0
-    totals: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    images: int = 0
-    seconds: float = 0.0
-    unreadable: set[str] = field(default_factory=set[str])
-    history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
-    skipped: int = 0
-    skipped_in_row: int = 0
-    parts: int = 1
 
 
 class Stopped(Exception):
@@ -171,8 +114,12 @@ class Trainer:
         self._forward = torch.compile(self._replica) if compiled else self._replica
         self._buffers = Buffers(model)
         self._stop: str | None = None
-        self._interruptible = False
         self._clock = time.perf_counter()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.progress.epoch >= self.schedule.epochs or self.out_of_patience
 
     @property
     def out_of_patience(self) -> bool:
@@ -191,7 +138,7 @@ class Trainer:
             for observer in self.observers:
                 observer.on_start(self)
             self.announce("start")
-            while self.progress.epoch < self.schedule.epochs and not self.out_of_patience:
+            while not self.finished:
                 self._run_epoch()
 
     @contextlib.contextmanager
@@ -218,16 +165,10 @@ class Trainer:
             observer.on_event(self, about)
 
     def stop(self, reason: str) -> None:
-        """Asks for an end: after this step and its checkpoint, or at once where nothing would be lost.
-
-        Safe in a signal handler.
-
-        Raises:
-            Stopped: in the middle of an evaluation, which a resumed run starts anew.
+        """Asks for an end: after this step and its checkpoint, or after this batch of an evaluation; a
+        resumed run starts that anew. Safe in a signal handler.
         """
         self._stop = reason
-        if self._interruptible:
-            raise Stopped(reason)
 
     def _run_epoch(self) -> None:
         progress = self.progress
@@ -265,11 +206,16 @@ class Trainer:
             observer.on_trained(self)
         self._stop_if_asked()
         self.announce("evaluation")
-        self._interruptible = self.processes.size == 1  # the others would wait for ever
+        # not in the signal's handler: that may run where an exception is printed and forgotten
+        asked = self.average.module.register_forward_pre_hook(lambda *_: self._end_evaluation())
         try:
             return self.evaluate(self.average.module)
         finally:
-            self._interruptible = False
+            asked.remove()
+
+    def _end_evaluation(self) -> None:
+        if self._stop is not None and self.processes.size == 1:  # others would wait for ever
+            raise Stopped(self._stop)
 
     def _train_epoch(self) -> dict[str, float]:
         """The rest of the epoch's batches -> the mean of each weighted loss over all of them."""
@@ -530,7 +476,9 @@ class Trainer:
         )
         if progress.skipped_in_row <= self.skip_limit:
             return
-        advice = "try a lower train.lr, a longer warm-up, or train.precision=fp32"
+        advice = "try a lower train.lr or a longer warm-up"
+        if self.hardware.precision != "fp32":
+            advice += ", or train.precision=fp32"
         if self.skip_limit:
             raise UserError(
                 f"{text}; {progress.skipped_in_row} steps in a row, and train.nonfinite_limit is "
@@ -617,8 +565,9 @@ class Trainer:
         restore_generators(generators[min(rank, len(generators) - 1)])
         if len(generators) == size:
             return []
+        here = f"{size} processes" if size > 1 else "one process"
         return [
-            f"the run goes on with {size} processes instead of {len(generators)}: sums are rounded "
+            f"the run goes on with {here} instead of {len(generators)}: sums are rounded "
             f"otherwise, and layers that draw (DropBlock, rrelu) draw otherwise"
         ]
 
@@ -643,31 +592,6 @@ def _part(totals: list[dict[str, Tensor]], rank: int, size: int) -> dict[str, Te
     share = 1.0 if rank == 0 else 0.0
     names = totals[0] if totals else {}
     return {name: share * torch.stack([part[name] for part in totals]).sum(0) for name in names}
-
-
-def generator_states() -> dict[str, Any]:
-    """Every generator of this process that something in a model may draw from."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  # not ours, a user's
-    return {
-        "cpu": torch.get_rng_state(),
-        "cuda": cuda,
-        "python": [version, list(words), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
-    }
-
-
-def restore_generators(states: dict[str, Any]) -> None:
-    """Draws go on from where `generator_states` was taken; a GPU that is not here is left out."""
-    torch.set_rng_state(states["cpu"])
-    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(state, device)
-    if "python" in states:
-        version, words, gauss = states["python"]
-        random.setstate((version, tuple(words), gauss))
-        name, keys, *rest = states["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
 
 
 class TrainerObserver:

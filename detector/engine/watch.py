@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from detector.engine.progress import EpochReport
 from detector.engine.sinks import Sink
-from detector.engine.trainer import EpochReport, Trainer, TrainerObserver
+from detector.engine.trainer import Trainer, TrainerObserver
 from detector.errors import UserError
 from detector.structures import Batch
 

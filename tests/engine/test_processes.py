@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from detector import build
+from detector import build, cli
 from detector.config import load_config
 from detector.data.digits import make_digits
 from detector.engine import Processes, WeightAverage
+from detector.errors import UserError
 from tests.ranks import meet, run_two
 
 WORDS = [
@@ -97,6 +99,25 @@ def folder(tmp_path_factory) -> Path:
 def two(folder: Path) -> list[dict[str, dict[str, Any]]]:
     """What each of two processes found: case -> what `train` returns."""
     return run_two("tests.engine.test_processes", folder)
+
+
+def test_torchrun_is_told_the_first_failure_only(tmp_path, monkeypatch, capsys):
+    """Not that of a process that lost another one: torchrun would take the earlier of the two."""
+    report = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
+    lost = Processes(1, 2).explain(RuntimeError("[gloo] Connection closed by peer"))
+    for error, told in ((lost, False), (UserError("the disk is full\nmake room"), True)):
+
+        def fail(error=error):
+            raise error
+
+        with pytest.raises(SystemExit, match="2"):
+            cli.run(fail)
+        assert report.exists() == told
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(report))
+    assert failure.message == "the disk is full\nmake room"
+    assert failure.timestamp > 0
+    assert len(capsys.readouterr().err.splitlines()) == 3
 
 
 @pytest.mark.parametrize("case", CASES)

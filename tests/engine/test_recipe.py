@@ -74,9 +74,11 @@ def weights(trainer):
     return [*trainer.model.state_dict().values(), *trainer.average.state_dict().values()]
 
 
-@pytest.mark.parametrize("optimizer", [[], ADAMW], ids=["sgd", "adamw"])
-def test_a_run_with_everything_on_resumes_to_the_same_bits(digits_yaml, optimizer):
-    words = [*EVERYTHING, *optimizer]
+@pytest.mark.parametrize(
+    "more", [[], ADAMW, ["train.precision=bf16", "data.workers=2"]], ids=["sgd", "adamw", "bf16"]
+)
+def test_a_run_with_everything_on_resumes_to_the_same_bits(digits_yaml, more):
+    words = [*EVERYTHING, *more]
     whole = make(digits_yaml, *words)
     whole.run()
     stop, first = StopAt(1, 2), make(digits_yaml, *words)  # of three batches

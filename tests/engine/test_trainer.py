@@ -168,13 +168,44 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bits(step, a
     )  # losses of the epoch that was cut in two, as well
 
 
+def test_a_run_of_two_processes_goes_on_alone():
+    """It says what is not the same, and has what both had seen of the epoch."""
+    reports = {}
+
+    class Note(Observer):
+        def __init__(self, name):
+            self.name = name
+
+        def on_epoch(self, trainer, report):
+            reports.setdefault(self.name, []).append(report.losses)
+
+    make(epochs=1, observers=[Note("whole")]).run()
+    stop = StopAtStep(1)
+    with pytest.raises(Stopped):
+        make(epochs=1, observers=[stop]).run()
+    state = copy.deepcopy(stop.state)
+    assert state["progress"]["batch"] < 3
+    state["generators"] *= 2
+    (totals,) = state["progress"]["totals"]
+    state["progress"]["totals"] = [
+        {name: share * value for name, value in totals.items()} for share in (0.25, 0.75)
+    ]
+    resumed = make(epochs=1, observers=[Note("resumed")])
+    (line,) = resumed.load_state_dict(state)
+    assert line.startswith("the run goes on with one process instead of 2: sums are rounded other")
+    resumed.run()
+    assert reports["resumed"][0] == pytest.approx(reports["whole"][0])
+
+
 def test_an_evaluation_is_stopped_at_once_and_repeated():
     started = []
 
     def evaluate(model):
         started.append(1)
         if len(started) == 1:
-            trainer.stop("now")
+            trainer.stop("now")  # raises nothing by itself: a signal comes anywhere
+            started.append("after")
+            model(torch.zeros(2, 3, 8, 8))
             pytest.fail("it went on")
         return {"AP": 0.5}
 
@@ -191,7 +222,7 @@ def test_an_evaluation_is_stopped_at_once_and_repeated():
     resumed.load_state_dict(states[0])
     assert (resumed.progress.epoch, resumed.progress.batch) == (1, 3)  # nothing left to train
     resumed.run()
-    assert len(started) == 2
+    assert started == [1, "after", 1]
     assert equal(trainer, resumed)
 
 
@@ -253,6 +284,8 @@ def test_reports(tmp_path):
     assert [bool(r.metrics) for r in reports] == [False, True, True]  # every 2, and the last
     assert [r.best for r in reports] == [False, True, False]
     assert set(reports[0].losses) == {"a", "b"}
+    columns = [list(report.row())[4:] for report in reports]  # the same places in all runs
+    assert columns == [["seconds"], ["seconds", "AP"], ["seconds", "AP"]]
     lines = (tmp_path / "r.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss_a,loss_b,lr,seconds,AP"
     assert len(lines) == 4
@@ -271,8 +304,10 @@ def test_a_loss_that_is_no_number_stops_the_run():
     trainer = make()
     with torch.no_grad():
         trainer.model[0].weight.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"not a finite number \(epoch 1, batch 2: .*train\.lr"):
+    message = r"not a finite number \(epoch 1, batch 2: .*train\.lr"
+    with pytest.raises(UserError, match=message) as caught:
         trainer.run()
+    assert "precision" not in str(caught.value)  # it is fp32 already
 
 
 def test_empty_batches_are_passed_over():

@@ -75,6 +75,7 @@ def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | No
     number = np.bincount(owner, minlength=len(index))
     per_image.hist(number, bins=np.arange(number.max(initial=0) + 2) - 0.5)
     per_image.set(title="boxes in an image", ylabel="images")
+    per_image.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=100)
 
 
