@@ -4,7 +4,6 @@ The randomness of a sample comes from (seed, epoch, index) alone, so that any au
 made again and the number of workers changes nothing.
 """
 
-import contextlib
 import functools
 import os
 import time
@@ -32,6 +31,7 @@ from detector.data.mix import CutMix, Erase, MixUp, Paste
 from detector.data.mosaic import Mosaic
 from detector.data.protocol import Protocol
 from detector.data.sampling import EpochOrder
+from detector.data.sizes import shrunk_boxes
 from detector.data.streams import Streams
 from detector.structures import LetterBox, Sample, Seconds
 
@@ -78,6 +78,7 @@ class Reader:
 
     def __init__(self, index: Index, side: int | None = None) -> None:
         self.index, self.side = index, side
+        self._boxes = index.boxes_xyxy if side is None else shrunk_boxes(index, side)
         self.store: ImageStore | None = None
         self.seconds = 0.0
 
@@ -93,44 +94,40 @@ class Reader:
             UnreadableImage: the file cannot be decoded.
         """
         begun = time.perf_counter()
-        image, old = self._image(number, position)
-        sample = self._labelled(number, image, old)
+        image, odd = self._image(number, position)
+        sample = self._labelled(number, image, odd)
         self.seconds += time.perf_counter() - begun
         return sample
 
-    def _image(self, number: int, position: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-        """An image, shrunk; and its height and width in its file."""
-        store, annotated = self.store, (*self.index.sizes[number].tolist(),)
-        mark = None
+    def _image(self, number: int, position: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """An image, shrunk; and its boxes' factors [4] if its file is not of the annotated size."""
+        store = self.store
+        mark = 0 if store is None else store.mark(number, self._path)
         if store is not None:
-            with contextlib.suppress(OSError):  # the file is gone, as reading it says
-                mark = store.mark(number, self._path)
-        if store is None or mark is None:
-            image = read_image(self._path(number))
-            return shrink(image, self.side), image.shape[:2]
-        kept = store.get(number, position, mark)
-        if kept is not None:
-            return kept, annotated
+            kept = store.get(number, position, mark)
+            if kept is not None:
+                return kept, None
         image = read_image(self._path(number))
         small = shrink(image, self.side)
-        if image.shape[:2] == annotated:  # what is kept is taken for that
+        if image.shape[:2] != tuple(self.index.sizes[number].tolist()):
+            return small, factors(image.shape, small.shape)
+        if store is not None:
             store.put(number, position, mark, small)
-        return small, image.shape[:2]
+        return small, None
 
     def _path(self, number: int) -> str:
         return os.path.join(self._folder, self.index.files[number])  # noqa: PTH118  # 5 times as fast
 
-    def _labelled(self, number: int, image: np.ndarray, old: tuple[int, int]) -> Sample:
-        """An image with its boxes, which are those of the `old` height and width."""
+    def _labelled(self, number: int, image: np.ndarray, odd: np.ndarray | None) -> Sample:
+        """An image with its boxes; see `_image`."""
         index = self.index
         rows = slice(index.starts[number], index.starts[number + 1])
-        boxes, labels, ignore = index.boxes_xyxy[rows], index.labels[rows], index.boxes_xyxy[:0]
+        boxes, labels, ignore = self._boxes[rows], index.labels[rows], self._boxes[:0]
+        if odd is not None:
+            boxes = index.boxes_xyxy[rows] * odd
         if number in self._crowded:
             crowd = index.crowd[rows]
             boxes, labels, ignore = boxes[~crowd], labels[~crowd], boxes[crowd]
-        if image.shape[:2] != old:
-            factor = factors(old, image.shape)
-            boxes, ignore = boxes * factor, ignore * factor
         return Sample(image, boxes, labels, int(index.image_ids[number]), ignore)
 
     @functools.cached_property

@@ -80,14 +80,14 @@ class ImageStore:
 
     def mark(self, number: int, path: Callable[[int], str]) -> int:
         """What tells image `number` from others and, in a file that outlives the run, from itself before
-        its own file changed; 64 bits, not 0.
-
-        Raises:
-            OSError: there is no such file.
+        its own file changed; 64 bits. 0 where there is no such file, of which nothing is kept.
         """
         if not self.room.lasts:
             return number + 1
-        about = os.stat(path(number))  # noqa: PTH116  # a third of the time of Path's
+        try:
+            about = os.stat(path(number))  # noqa: PTH116  # a third of the time of Path's
+        except OSError:
+            return 0
         text = b"%d %d %d" % (number, about.st_size, about.st_mtime_ns)
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") | 1
 
@@ -97,10 +97,10 @@ class ImageStore:
         Of a ring it stays what it is until the ring has come round.
         """
         place = self._place(number, position)
-        if place is None or self._records[place, 0] != mark:
+        if not mark or place is None or self._records.item(2 * place) != mark:
             return None
-        height, width = self._shapes[number]
-        start = self._starts[place]
+        height, width = self._shapes[number].tolist()
+        start = self._starts.item(place)
         pixels = self._bytes[start : start + height * width * 3]
         if self.room.lasts and not self._checked[place]:
             if _sum(pixels) != self._records[place, 1]:  # of a machine that lost its power
@@ -117,7 +117,8 @@ class ImageStore:
         try:
             self._write(place * RECORD, bytes(RECORD))
             self._write(int(self._starts[place]), pixels)
-            self._write(place * RECORD, np.array([mark, _sum(pixels)], np.uint64))
+            total = _sum(pixels) if self.room.lasts else 0
+            self._write(place * RECORD, np.array([mark, total], np.uint64))
         except OSError as error:
             self._places = 0  # of this process
             warnings.warn(

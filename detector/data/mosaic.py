@@ -11,8 +11,12 @@ import numpy as np
 from detector.data.geometry import GREY, Size, height_and_width, resize_to_fit
 from detector.structures import Sample
 
-# place of each sample, row by row; of nine, the first one is in the middle
-_PLACES = {2: (0, 1, 2, 3), 3: (4, 0, 1, 2, 3, 5, 6, 7, 8)}
+# cells of the samples, (row, column) of three rows and columns; of nine, the first one is in the middle.
+# Of four tiles the middle row and column have no width
+_CELLS = {
+    2: ((0, 0), (0, 2), (2, 0), (2, 2)),
+    3: ((1, 1), (0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +63,13 @@ class Mosaic:
         columns = _lines(self.x, middle_width, width)
         rows = _lines(self.y, middle_height, height)
         cells = []  # of each tile: where it begins, and what of it is in sight
-        for place, tile in zip(_PLACES[self.grid], tiles, strict=True):
-            row, column = (n * 2 // (self.grid - 1) for n in divmod(place, self.grid))
+        for (row, column), tile in zip(_CELLS[self.grid], tiles, strict=True):
             tile_height, tile_width = tile.image.shape[:2]
             left = _start(columns, column, tile_width)
             top = _start(rows, row, tile_height)
             x1, x2 = max(left, columns[column]), min(left + tile_width, columns[column + 1])
             y1, y2 = max(top, rows[row]), min(top + tile_height, rows[row + 1])
-            cells.append((left, top, left, top, x1, y1, x1, y1, x2, y2, x2, y2))
+            cells += (left, top, left, top, x1, y1, x1, y1, x2, y2, x2, y2)
             x1, x2 = max(x1, view_x1), min(x2, view_x2)
             y1, y2 = max(y1, view_y1), min(y2, view_y2)
             if x1 < x2 and y1 < y2:
@@ -93,7 +96,8 @@ def _in_sight(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, 
         return boxes, np.zeros(0, bool)
     shift, low, high = placed.repeat([len(part) for part in parts], axis=0).swapaxes(0, 1)
     moved = np.minimum(np.maximum(boxes + shift, low), high)
-    seen = (moved[:, 2:] > moved[:, :2]).all(1)
+    x1, y1, x2, y2 = moved.T
+    seen = (x2 > x1) & (y2 > y1)
     return moved[seen], seen
 
 
