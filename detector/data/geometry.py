@@ -175,17 +175,11 @@ class Affine:
         if g or h or abs(scale) < 1e-9:
             return 0, 0, width, height
         new_height, new_width = height_and_width(size)
-        # its corners, mapped back by the inverse of (a, b; d, e), which is (e, -b; -d, a) / scale
-        corners = [(u - c, v - f) for u in (0, new_width) for v in (0, new_height)]
-        xs = [(e * u - b * v) / scale for u, v in corners]
-        ys = [(a * v - d * u) / scale for u, v in corners]
-        around = 2  # px, between which the map interpolates
-        return (
-            min(max(math.floor(min(xs)) - around, 0), width),
-            min(max(math.floor(min(ys)) - around, 0), height),
-            max(min(math.ceil(max(xs)) + around, width), 0),
-            max(min(math.ceil(max(ys)) + around, height), 0),
-        )
+        # the way back: the inverse of (a, b; d, e) is (e, -b; -d, a) / scale
+        a, b, d, e = e / scale, -b / scale, -d / scale, a / scale
+        x1, x2 = _span(a, b, -a * c - b * f, new_width, new_height, width)
+        y1, y2 = _span(d, e, -d * c - e * f, new_width, new_height, height)
+        return x1, y1, x2, y2
 
     def apply(self, sample: Sample, size: Size) -> Sample:
         """A sample of this size; boxes of which too little is left are dropped.
@@ -196,11 +190,7 @@ class Affine:
         height, width = sample.image.shape[:2]
         shape = height_and_width(size)
         matrix = self.matrix(height, width, shape)
-        image, labels, ignore = (
-            _warp(sample.image, matrix, shape),
-            sample.labels,
-            sample.ignore_xyxy,
-        )
+        labels, ignore = sample.labels, sample.ignore_xyxy
         clipped = boxes = transform_boxes(sample.boxes_xyxy, matrix)
         if len(boxes):
             clipped = clip_boxes(boxes, shape[1], shape[0])
@@ -209,6 +199,7 @@ class Affine:
         if len(ignore):
             ignore = clip_boxes(transform_boxes(ignore, matrix), shape[1], shape[0])
             ignore = ignore[(sides(ignore) > 0).all(1)]
+        image = _warp(sample.image, matrix, shape)
         return Sample(image, clipped, labels, sample.image_id, ignore)
 
 
@@ -234,7 +225,27 @@ def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.n
     grey = (GREY,) * 3
     if g or h:
         return cv2.warpPerspective(image, centred, (width, height), borderValue=grey)
-    return cv2.warpAffine(image, centred[:2], (width, height), borderValue=grey)
+    # only where the image is: a mosaic that is zoomed out fills a fraction of the result
+    old_height, old_width = image.shape[:2]
+    x1, x2 = _span(a, b, c, old_width, old_height, width)
+    y1, y2 = _span(d, e, f, old_width, old_height, height)
+    if (x2 - x1) * (y2 - y1) == height * width:
+        return cv2.warpAffine(image, centred[:2], (width, height), borderValue=grey)
+    result = np.full((height, width, 3), GREY, np.uint8)
+    if x1 < x2 and y1 < y2:
+        centred[:2, 2] -= x1, y1
+        part = cv2.warpAffine(image, centred[:2], (x2 - x1, y2 - y1), borderValue=grey)
+        result[y1:y2, x1:x2] = part
+    return result
+
+
+def _span(a: float, b: float, c: float, width: int, height: int, limit: int) -> tuple[int, int]:
+    """From where to where a x + b y + c goes, within 0..limit, for x in 0..width, y in 0..height."""
+    least = c + min(a, 0) * width + min(b, 0) * height
+    most = c + max(a, 0) * width + max(b, 0) * height
+    around = 2  # px, between which the map interpolates
+    first = min(max(math.floor(least) - around, 0), limit)
+    return first, max(min(math.ceil(most) + around, limit), first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,9 @@ def test_the_default_bag_is_the_recipe(digits_root):
     for epoch, number in [(0, 0), (0, 7), (3, 2), (5, 11)]:
         image, boxes, labels = reference_default(dataset.reader, 3, epoch, number, 96)
         sample = dataset[epoch, number].sample
-        assert np.abs(sample.image.astype(int) - image).max() <= 1
+        difference = np.abs(sample.image.astype(int) - image)
+        assert difference.max() <= 3  # OpenCV rounds coordinates to 1/32 px, here from another corner
+        assert (difference > 1).mean() < 1e-4
         assert sample.boxes_xyxy == pytest.approx(boxes, abs=1e-3)
         assert sample.labels.tolist() == labels
 
