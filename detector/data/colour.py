@@ -21,7 +21,8 @@ class HSV:
     @classmethod
     def draw(cls, rng: np.random.Generator, *, h: float, s: float, v: float) -> "HSV":
         """1 + uniform(-1, 1) * gain for each."""
-        return cls(*(1 + rng.uniform(-1, 1, 3) * [h, s, v]))
+        hue, saturation, value = rng.uniform(-1, 1, 3).tolist()
+        return cls(1 + hue * h, 1 + saturation * s, 1 + value * v)
 
     def apply(self, sample: Sample) -> Sample:
         """The sample in other colours; boxes as they were."""

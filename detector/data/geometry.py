@@ -140,9 +140,9 @@ class Affine:
     ) -> "Affine":
         """Zoom in 1 -+ scale, shift in -+ translate, rotation in -+ degrees, shear in -+ shear."""
         zoom = rng.uniform(1 - scale, 1 + scale)
-        angle, shear_x, shear_y = rng.uniform(-1, 1, 3) * [degrees, shear, shear]
-        shift_x, shift_y = rng.uniform(-translate, translate, 2)
-        return cls(zoom, angle, shear_x, shear_y, shift_x, shift_y)
+        angle, shear_x, shear_y = rng.uniform(-1, 1, 3).tolist()
+        shift_x, shift_y = rng.uniform(-translate, translate, 2).tolist()
+        return cls(zoom, angle * degrees, shear_x * shear, shear_y * shear, shift_x, shift_y)
 
     def tilted(self, rng: np.random.Generator, perspective: float) -> "Affine":
         """The same with both tilts in -+ perspective."""

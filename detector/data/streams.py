@@ -25,7 +25,9 @@ class Streams:
 
     def of(self, name: str = "") -> np.random.Generator:
         """A fresh generator; the same one for the same name, independent of those of other names."""
-        return np.random.default_rng([self.seed, self.epoch, self.index, *name.encode()])
+        # what default_rng makes, in three quarters of the time
+        entropy = [self.seed, self.epoch, self.index, *name.encode()]
+        return np.random.Generator(np.random.PCG64(entropy))
 
     def chance(self, name: str, probability: float) -> np.random.Generator | None:
         """The stream of that name with this probability, else None."""
