@@ -31,6 +31,7 @@ from detector.config import (
 )
 from detector.data import (
     DARKNET_GREY,
+    MIRRORING,
     Albumentations,
     Bag,
     Darknet,
@@ -360,11 +361,18 @@ def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:
     """The augmentations of a sample; flips are off where a mirrored object is another one.
 
     Raises:
-        UserError: a transform of albumentations that there is not, or not with these arguments.
+        UserError: a transform of albumentations that there is not, not with these arguments, or that
+            mirrors where nothing may.
     """
     strengths = {name: getattr(config, name) for name in _STRENGTHS}
     if not mirrors:
         strengths |= {"flip_lr": 0.0, "flip_ud": 0.0}
+        refused = [each.name for each in config.albumentations if each.name in MIRRORING]
+        if refused:
+            raise UserError(
+                f"bag.albumentations: {refused[0]} mirrors, and the data YAML says mirrors: false; leave "
+                f"it out"
+            )
     chain = [(each.name, each.model_extra or {}) for each in config.albumentations]
     return Bag(**strengths, extra=Albumentations(chain) if chain else None)
 

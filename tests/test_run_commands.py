@@ -135,6 +135,25 @@ def test_the_torture_kills_what_torchrun_has_started():
     assert parent.returncode == -signal.SIGKILL
 
 
+def test_two_do_not_train_in_one_folder(tool, digits_yaml, tmp_path):  # noqa: F811
+    words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "40", "--name", "a"]
+    process = start(*words, "train.checkpoint_every=1", cwd=tmp_path)
+    folder = RunFolder(tmp_path / "runs" / "a")
+    try:
+        wait_for(folder, "written", process, 1)
+        status, _, err = tool("train", "--resume", "runs/a")
+    finally:
+        process.kill()
+        finish(process, 60)
+    assert status == 2
+    assert err.startswith(
+        f"error: runs/a: another process trains in this folder (process {process.pid} on "
+    )
+    assert (
+        tool("train", "--resume", "runs/a", "--batch-limit", "1")[0] == 0
+    )  # it died with its lock
+
+
 @pytest.mark.slow
 def test_a_killed_rank_starts_anew_by_itself(digits_yaml, tmp_path):
     """torchrun starts all processes of a job again, and they go on from its checkpoint."""

@@ -112,6 +112,15 @@ def test_a_transform_that_does_not_fit_stops_before_the_run(tool, digits_yaml, t
     assert not (tmp_path / "run").exists()
 
 
+def test_a_transform_that_mirrors_stops_where_nothing_may(tool, digits_yaml):
+    words = [*CFG, "--data", digits_yaml, "bag.albumentations=[{name: HorizontalFlip, p: 0.5}]"]
+    status, _, err = tool("train", *words)
+    assert status == 2
+    assert err.startswith(
+        "error: bag.albumentations: HorizontalFlip mirrors, and the data YAML says"
+    )
+
+
 def test_the_loaders_benchmark(tool, digits_yaml, tmp_path, monkeypatch):
     (tmp_path / "others.py").write_text(
         "import numpy as np\n"

@@ -215,8 +215,11 @@ def resumed(folder: RunFolder, processes: Processes, wanted: Config | None) -> "
     """A run as its last checkpoint left it.
 
     Raises:
-        UserError: it has no state, other settings than are `wanted`, or other data now.
+        UserError: it has no state, other settings than are `wanted`, or other data now, or somebody
+            trains in it.
     """
+    if processes.writes and folder.path.is_dir():
+        folder.hold()  # before its state is read
     state, damaged = load_newest(folder.last, folder.previous)
     if "training" not in state:
         raise UserError(f"{folder.last}: it holds weights only; a run goes on from its last.pt")
@@ -308,6 +311,7 @@ class Run:
             with writing(folder.config):
                 folder.config.write_text(dump_config(self.config), encoding="utf-8")
             folder.remember_job()
+            folder.hold()
         return processes.first(folder)
 
     def go(self, folder: RunFolder, limits: Sequence[Observer], way_on: str) -> float:

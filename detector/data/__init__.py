@@ -12,7 +12,7 @@ from detector.data.coco_names import COCO_NAMES
 from detector.data.convert import coco_tree
 from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
 from detector.data.description import DatasetConfig, annotation_file, describe, read_split, splits
-from detector.data.extra import Albumentations
+from detector.data.extra import MIRRORING, Albumentations
 from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
 from detector.data.fingerprint import fingerprint
 from detector.data.geometry import DARKNET_GREY, letterbox
@@ -33,6 +33,7 @@ from detector.data.subset import write_subset
 __all__ = [
     "COCO_NAMES",
     "DARKNET_GREY",
+    "MIRRORING",
     "Albumentations",
     "Bag",
     "Darknet",

@@ -16,6 +16,8 @@ from detector.registry import nearest
 from detector.structures import Sample
 
 KEY = "bag.albumentations"  # where the user wrote it
+# those of the library that mirror an image, always or at times
+MIRRORING = ("D4", "HorizontalFlip", "SquareSymmetry", "Transpose", "VerticalFlip")
 _CROWD = -1  # the label of a crowd region among the boxes
 
 

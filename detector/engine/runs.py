@@ -3,11 +3,15 @@
 import glob
 import os
 import re
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from detector.errors import UserError, writing
+
+_held: list[IO[str]] = []  # open for as long as this process lives
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,38 @@ class RunFolder:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             with writing(self.path / ".job"):
                 (self.path / ".job").write_text(_job(), encoding="utf-8")
+
+    def hold(self) -> None:
+        """Makes this process the only one that trains here, until it ends, however it ends.
+
+        Raises:
+            UserError: another one does.
+        """
+        try:
+            import fcntl  # not on Windows
+        except ImportError:
+            return
+        path = self.path / ".lock"
+        with writing(path):
+            file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the reader processes do not inherit it
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                who = file.read().strip()
+            raise UserError(
+                f"{self.path}: another process trains in this folder ({who}); wait for its end, or "
+                f"stop it"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        _held.append(file)
 
     @property
     def parts(self) -> int:
