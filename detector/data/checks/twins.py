@@ -16,7 +16,8 @@ from detector.data.checks.report import Problem
 from detector.data.index import Index
 
 # As far as pairs found with these among 1,440 digit images and 137 of COCO were looked at, they show one
-# scene. Copies of the latter at a quarter of the size and jpeg quality 50 are all found; of those cropped by 2 %, 86 %.
+# scene. Copies of the latter at a quarter of the size and jpeg quality 50 are all found; of those cropped
+# by 2 %, 86 %.
 MAX_BITS = 14  # of 128
 MAX_RESIDUE = 0.3  # of two thumbnails, over the larger contrast: a correlation of about 0.95
 NOISE = 2.0  # grey levels that thumbnails of one picture may differ by, however flat it is
