@@ -201,7 +201,11 @@ def test_outside_of_what_the_image_covers_there_is_one_grey(rng):
         outside[y1:y2, x1:x2] = False
         assert (moved.image[outside] == GREY).all()
         colour = HSV.draw(rng, h=0.1, s=0.7, v=0.4)
-        assert np.array_equal(colour.apply(moved).image, colour.apply(moved, within).image)
+        whole, part = (colour.apply(moved, each).image.astype(int) for each in (None, within))
+        assert np.array_equal(whole[outside], part[outside])
+        # the last pixels of a row are rounded otherwise by OpenCV than those it takes many at a time
+        assert np.abs(whole - part).max() <= 1
+        assert (whole != part).mean() < 0.01
         smaller += outside.mean() > 0.25
     assert smaller > 10
 
