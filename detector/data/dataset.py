@@ -18,6 +18,7 @@ from detector.data.files import UnreadableImage, read_image
 from detector.data.geometry import (
     Affine,
     Flip,
+    Region,
     Size,
     factors,
     height_and_width,
@@ -245,12 +246,13 @@ class _Making:
     def sample(self) -> Sample | None:
         """The sample, or None where no file could be read."""
         bag, rng = self.bag, self.streams.of()
-        sample = self._placed(self.partners.own, rng)
-        if sample is None:
+        placed = self._placed(self.partners.own, rng)
+        if placed is None:
             return None
-        if self.mixes:
-            sample = self._mixed(sample)
-        sample = HSV.draw(rng, h=bag.hsv_h, s=bag.hsv_s, v=bag.hsv_v).apply(sample)
+        alone, within = placed
+        sample = self._mixed(alone) if self.mixes else alone
+        colour = HSV.draw(rng, h=bag.hsv_h, s=bag.hsv_s, v=bag.hsv_v)
+        sample = colour.apply(sample, within if sample is alone else None)
         sample = Flip.draw(rng, left_right=bag.flip_lr, up_down=bag.flip_ud).apply(sample)
         if bag.extra is not None:
             sample = bag.extra(sample, self.streams.of("extra"))
@@ -259,8 +261,13 @@ class _Making:
             sample = Erase.draw(rng, height=height, width=width).apply(sample)
         return sample
 
-    def _placed(self, source: Source, rng: np.random.Generator, part: str = "") -> Sample | None:
-        """An image alone or in a mosaic, moved; `part` names streams beside `rng`."""
+    def _placed(
+        self, source: Source, rng: np.random.Generator, part: str = ""
+    ) -> tuple[Sample, Region] | None:
+        """An image alone or in a mosaic, moved, and outside of what it is grey; None if it is unreadable.
+
+        `part` names streams beside `rng`.
+        """
         bag = self.bag
         use_mosaic = rng.random() < bag.mosaic and self.mixes
         sources, grid = [source], 2
@@ -289,7 +296,9 @@ class _Making:
             height, width = self.shape
             view = affine.view(2 * height, 2 * width, self.shape)
             sample = mosaic.apply(samples, self.shape, view)
-        return affine.apply(sample, self.shape)
+        height, width = sample.image.shape[:2]
+        within = affine.covered(height, width, self.shape)
+        return affine.apply(sample, self.shape), within
 
     def _mixed(self, sample: Sample) -> Sample:
         """The sample with what other images add to it."""
@@ -303,11 +312,11 @@ class _Making:
             other = self._placed(self.partners.one(rng), rng, "cutmix ")
             if other is not None:
                 height, width = self.shape
-                sample = CutMix.draw(rng, height=height, width=width).apply(sample, other)
+                sample = CutMix.draw(rng, height=height, width=width).apply(sample, other[0])
         if (rng := streams.chance("mixup", bag.mixup)) is not None:
             other = self._placed(self.partners.one(rng), rng, "mixup ")
             if other is not None:
-                sample = MixUp.draw(rng).apply(sample, other)
+                sample = MixUp.draw(rng).apply(sample, other[0])
         return sample
 
     def _read(self, source: Source) -> Sample | None:

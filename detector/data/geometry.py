@@ -17,6 +17,7 @@ from detector.structures import LetterBox, Sample
 GREY = 114  # of everything outside the image, as published
 DARKNET_GREY = 127  # where darknet's letter_box says 0.5
 
+Region = tuple[int, int, int, int]  # x1, y1, x2, y2 of a part of an image, pixels
 Size = int | tuple[int, int]  # of a result, pixels: the side of a square, or (height, width)
 
 
@@ -168,8 +169,13 @@ class Affine:
             rows.append((a + target * tilt_x, b + target * tilt_y, constant))
         return np.array([*rows, (tilt_x, tilt_y, offset)])
 
-    def view(self, height: int, width: int, size: Size) -> tuple[int, int, int, int]:
-        """The part (x1, y1, x2, y2) of a height x width image that the result shows, pixels."""
+    def covered(self, height: int, width: int, size: Size) -> Region:
+        """The part of the result outside of which nothing of a height x width image is, only grey."""
+        shape = height_and_width(size)
+        return _covered(self.matrix(height, width, shape), (height, width), shape)
+
+    def view(self, height: int, width: int, size: Size) -> Region:
+        """The part of a height x width image that the result shows."""
         (a, b, c), (d, e, f), (g, h, _) = self.matrix(height, width, size).tolist()
         scale = a * e - b * d
         if g or h or abs(scale) < 1e-9:
@@ -225,10 +231,7 @@ def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.n
     grey = (GREY,) * 3
     if g or h:
         return cv2.warpPerspective(image, centred, (width, height), borderValue=grey)
-    # only where the image is: a mosaic that is zoomed out fills a fraction of the result
-    old_height, old_width = image.shape[:2]
-    x1, x2 = _span(a, b, c, old_width, old_height, width)
-    y1, y2 = _span(d, e, f, old_width, old_height, height)
+    x1, y1, x2, y2 = _covered(matrix, image.shape, shape)
     if (x2 - x1) * (y2 - y1) == height * width:
         return cv2.warpAffine(image, centred[:2], (width, height), borderValue=grey)
     result = np.full((height, width, 3), GREY, np.uint8)
@@ -237,6 +240,19 @@ def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.n
         part = cv2.warpAffine(image, centred[:2], (x2 - x1, y2 - y1), borderValue=grey)
         result[y1:y2, x1:x2] = part
     return result
+
+
+def _covered(matrix: np.ndarray, old: Sequence[int], shape: tuple[int, int]) -> Region:
+    """Where an image of `old` height and width comes to lie in a result of this one; or more.
+
+    A mosaic that is zoomed out fills a fraction of the result.
+    """
+    (a, b, c), (d, e, f), (g, h, _) = matrix.tolist()
+    if g or h:
+        return 0, 0, shape[1], shape[0]
+    x1, x2 = _span(a, b, c, old[1], old[0], shape[1])
+    y1, y2 = _span(d, e, f, old[1], old[0], shape[0])
+    return x1, y1, x2, y2
 
 
 def _span(a: float, b: float, c: float, width: int, height: int, limit: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.data.geometry import GREY, Size, height_and_width, resize_to_fit
+from detector.data.geometry import GREY, Region, Size, height_and_width, resize_to_fit
 from detector.structures import Sample
 
 # cells of the samples, (row, column) of three rows and columns; of nine, the first one is in the middle.
@@ -41,16 +41,13 @@ class Mosaic:
         y = rng.integers(height // 2, height + height // 2, endpoint=True)
         return cls(int(x), int(y), grid)
 
-    def apply(
-        self, samples: Sequence[Sample], size: Size, view: tuple[int, int, int, int] | None = None
-    ) -> Sample:
+    def apply(self, samples: Sequence[Sample], size: Size, view: Region | None = None) -> Sample:
         """One sample of 2H x 2W pixels; (H, W) = size.
 
         The images, scaled to fit into a half (a third) of the canvas, are placed row by row, each
         against the lines where tiles meet, which of nine run along the middle one; what leaves its cell
         or the canvas is cut. A box is kept while any of it is in sight: the affine map that follows
-        decides what is too little. Pixels outside of `view` (x1, y1, x2, y2), which nobody will look at,
-        may be anything.
+        decides what is too little. Pixels outside of `view`, which nobody will look at, may be anything.
         """
         assert len(samples) == self.grid**2, f"{self.grid**2} tiles, not {len(samples)}"
         height, width = (2 * side for side in height_and_width(size))
@@ -62,19 +59,19 @@ class Mosaic:
         middle_height, middle_width = tiles[0].image.shape[:2] if self.grid == 3 else (0, 0)
         columns = _lines(self.x, middle_width, width)
         rows = _lines(self.y, middle_height, height)
-        cells = []  # of each tile: where it begins, and what of it is in sight
+        cells: list[int] = []  # of each tile: where it begins, and what of it is in sight
         for (row, column), tile in zip(_CELLS[self.grid], tiles, strict=True):
             tile_height, tile_width = tile.image.shape[:2]
             left = _start(columns, column, tile_width)
             top = _start(rows, row, tile_height)
             x1, x2 = max(left, columns[column]), min(left + tile_width, columns[column + 1])
             y1, y2 = max(top, rows[row]), min(top + tile_height, rows[row + 1])
-            cells += (left, top, left, top, x1, y1, x1, y1, x2, y2, x2, y2)
+            cells += (left, top, x1, y1, x2, y2)
             x1, x2 = max(x1, view_x1), min(x2, view_x2)
             y1, y2 = max(y1, view_y1), min(y2, view_y2)
             if x1 < x2 and y1 < y2:
                 canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
-        placed = np.array(cells, np.float32).reshape(-1, 3, 4)
+        placed = np.array(cells, np.float32).reshape(-1, 3, 2)
         boxes, seen = _in_sight([tile.boxes_xyxy for tile in tiles], placed)
         ignore, _ = _in_sight([tile.ignore_xyxy for tile in tiles], placed)
         labels = np.concatenate([tile.labels for tile in tiles])[seen]
@@ -86,7 +83,7 @@ def _in_sight(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, 
 
     Args:
         parts: [n_i, 4], pixels of each tile.
-        placed: float32 [tiles, 3, 4]; what is added to a tile's boxes, the least they can be, the most.
+        placed: float32 [tiles, 3, 2]; what is added to a tile's corners, the least they can be, the most.
 
     Returns:
         [m, 4], pixels of the canvas; bool [n], of all boxes in a row.
@@ -94,8 +91,9 @@ def _in_sight(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, 
     boxes = np.concatenate(parts)
     if not len(boxes):
         return boxes, np.zeros(0, bool)
-    shift, low, high = placed.repeat([len(part) for part in parts], axis=0).swapaxes(0, 1)
-    moved = np.minimum(np.maximum(boxes + shift, low), high)
+    of_boxes = placed.repeat([len(part) for part in parts], axis=0)  # [n, 3, 2]
+    corners = boxes.reshape(-1, 2, 2) + of_boxes[:, 0:1]
+    moved = np.minimum(np.maximum(corners, of_boxes[:, 1:2]), of_boxes[:, 2:3]).reshape(-1, 4)
     x1, y1, x2, y2 = moved.T
     seen = (x2 > x1) & (y2 > y1)
     return moved[seen], seen

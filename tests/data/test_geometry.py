@@ -187,6 +187,29 @@ def test_the_map_shows_nothing_but_its_view(rng):
     assert tilted.view(128, 128, 64) == (0, 0, 128, 128)
 
 
+def test_outside_of_what_the_image_covers_there_is_one_grey(rng):
+    """So that colours change there as everywhere, without being computed."""
+    smaller = 0
+    for number in range(60):
+        image = rng.integers(0, 256, (128, 96, 3), np.uint8)
+        affine = Affine.draw(rng, scale=0.9, translate=0.3, degrees=30 * (number % 2), shear=5)
+        if number % 5 == 0:
+            affine = affine.tilted(rng, 0.2)
+        moved = affine.apply(sample_of(image), (64, 96))
+        x1, y1, x2, y2 = within = affine.covered(128, 96, (64, 96))
+        outside = np.ones((64, 96), bool)
+        outside[y1:y2, x1:x2] = False
+        assert (moved.image[outside] == GREY).all()
+        colour = HSV.draw(rng, h=0.1, s=0.7, v=0.4)
+        whole, part = (colour.apply(moved, each).image.astype(int) for each in (None, within))
+        assert np.array_equal(whole[outside], part[outside])
+        # the last pixels of a row are rounded otherwise by OpenCV than those it takes many at a time
+        assert np.abs(whole - part).max() <= 1
+        assert (whole != part).mean() < 0.01
+        smaller += outside.mean() > 0.25
+    assert smaller > 10
+
+
 @pytest.mark.parametrize("grid", [2, 3])
 def test_a_mosaic_is_whole_within_its_view(rng, grid):
     for _ in range(20):
