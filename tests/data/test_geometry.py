@@ -205,7 +205,6 @@ def test_outside_of_what_the_image_covers_there_is_one_grey(rng):
         assert np.array_equal(whole[outside], part[outside])
         # the last pixels of a row are rounded otherwise by OpenCV than those it takes many at a time
         assert np.abs(whole - part).max() <= 1
-        assert (whole != part).mean() < 0.01
         smaller += outside.mean() > 0.25
     assert smaller > 10
 
