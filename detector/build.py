@@ -17,6 +17,7 @@ from detector.allocator import keep_freed_memory
 from detector.anchors import Anchors, cluster_anchors, flat, measure_fit
 from detector.config import (
     LARGEST_STRIDE,
+    LEAST_BUFFER,
     ActivationConfig,
     BagConfig,
     Config,
@@ -816,7 +817,8 @@ def build_observers(
 
 def build_meter(config: Config) -> Meter:
     """Who says whether a run waits for its images; with the keys that nothing is set for yet."""
-    keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={4 * _batch_size(config)}"]
+    positions = max(4 * _batch_size(config), LEAST_BUFFER)
+    keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={positions}"]
     unused = config.data.cache == "none" and not config.data.tile_buffer
     return Meter(workers=config.data.workers, advice=", ".join(keys) if unused else "")
 

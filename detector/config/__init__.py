@@ -12,6 +12,7 @@ from detector.config.loader import (
 )
 from detector.config.schema import (
     LARGEST_STRIDE,
+    LEAST_BUFFER,
     ActivationConfig,
     BagConfig,
     Config,
@@ -28,6 +29,7 @@ from detector.config.schema import (
 
 __all__ = [
     "LARGEST_STRIDE",
+    "LEAST_BUFFER",
     "ActivationConfig",
     "BagConfig",
     "Config",

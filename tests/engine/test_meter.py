@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from detector.build import build_meter
+from detector.config import load_config
 from detector.engine import Meter, Processes, meter
 from detector.structures import Batch, Seconds
 
@@ -91,6 +93,14 @@ def test_several_processes_count_together_and_a_short_epoch_is_enough(clock):
     )
     assert events == [("speed", pytest.approx({"loader": 80, "network": 32, "reading": 0.5}))]
     assert run(clock, told, batches=30, workers=1, waited=0, learning=1, making=1, reading=0) == []
+
+
+@pytest.mark.parametrize(("batch", "positions"), [(2, 16), (16, 64)])
+def test_what_it_advises_is_accepted(batch, positions):
+    config = load_config("yolov4-pacsp-n-mish", [f"train.batch_size={batch}"])
+    word = build_meter(config).advice.split(", ")[-1]
+    assert word == f"data.tile_buffer={positions}"
+    assert load_config("yolov4-pacsp-n-mish", [word]).data.tile_buffer == positions
 
 
 def test_too_few_batches_say_nothing(clock, capsys):
