@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from detector.allocator import keep_freed_memory
 from detector.anchors import Anchors, cluster_anchors, flat, measure_fit
 from detector.config import (
     LARGEST_STRIDE,
@@ -30,6 +29,7 @@ from detector.config import (
     TrainConfig,
     config_to_dict,
 )
+from detector.config.duration import seconds
 from detector.data import (
     DARKNET_GREY,
     MIRRORING,
@@ -38,11 +38,11 @@ from detector.data import (
     Darknet,
     EpochOrder,
     Finding,
+    ImageReader,
     Index,
     Letterbox,
-    Protocol,
+    Placement,
     PyTorchYOLOv4,
-    Reader,
     Rectangular,
     TrainLoader,
     TrainSet,
@@ -66,40 +66,40 @@ from detector.data import (
 )
 from detector.data.checks import plot_labels, start_lines
 from detector.decode import Decoder
-from detector.duration import seconds
+from detector.device import keep_freed_memory
 from detector.engine import (
     OPTIMIZERS,
-    SINKS,
-    BatchPicture,
-    Charts,
+    TRACKERS,
+    CheckpointInterval,
+    CheckpointSaver,
     Console,
     CsvLog,
-    Curve,
-    Every,
+    EventLog,
     Hardware,
-    Journal,
+    LRCurve,
     Manifest,
     MemoryProbe,
-    Meter,
+    ModelEMA,
     Observer,
-    Processes,
+    ProcessGroup,
     RunFolder,
-    SaveCheckpoints,
+    RunPlots,
     Schedule,
     SelfAdversary,
-    SinkLog,
+    ThroughputMonitor,
+    TrackerLog,
+    TrainBatchPicture,
     Trainer,
-    ValPicture,
-    WeightAverage,
+    ValBatchPicture,
     compute_deterministically,
     curve,
     even_share,
     freeze,
     largest_that_fits,
-    require_sinks,
+    require_trackers,
 )
 from detector.errors import UserError
-from detector.evaluation import CocoAP, Evaluator, Truth, make_views
+from detector.evaluation import CocoAP, Evaluator, GroundTruth, make_tta_views
 from detector.losses import BALANCE, YOLOLoss
 from detector.models import (
     VARIANTS,
@@ -116,9 +116,10 @@ from detector.nn import (
     activation,
     synchronise_batch_norms,
 )
-from detector.pictures import true_and_found
 from detector.postprocess import Postprocess, select, select_darknet
 from detector.registry import nearest
+from detector.structures import ImageDetections
+from detector.visualize.predictions import draw_ground_truth_and_detections
 
 Detector = YOLO | DarknetNet
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
@@ -390,7 +391,7 @@ def build_repeats(config: DataConfig, train: Index) -> np.ndarray | None:
     return repeat_factors(train, config.sampling_threshold)
 
 
-def build_sides(config: Config) -> list[int]:
+def build_train_sizes(config: Config) -> list[int]:
     """The sides that training batches may have, pixels; none where all have `data.size`."""
     factor, size, step = config.bag.multi_scale, config.data.size, LARGEST_STRIDE
     if factor == 1:
@@ -422,11 +423,11 @@ def build_data(config: Config) -> Data:
         )
     bag = build_bag(config.bag, mirrors=about.mirrors)
     if isinstance(bag.extra, Albumentations):
-        smallest = min(build_sides(config), default=config.data.size)
+        smallest = min(build_train_sizes(config), default=config.data.size)
         bag.extra.try_on(smallest, smallest)
     return Data(
         train=TrainSet(
-            Reader(train, max(build_sides(config), default=config.data.size)),
+            ImageReader(train, max(build_train_sizes(config), default=config.data.size)),
             bag,
             size=config.data.size,
             seed=config.train.seed,
@@ -442,14 +443,14 @@ def build_data(config: Config) -> Data:
 
 
 def build_image_store(
-    config: Config, train: TrainSet, processes: Processes | None = None
+    config: Config, train: TrainSet, processes: ProcessGroup | None = None
 ) -> list[str]:
     """Keeps decoded training images as `data.cache` or `data.tile_buffer` says; what to say about it.
 
     Raises:
         UserError: nothing can be kept on this system, or there is no folder for it.
     """
-    about, processes = config.data, processes or Processes()
+    about, processes = config.data, processes or ProcessGroup()
     if about.cache == "none" and not about.tile_buffer:
         return []
     if not hasattr(os, "pwrite"):
@@ -485,7 +486,7 @@ def build_val(config: Config) -> ValSet:
     return _val_set(config, read_split(about, root, "val", config.data.classes))
 
 
-def build_truth(dataset: str) -> Truth:
+def build_ground_truth(dataset: str) -> GroundTruth:
     """The validation truths alone, as COCO's evaluation reads them; COCO's layout needs no images.
 
     Raises:
@@ -495,32 +496,32 @@ def build_truth(dataset: str) -> Truth:
     path = annotation_file(about, root, "val")
     if path is None:
         index = read_split(about, root, "val")
-        return Truth.of(coco_tree(index), index.category_ids.tolist())
+        return GroundTruth.of(coco_tree(index), index.category_ids.tolist())
     tree = read_json(path)
     if about.names is None:
-        return Truth.of(tree)
+        return GroundTruth.of(tree)
     ids = {entry["name"]: entry["id"] for entry in tree["categories"]}
     missing = [name for name in about.names if name not in ids]
     if missing:
         raise UserError(f"{path}: no category {missing[0]!r}, which the data YAML's names ask for")
-    return Truth.of(tree, [ids[name] for name in about.names])
+    return GroundTruth.of(tree, [ids[name] for name in about.names])
 
 
-def build_reader(dataset: str) -> Reader:
+def build_reader(dataset: str) -> ImageReader:
     """The validation images, for pictures.
 
     Raises:
         UserError: they cannot be read.
     """
     about, root = describe(dataset)
-    return Reader(read_split(about, root, "val"))
+    return ImageReader(read_split(about, root, "val"))
 
 
 def _val_set(config: Config, index: Index) -> ValSet:
-    return ValSet(Reader(index), build_protocol(config), batch_size=config.eval.batch_size)
+    return ValSet(ImageReader(index), build_protocol(config), batch_size=config.eval.batch_size)
 
 
-def build_protocol(config: Config) -> Protocol:
+def build_protocol(config: Config) -> Placement:
     """How validation images are placed: `eval.protocol` at `data.size`, or at a darknet cfg's size."""
     size, name = config.data.size, config.eval.protocol
     if name == "pytorch_yolov4":
@@ -550,7 +551,7 @@ def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postproc
 
 
 def build_evaluator(
-    config: Config, val: ValSet, hardware: Hardware, processes: Processes | None = None
+    config: Config, val: ValSet, hardware: Hardware, processes: ProcessGroup | None = None
 ) -> Evaluator:
     """COCO AP on the validation split, shared between the processes."""
     index = val.reader.index
@@ -569,7 +570,7 @@ def build_evaluator(
         memory_format=hardware.memory_format,
         autocast=hardware.autocast,
         team=processes if processes and processes.size > 1 else None,
-        views=make_views(config.eval.scales, flip=config.eval.flip),
+        views=make_tta_views(config.eval.scales, flip=config.eval.flip),
     )
 
 
@@ -582,7 +583,7 @@ def build_train_loader(
         batch_size=_batch_size(config),
         workers=config.data.workers,
         pin_memory=pin_memory,
-        sides=build_sides(config),
+        sides=build_train_sizes(config),
         rank=rank,
         processes=processes,
     )
@@ -606,7 +607,7 @@ def build_schedule(config: Config, batches: int) -> Schedule:
     )
 
 
-def build_curve(spec: str | ScheduleConfig) -> Curve:
+def build_curve(spec: str | ScheduleConfig) -> LRCurve:
     """A registered curve of the learning rate, by its name or by name and parameters."""
     if isinstance(spec, str):
         return curve(spec)
@@ -632,7 +633,7 @@ def _batch_size(config: Config) -> int:
 
 
 def resolve_batch_size(
-    config: Config, num_classes: int, hardware: Hardware, processes: Processes
+    config: Config, num_classes: int, hardware: Hardware, processes: ProcessGroup
 ) -> tuple[Config, list[str]]:
     """The config with a number in the place of `train.batch_size: auto`, and what to say about it.
 
@@ -657,7 +658,7 @@ def resolve_batch_size(
             build_loss(config, model, num_classes).to(hardware.device),
             build_optimizer(one, model),
             hardware,
-            size=max(build_sides(config), default=config.data.size),
+            size=max(build_train_sizes(config), default=config.data.size),
         )
         share = -(-train.nominal_batch // processes.size)
         with probe:
@@ -734,14 +735,14 @@ def build_trainer(
     evaluator: Evaluator,
     hardware: Hardware,
     start: Callable[[nn.Module], None] | None = None,
-    processes: Processes | None = None,
+    processes: ProcessGroup | None = None,
 ) -> Trainer:
     """Everything together; seeds torch first, so that the same config starts from the same weights.
 
     `start` may put other weights into the fresh model. Of several processes each then draws its own
     numbers; its batch is `train.batch_size` images of all of them.
     """
-    processes = processes or Processes()
+    processes = processes or ProcessGroup()
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, len(data.names))
     if start is not None:
@@ -764,7 +765,7 @@ def build_trainer(
         model,
         loss.to(hardware.device),
         build_optimizer(config, model),
-        WeightAverage(model, decay=config.train.ema_decay, warmup=config.train.ema_warmup),
+        ModelEMA(model, decay=config.train.ema_decay, warmup=config.train.ema_warmup),
         schedule=build_schedule(config, len(loader)),
         loader=loader,
         evaluate=evaluator,
@@ -795,44 +796,42 @@ def build_observers(
     log, values, about = build_log(config, folder), config_to_dict(config), describe_data(data)
     return [
         Manifest(folder.manifest, config=values, data=about, notes=notes),
-        Journal(folder.events),
+        EventLog(folder.events),
         CsvLog(folder.results),
         log,
-        BatchPicture(folder.train_batch, data.names, log.show),
-        ValPicture(
-            folder.val, lambda: true_and_found(data.val, evaluator.shown, data.names), log.show
-        ),
-        Charts(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
-        SaveCheckpoints(
+        TrainBatchPicture(folder.train_batch, data.names, log.show),
+        ValBatchPicture(folder.val, lambda: draw_detections(data.val, evaluator.shown), log.show),
+        RunPlots(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
+        CheckpointSaver(
             folder,
             config=values,
             names=data.names,
             data=about,
-            every=build_every(config.train.checkpoint_every),
+            every=build_checkpoint_interval(config.train.checkpoint_every),
         ),
         Console(),
         build_meter(config),
     ]
 
 
-def build_meter(config: Config) -> Meter:
+def build_meter(config: Config) -> ThroughputMonitor:
     """Who says whether a run waits for its images; with the keys that nothing is set for yet."""
     positions = max(4 * _batch_size(config), LEAST_BUFFER)
     keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={positions}"]
     unused = config.data.cache == "none" and not config.data.tile_buffer
-    return Meter(workers=config.data.workers, advice=", ".join(keys) if unused else "")
+    return ThroughputMonitor(workers=config.data.workers, advice=", ".join(keys) if unused else "")
 
 
-def build_log(config: Config, folder: RunFolder) -> SinkLog:
+def build_log(config: Config, folder: RunFolder) -> TrackerLog:
     """Who takes curves and pictures, by `train.log`.
 
     Raises:
         UserError: one of them is not installed.
     """
-    require_sinks(config.train.log)
+    require_trackers(config.train.log)
     values = config_to_dict(config)
-    openers = [functools.partial(SINKS[name], folder.path, values) for name in config.train.log]
-    return SinkLog(openers, norms_every=config.train.norms_every)
+    openers = [functools.partial(TRACKERS[name], folder.path, values) for name in config.train.log]
+    return TrackerLog(openers, norms_every=config.train.norms_every)
 
 
 def describe_data(data: Data) -> dict[str, Any]:
@@ -844,14 +843,20 @@ def describe_data(data: Data) -> dict[str, Any]:
     }
 
 
+def draw_detections(val: ValSet, shown: Sequence[ImageDetections]) -> np.ndarray:
+    """Validation images with their ground truth, and beside it the detections of `Evaluator.shown`."""
+    samples = val.reader.read_ids(each.image_id for each in shown)
+    return draw_ground_truth_and_detections(samples, shown, val.reader.index.names)
+
+
 def draw_labels(config: Config, data: Data, path: Path) -> None:
     """The training labels, with the model's anchors among them; needs matplotlib."""
     anchors = np.array(flat(build_anchors(config.model, len(data.names))))
     plot_labels(path, data.train.reader.index, size=config.data.size, anchors=anchors)
 
 
-def build_every(setting: int | str) -> Every:
+def build_checkpoint_interval(setting: int | str) -> CheckpointInterval:
     """Steps, or a duration such as "10m"."""
     if isinstance(setting, int):
-        return Every(steps=setting)
-    return Every(seconds=seconds(setting))
+        return CheckpointInterval(steps=setting)
+    return CheckpointInterval(seconds=seconds(setting))

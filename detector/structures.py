@@ -28,7 +28,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class LetterBox:
+class LetterboxTransform:
     """How an image was placed on its canvas: canvas = image * scale + (left, top), in pixels."""
 
     scale_x: float
@@ -85,7 +85,7 @@ class Batch:
     ignore_xyxy: Tensor
     ignore_index: Tensor
     image_ids: Sequence[int]
-    placements: Sequence[LetterBox] = ()
+    placements: Sequence[LetterboxTransform] = ()
     unreadable: Sequence[str] = ()
     seconds: Seconds = Seconds()
 
@@ -173,3 +173,11 @@ class Candidates:
         names = ("image", "boxes_xyxy", "scores", "labels")
         whole = cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
         return whole[whole.image.argsort(stable=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDetections:
+    """The detections of one image, on the CPU, in pixels of the original image."""
+
+    image_id: int
+    detections: Detections

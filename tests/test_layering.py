@@ -8,18 +8,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
-    {"registry", "structures", "cli", "download", "duration", "allocator"},
+    {"registry", "structures"},
     {"ops"},
-    {"nn", "anchors", "boxes", "decode", "postprocess", "draw", "config"},
+    {"nn", "anchors", "boxes", "decode", "postprocess", "config", "device", "distributed"},
+    {"visualize"},
     {"models", "losses", "data", "engine", "evaluation"},
-    {"export", "study"},
-    {"published", "pictures"},
     {"build"},
-    {"darknet"},
-    {"pretrained", "transfer"},
-    {"report", "showcase"},
-    {"validation"},
-    {"page"},
+    {"weights"},
+    {"api"},
+    {"html_report"},
+    {"commands"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted((ROOT / "detector").rglob("*.py"))

@@ -5,11 +5,12 @@ import torch
 
 from detector import build
 from detector.config import load_config
-from detector.data import Letterbox, Reader, TrainLoader, ValSet, collate, read_coco
+from detector.data import ImageReader, Letterbox, TrainLoader, ValSet, collate, read_coco
 from detector.decode import decode
-from detector.evaluation import METRICS, CocoAP, Found
+from detector.evaluation import METRICS, CocoAP
 from detector.losses import assign
 from detector.postprocess import postprocess
+from detector.structures import ImageDetections
 
 SIZE, CLASSES = 96, 10
 
@@ -24,7 +25,7 @@ def test_life_of_one_image(digits_root, digits_yaml):
     index = read_coco(
         digits_root / "train2017", digits_root / "annotations" / "instances_train2017.json", None
     )
-    sample = Reader(index).read(0)
+    sample = ImageReader(index).read(0)
     n = len(sample.labels)
     assert (sample.image.shape, sample.image.dtype) == ((320, 320, 3), np.uint8)
     assert (sample.boxes_xyxy.shape, sample.boxes_xyxy.dtype) == ((n, 4), np.float32)
@@ -77,6 +78,7 @@ def test_life_of_one_image(digits_root, digits_yaml):
     # COCO's numbers
     judge = CocoAP(data.val.reader.index.annotations, data.val.reader.index.category_ids.tolist())
     metrics = judge(
-        Found(image_id, each) for image_id, each in zip(batch.image_ids, found, strict=True)
+        ImageDetections(image_id, each)
+        for image_id, each in zip(batch.image_ids, found, strict=True)
     )
     assert tuple(metrics) == METRICS

@@ -10,8 +10,8 @@ from detector import build
 from detector.config import load_config
 from detector.data import describe, read_split
 from detector.data.checks import check_dataset
-from detector.evaluation import CocoAP, Found
-from detector.structures import Detections
+from detector.evaluation import CocoAP
+from detector.structures import Detections, ImageDetections
 
 COCO = os.environ.get("DETECTOR_COCO")
 pytestmark = pytest.mark.skipif(not COCO, reason="DETECTOR_COCO names no COCO folder")
@@ -64,7 +64,7 @@ def test_the_whole_bag_on_real_images(coco_yaml):
     for number, batch in enumerate(loader.epoch(0)):
         height, width = batch.images.shape[2:]
         assert not batch.unreadable
-        assert {height, width} <= set(build.build_sides(config))
+        assert {height, width} <= set(build.build_train_sizes(config))
         assert (batch.boxes_xyxy >= 0).all()
         assert (batch.boxes_xyxy <= torch.tensor([width, height] * 2)).all()
         assert (batch.boxes_xyxy[:, 2:] > batch.boxes_xyxy[:, :2]).all()
@@ -82,6 +82,8 @@ def test_the_truth_scores_one(coco_yaml):
         real = ~torch.from_numpy(index.crowd[rows])
         boxes = torch.from_numpy(index.boxes_xyxy[rows])[real]
         labels = torch.from_numpy(index.labels[rows])[real]
-        found.append(Found(int(image_id), Detections(boxes, torch.ones(len(boxes)), labels)))
+        found.append(
+            ImageDetections(int(image_id), Detections(boxes, torch.ones(len(boxes)), labels))
+        )
     metrics = CocoAP(index.annotations, index.category_ids.tolist())(found)
     assert metrics["AP"] > 0.99

@@ -1,43 +1,6 @@
-"""Download a published weight file, when asked; without a name, list them."""
+"""The command of `detector/commands/get_weights.py`; `python tools/get_weights.py --help`."""
 
-from pathlib import Path
-
-from detector import cli
-from detector.config import PROJECT
-from detector.download import download
-from detector.errors import UserError
-from detector.published import find_published, published_files
-
-
-def main() -> None:
-    parser = cli.parser(__doc__ or "", "python tools/get_weights.py yolov4-pacsp-mish")
-    parser.add_argument("name", nargs="?", help="as in weights/index.yaml")
-    parser.add_argument("--out", metavar="FOLDER", default=PROJECT / "weights", type=Path)
-    parser.add_argument("--url", help="another place of the same file, such as a mirror")
-    args = parser.parse_args()
-
-    if args.name is None:
-        for entry in published_files():
-            where = "" if entry.url else f"  (by hand, from {entry.page})"
-            print(f"{entry.name:<34} {entry.size / 2**20:7.1f} MiB  {entry.publisher}{where}")
-        return
-    entry = find_published(args.name)
-    url = args.url or entry.url
-    if url is None:
-        raise UserError(
-            f"{entry.name}: no address of the file is confirmed; get {entry.file} by hand from "
-            f"{entry.page} and put it into {args.out}"
-        )
-    path = args.out / entry.saved_as
-    download(url, path, size=entry.size, sha256=entry.sha256)
-    print(f"{path}: {entry.size:,} bytes, as {entry.publisher} published it")
-    use = (
-        "train from it: python tools/train.py"
-        if entry.partial
-        else "evaluate it: python tools/val.py"
-    )
-    print(f"{use} --cfg {entry.config} --weights {path}")
-
+from detector.commands import cli, get_weights
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(get_weights.main)

@@ -1,6 +1,6 @@
 """The typed configuration: `schema` (keys, types, defaults), `loader` (YAML, errors with lines)."""
 
-from detector.config.loader import (
+from detector.config.parse import (
     PROJECT,
     changed_keys,
     config_from_dict,

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from detector.duration import seconds
+from detector.config.duration import seconds
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

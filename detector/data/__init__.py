@@ -7,27 +7,33 @@ decoded images), `sampling` and `loader` (which images make up an epoch; batches
 formats); `digits` makes the embedded data set.
 """
 
-from detector.data.coco import read_coco, read_json
-from detector.data.coco_names import COCO_NAMES
-from detector.data.convert import coco_tree
-from detector.data.dataset import Bag, Item, Reader, TrainSet, ValSet
-from detector.data.description import DatasetConfig, annotation_file, describe, read_split, splits
-from detector.data.extra import MIRRORING, Albumentations
-from detector.data.files import UnreadableImage, image_files, read_image, unlabelled
-from detector.data.fingerprint import fingerprint
-from detector.data.geometry import DARKNET_GREY, letterbox
-from detector.data.image_store import cache_name, image_cache, in_memory, on_disk, tile_buffer
-from detector.data.index import Finding, Index, Texts
-from detector.data.loader import (
+from detector.data.augment.albumentations_adapter import MIRRORING, Albumentations
+from detector.data.augment.geometry import DARKNET_GREY, letterbox
+from detector.data.batches import (
     EpochSampler,
     TrainLoader,
     collate,
     positions_in_flight,
     val_loader,
 )
-from detector.data.protocol import Darknet, Letterbox, Protocol, PyTorchYOLOv4, Rectangular
+from detector.data.box_sizes import letterboxed_sizes
+from detector.data.convert import coco_tree
+from detector.data.dataset import Bag, ImageReader, Item, TrainSet, ValSet
+from detector.data.placement import Darknet, Letterbox, Placement, PyTorchYOLOv4, Rectangular
+from detector.data.readers.coco import read_coco, read_json
+from detector.data.readers.coco_names import COCO_NAMES
+from detector.data.readers.description import (
+    DatasetConfig,
+    annotation_file,
+    describe,
+    read_split,
+    splits,
+)
 from detector.data.sampling import EpochOrder, class_balance, repeat_factors
-from detector.data.sizes import letterboxed_sizes
+from detector.data.store.fingerprint import fingerprint
+from detector.data.store.image_files import UnreadableImage, image_files, read_image, unlabelled
+from detector.data.store.image_store import cache_name, image_cache, in_memory, on_disk, tile_buffer
+from detector.data.store.index import Finding, Index, Texts
 from detector.data.subset import write_subset
 
 __all__ = [
@@ -44,9 +50,9 @@ __all__ = [
     "Index",
     "Item",
     "Letterbox",
-    "Protocol",
+    "Placement",
     "PyTorchYOLOv4",
-    "Reader",
+    "ImageReader",
     "Rectangular",
     "Texts",
     "TrainLoader",

@@ -14,8 +14,8 @@ import yaml
 from tqdm import tqdm
 
 from detector.boxes import coco_annotations, sides
-from detector.data.coco import read_json
-from detector.data.index import Index
+from detector.data.readers.coco import read_json
+from detector.data.store.index import Index
 from detector.errors import UserError
 
 Place = Callable[[Path, Path], object]  # (source, target): shutil.copyfile, or a link

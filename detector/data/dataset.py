@@ -7,15 +7,14 @@ made again and the number of workers changes nothing.
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from detector.data.colour import HSV
-from detector.data.files import UnreadableImage, read_image
-from detector.data.geometry import (
+from detector.data.augment.color import HSV
+from detector.data.augment.geometry import (
     Affine,
     Flip,
     Region,
@@ -26,15 +25,16 @@ from detector.data.geometry import (
     resize_to_fit,
     shrink,
 )
-from detector.data.image_store import ImageStore
-from detector.data.index import Index
-from detector.data.mix import CutMix, Erase, MixUp, Paste
-from detector.data.mosaic import Mosaic
-from detector.data.protocol import Protocol
+from detector.data.augment.mix import CutMix, Erase, MixUp, Paste
+from detector.data.augment.mosaic import Mosaic
+from detector.data.augment.streams import Streams
+from detector.data.box_sizes import shrunk_boxes
+from detector.data.placement import Placement
 from detector.data.sampling import EpochOrder
-from detector.data.sizes import shrunk_boxes
-from detector.data.streams import Streams
-from detector.structures import LetterBox, Sample, Seconds
+from detector.data.store.image_files import UnreadableImage, read_image
+from detector.data.store.image_store import ImageStore
+from detector.data.store.index import Index
+from detector.structures import LetterboxTransform, Sample, Seconds
 
 # of a training sample: epoch, index and, where it is not the usual one, (height, width)
 Key = tuple[int, int] | tuple[int, int, tuple[int, int]]
@@ -67,7 +67,7 @@ class Bag:
     erase: float = 0.0
 
 
-class Reader:
+class ImageReader:
     """Samples of an index by number.
 
     Attributes:
@@ -99,6 +99,11 @@ class Reader:
         sample = self._labelled(number, image, odd)
         self.seconds += time.perf_counter() - begun
         return sample
+
+    def read_ids(self, image_ids: Iterable[int]) -> Iterator[Sample]:
+        """The images of these ids, as `read` returns them."""
+        number_of = {int(i): number for number, i in enumerate(self.index.image_ids)}
+        return (self.read(number_of[image_id]) for image_id in image_ids)
 
     def _image(self, number: int, position: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         """An image, shrunk; and its boxes' factors [4] if its file is not of the annotated size."""
@@ -147,7 +152,7 @@ class Item:
     """What a worker hands over: a sample or, if none can be read, None; what went wrong; and the time."""
 
     sample: Sample | None
-    placement: LetterBox | None = None
+    placement: LetterboxTransform | None = None
     unreadable: tuple[str, ...] = ()
     seconds: Seconds = Seconds()  # noqa: RUF009  (immutable)
 
@@ -170,7 +175,7 @@ class TrainSet(torch.utils.data.Dataset[Item]):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: ImageReader,
         bag: Bag,
         *,
         size: Size,
@@ -336,7 +341,7 @@ class ValSet(torch.utils.data.Dataset[Item]):
         shapes: (height, width) of each image's canvas; one within a batch.
     """
 
-    def __init__(self, reader: Reader, protocol: Protocol, *, batch_size: int) -> None:
+    def __init__(self, reader: ImageReader, protocol: Placement, *, batch_size: int) -> None:
         self.reader, self.protocol = reader, protocol
         self.batches, self.shapes = protocol.plan(reader.index.sizes, batch_size)
 

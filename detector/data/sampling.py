@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from detector.data.index import Index
+from detector.data.store.index import Index
 
 
 def repeat_factors(index: Index, threshold: float) -> np.ndarray:

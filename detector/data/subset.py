@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detector.boxes import sides
 from detector.data.convert import write_coco
-from detector.data.index import Index
+from detector.data.store.index import Index
 from detector.errors import UserError
 
 

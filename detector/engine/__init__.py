@@ -7,76 +7,76 @@ Read `trainer` (the loop) and `progress` (where it stands), `faults` and `memory
 `charts`, `manifest` and `reproduction`, `runs` (the folder), `signals` (how a run is stopped).
 """
 
+from detector.device import Hardware, compute_deterministically
+from detector.distributed import ProcessGroup
 from detector.engine.adversarial import SelfAdversary
-from detector.engine.charts import Charts, ValPicture, plot_history
 from detector.engine.checkpoint import (
     load_checkpoint,
     load_newest,
     load_weights,
     save_checkpoint,
 )
-from detector.engine.ema import WeightAverage
+from detector.engine.ema import ModelEMA
 from detector.engine.faults import MemoryFull
 from detector.engine.freeze import Frozen, freeze
-from detector.engine.hardware import Hardware, compute_deterministically
 from detector.engine.manifest import Manifest, read_manifest
-from detector.engine.memory import MemoryProbe, even_share, largest_that_fits
-from detector.engine.meter import Meter
-from detector.engine.observers import (
+from detector.engine.memory_probe import MemoryProbe, even_share, largest_that_fits
+from detector.engine.observers.base import (
     BatchLimit,
-    BatchPicture,
+    CheckpointInterval,
+    CheckpointSaver,
     Console,
     CsvLog,
-    Every,
-    Journal,
+    EventLog,
     Observer,
-    SaveCheckpoints,
     TimeLimit,
+    TrainBatchPicture,
 )
+from detector.engine.observers.curves_log import TrackerLog
+from detector.engine.observers.plots import RunPlots, ValBatchPicture, plot_history
+from detector.engine.observers.throughput import ThroughputMonitor
+from detector.engine.observers.trackers import TRACKERS, Tracker, require_trackers
 from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
-from detector.engine.processes import Processes
 from detector.engine.progress import EpochReport
 from detector.engine.reproduction import differences, first_difference, first_losses
-from detector.engine.runs import RunFolder
-from detector.engine.schedule import SCHEDULES, Curve, Schedule, curve
+from detector.engine.run_folder import RunFolder
+from detector.engine.schedule import SCHEDULES, LRCurve, Schedule, curve
 from detector.engine.signals import stop_on_signals
-from detector.engine.sinks import SINKS, Sink, require_sinks
 from detector.engine.trainer import FIRST_BATCHES, Stopped, Trainer
-from detector.engine.watch import SinkLog
 
 __all__ = [
     "BatchLimit",
-    "BatchPicture",
-    "Charts",
+    "TrainBatchPicture",
+    "RunPlots",
     "Console",
     "CsvLog",
-    "Curve",
+    "LRCurve",
     "EpochReport",
-    "Every",
+    "CheckpointInterval",
     "FIRST_BATCHES",
     "Frozen",
     "Hardware",
-    "Journal",
+    "EventLog",
     "Manifest",
     "MemoryFull",
     "MemoryProbe",
-    "Meter",
+    "ThroughputMonitor",
     "OPTIMIZERS",
     "Observer",
-    "Processes",
+    "ProcessGroup",
     "RunFolder",
     "SCHEDULES",
-    "SINKS",
-    "SaveCheckpoints",
+    "TRACKERS",
+    "CheckpointSaver",
     "Schedule",
     "SelfAdversary",
-    "Sink",
-    "SinkLog",
+    "Tracker",
+    "TrackerLog",
     "Stopped",
     "TimeLimit",
     "Trainer",
-    "ValPicture",
-    "WeightAverage",
+    "ValBatchPicture",
+    "ModelEMA",
     "adamw",
     "compute_deterministically",
     "curve",
@@ -92,7 +92,7 @@ __all__ = [
     "parameter_groups",
     "plot_history",
     "read_manifest",
-    "require_sinks",
+    "require_trackers",
     "save_checkpoint",
     "sgd",
     "stop_on_signals",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
-class WeightAverage(AveragedModel):
+class ModelEMA(AveragedModel):
     """Exponential moving average of all parameters and buffers.
 
     The decay at optimiser step n is `decay * (1 - exp(-n / warmup))`, so that early steps, which

@@ -40,7 +40,7 @@ class Criterion(Protocol):
 
 
 @dataclass(slots=True)
-class Turn:
+class MicroBatch:
     """A batch that waits for the optimiser step.
 
     Attributes:

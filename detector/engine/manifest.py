@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import torch
 
+from detector.device import Hardware
 from detector.engine.checkpoint import digest
-from detector.engine.hardware import Hardware
 from detector.engine.trainer import Trainer, TrainerObserver
 from detector.errors import writing
 from detector.ops import implementation_table

@@ -11,10 +11,10 @@ from detector.errors import UserError
 from detector.registry import Registry
 
 # share of training that is done, share of the rate to end at -> share of the rate; both in [0, 1]
-Curve = Callable[[float, float], float]
+LRCurve = Callable[[float, float], float]
 
 # name -> a function from the curve's parameters, by keyword, to the curve
-SCHEDULES: Registry[Callable[..., Curve]] = Registry("schedule")
+SCHEDULES: Registry[Callable[..., LRCurve]] = Registry("schedule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Settings:
     accumulate: int  # batches an optimiser step
 
 
-def curve(name: str, **parameters: Any) -> Curve:
+def curve(name: str, **parameters: Any) -> LRCurve:
     """A registered curve of the learning rate, linear warm-up aside.
 
     Raises:
@@ -47,7 +47,7 @@ def curve(name: str, **parameters: Any) -> Curve:
 
 
 @SCHEDULES.register("cosine")
-def _cosine() -> Curve:
+def _cosine() -> LRCurve:
     return cosine
 
 
@@ -57,24 +57,24 @@ def cosine(progress: float, final: float) -> float:
 
 
 @SCHEDULES.register("linear")
-def _linear() -> Curve:
+def _linear() -> LRCurve:
     return lambda progress, final: final + (1 - final) * (1 - progress)
 
 
 @SCHEDULES.register("constant")
-def _constant() -> Curve:
+def _constant() -> LRCurve:
     return lambda progress, final: 1.0
 
 
 @SCHEDULES.register("polynomial")
-def _polynomial(*, power: float = 2.0) -> Curve:
+def _polynomial(*, power: float = 2.0) -> LRCurve:
     if power <= 0:
         raise ValueError("power has to be greater than 0")
     return lambda progress, final: final + (1 - final) * (1 - progress) ** power
 
 
 @SCHEDULES.register("step")
-def _step(*, milestones: tuple[float, ...] = (0.8, 0.9)) -> Curve:
+def _step(*, milestones: tuple[float, ...] = (0.8, 0.9)) -> LRCurve:
     """Falls in equal ratios at the milestones, shares of training, the last time to the final share.
 
     With `train.lr_final` 0.01 these are the steps of darknet's yolov4.cfg.
@@ -90,7 +90,7 @@ def _step(*, milestones: tuple[float, ...] = (0.8, 0.9)) -> Curve:
 
 
 @SCHEDULES.register("one_cycle")
-def _one_cycle(*, peak: float = 0.3, start: float = 0.04) -> Curve:
+def _one_cycle(*, peak: float = 0.3, start: float = 0.04) -> LRCurve:
     """Up from `start` by half a cosine to 1 at `peak`, then down to the final share by another.
 
     Smith and Topin, "Super-Convergence", 2018; the values are those of torch's OneCycleLR. The momentum
@@ -132,7 +132,7 @@ class Schedule:
     warmup_momentum: float
     warmup_bias_lr: float
     accumulate: int
-    curve: Curve = cosine
+    curve: LRCurve = cosine
 
     def progress(self, batch: int) -> float:
         """Share of training that is done before batch number `batch`, counted over all epochs from 0."""

@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.device import Hardware
+from detector.distributed import ProcessGroup
 from detector.engine.adversarial import SelfAdversary
-from detector.engine.ema import WeightAverage
+from detector.engine.ema import ModelEMA
 from detector.engine.faults import (
     LEAST_SCALE,
     Buffers,
     Criterion,
     MemoryFull,
-    Turn,
+    MicroBatch,
     first_not_finite,
     some,
     totals_of_whole,
 )
 from detector.engine.freeze import Frozen
-from detector.engine.hardware import Hardware
-from detector.engine.processes import Processes
 from detector.engine.progress import (
     EpochReport,
     Progress,
@@ -80,7 +80,7 @@ class Trainer:
         model: nn.Module,
         criterion: Criterion,
         optimizer: torch.optim.Optimizer,
-        average: WeightAverage,
+        average: ModelEMA,
         *,
         schedule: Schedule,
         loader: Batches,
@@ -88,7 +88,7 @@ class Trainer:
         eval_every: int,
         hardware: Hardware,
         observers: Sequence["TrainerObserver"] = (),
-        processes: Processes | None = None,
+        processes: ProcessGroup | None = None,
         shared_statistics: bool = True,
         clip_norm: float = 0.0,
         patience: int = 0,
@@ -105,7 +105,7 @@ class Trainer:
         self.average, self.schedule, self.loader = average, schedule, loader
         self.evaluate, self.eval_every, self.hardware = evaluate, eval_every, hardware
         self.observers = observers
-        self.processes = processes or Processes()
+        self.processes = processes or ProcessGroup()
         self.clip_norm, self.patience, self.frozen = clip_norm, patience, frozen
         self.adversary, self.ramps, self.skip_limit = adversary, ramps, skip_limit
         self.scaler = hardware.scaler()
@@ -223,7 +223,7 @@ class Trainer:
         self.frozen.hold()
         progress, epoch = self.progress, self.progress.epoch
         totals, images = dict(progress.totals), progress.images
-        skipped, waiting = progress.skipped, list[Turn]()
+        skipped, waiting = progress.skipped, list[MicroBatch]()
         first = epoch * len(self.loader)
         batches = self.loader.epoch(epoch, progress.batch)
         for number, batch in enumerate(self._timed(batches), progress.batch):
@@ -236,7 +236,7 @@ class Trainer:
                     observer.on_batch(self, epoch, number, batch)
                 for ramp in self.ramps:
                     ramp(self.schedule.progress(first + number))
-                waiting.append(Turn(batch, count, largest, first + number))
+                waiting.append(MicroBatch(batch, count, largest, first + number))
                 self._learn(waiting, at_the_end or len(waiting) >= settings.accumulate)
             if waiting and (at_the_end or len(waiting) >= settings.accumulate):
                 if not count and self.processes.size > 1:  # no batch was the last: nothing was sent
@@ -270,7 +270,7 @@ class Trainer:
                 return
             yield batch
 
-    def _tell_first_losses(self, turns: Sequence[Turn]) -> None:
+    def _tell_first_losses(self, turns: Sequence[MicroBatch]) -> None:
         """Announces the losses of the run's first batches, each alone, without rounding."""
         for turn in turns:
             if turn.position < FIRST_BATCHES:
@@ -289,7 +289,7 @@ class Trainer:
             batch = replace(batch, images=batch.images.new_zeros(0, 3, height, width))
         return batch, int(shapes[:, 0].sum()), int(shapes[:, 0].max())
 
-    def _learn(self, waiting: list[Turn], last: bool) -> None:
+    def _learn(self, waiting: list[MicroBatch], last: bool) -> None:
         """Adds the gradients of the newest of the waiting batches; `last`: before an optimiser step.
 
         Where the memory is full, all of them are computed again, in more parts.
@@ -300,7 +300,7 @@ class Trainer:
             self._begin_again(waiting, last, more_parts=True)
 
     def _begin_again(
-        self, waiting: list[Turn], last: bool = True, *, more_parts: bool = False
+        self, waiting: list[MicroBatch], last: bool = True, *, more_parts: bool = False
     ) -> None:
         """The gradients of all waiting batches anew, as if none of them had been computed."""
         while True:
@@ -312,7 +312,7 @@ class Trainer:
                 return
             more_parts = True
 
-    def _fits(self, turns: Sequence[Turn], last: bool) -> bool:
+    def _fits(self, turns: Sequence[MicroBatch], last: bool) -> bool:
         """Adds the gradients of the batches; False where the memory ends, and they are of no use."""
         try:
             for turn in turns:
@@ -321,7 +321,7 @@ class Trainer:
             return False  # the error, and the tensors that its traceback holds, are gone
         return True
 
-    def _split(self, waiting: Sequence[Turn]) -> None:
+    def _split(self, waiting: Sequence[MicroBatch]) -> None:
         """From now on batches are computed in twice as many parts.
 
         Raises:
@@ -346,7 +346,7 @@ class Trainer:
             torch.cuda.empty_cache()
         self.announce("split", parts=parts, images=-(-largest // parts))
 
-    def _backward(self, turn: Turn, last: bool) -> dict[str, Tensor]:
+    def _backward(self, turn: MicroBatch, last: bool) -> dict[str, Tensor]:
         """Adds the gradients of a batch; returns this process's part of its weighted losses, detached.
 
         `last`: before an optimiser step.
@@ -401,7 +401,7 @@ class Trainer:
             return self._replica.no_sync()
         return contextlib.nullcontext()
 
-    def _step(self, settings: Settings, waiting: Sequence[Turn]) -> bool:
+    def _step(self, settings: Settings, waiting: Sequence[MicroBatch]) -> bool:
         """An optimiser step, unless its numbers are not finite; whether it was done."""
         for observer in self.observers:
             observer.on_gradients(self)
@@ -431,7 +431,7 @@ class Trainer:
         self.progress.skipped_in_row = 0
         return True
 
-    def _leave_out(self, settings: Settings, waiting: Sequence[Turn], norm: Tensor) -> None:
+    def _leave_out(self, settings: Settings, waiting: Sequence[MicroBatch], norm: Tensor) -> None:
         """Takes back a step whose numbers are not finite, and says which.
 
         Raises:
@@ -486,7 +486,7 @@ class Trainer:
             )
         raise UserError(f"{text}; {advice}; train.nonfinite=skip leaves such steps out")
 
-    def _place(self, waiting: Sequence[Turn]) -> str:
+    def _place(self, waiting: Sequence[MicroBatch]) -> str:
         epoch, batch = divmod(waiting[-1].position, len(self.loader))
         return f"epoch {epoch + 1}, batch {batch + 1}"
 
@@ -572,7 +572,7 @@ class Trainer:
         ]
 
 
-def _with(turns: Sequence[Turn], totals: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with(turns: Sequence[MicroBatch], totals: dict[str, Tensor]) -> dict[str, Tensor]:
     """Losses times images: `totals`, and those of the turns."""
     totals = dict(totals)
     for turn in turns:

@@ -6,42 +6,41 @@ which), `intervals` (how sure they are), `operating` (the score to choose) and `
 lost).
 """
 
-from detector.evaluation.analysis import Analysis, ClassLine, Suspect, analyse
-from detector.evaluation.backends import Judged, choose_backend
+from detector.evaluation.backends import CocoResult, choose_backend
 from detector.evaluation.coco_ap import METRICS, CocoAP, table
+from detector.evaluation.comparison import ModelResult, compare
+from detector.evaluation.error_analysis import Analysis, ClassResult, LabelSuspect, analyse
 from detector.evaluation.evaluator import Evaluator
+from detector.evaluation.ground_truth import GroundTruth, Results, read_results, save_results
 from detector.evaluation.intervals import RESAMPLES, Resampler, bootstrap, interval
-from detector.evaluation.operating import Curve, Goal, Point
-from detector.evaluation.predict import Clock, Found, predict
-from detector.evaluation.tables import Row, compare
-from detector.evaluation.truth import Results, Truth, read_results, save_results
-from detector.evaluation.views import View, make_views
+from detector.evaluation.predict import Clock, predict
+from detector.evaluation.thresholds import OperatingPoint, ScoreCurve, ThresholdGoal
+from detector.evaluation.tta import TTAView, make_tta_views
 
 __all__ = [
     "METRICS",
     "RESAMPLES",
     "Analysis",
-    "ClassLine",
+    "ClassResult",
     "CocoAP",
     "Clock",
-    "Curve",
+    "ScoreCurve",
     "Evaluator",
-    "Found",
-    "Goal",
-    "Judged",
-    "Point",
+    "ThresholdGoal",
+    "CocoResult",
+    "OperatingPoint",
     "Resampler",
     "Results",
-    "Row",
-    "Suspect",
-    "Truth",
-    "View",
+    "ModelResult",
+    "LabelSuspect",
+    "GroundTruth",
+    "TTAView",
     "analyse",
     "bootstrap",
     "choose_backend",
     "compare",
     "interval",
-    "make_views",
+    "make_tta_views",
     "predict",
     "read_results",
     "save_results",

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detector.boxes import coco_annotations
 from detector.errors import UserError
-from detector.evaluation.truth import Results, Truth
+from detector.evaluation.ground_truth import GroundTruth, Results
 
 try:
     import hotcoco
@@ -31,7 +31,7 @@ AreaRange = tuple[str, float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class CocoResult:
     """What an evaluator says of one set of results.
 
     T = 10 IoU thresholds 0.50:0.05:0.95, R = 101 recalls 0:0.01:1, A = area ranges (all, small, medium,
@@ -55,7 +55,7 @@ class Backend:
     """An evaluator; `str` says which one, with its version."""
 
     name: str
-    judge: Callable[[Truth, Results, Sequence[AreaRange] | None], Judged]
+    judge: Callable[[GroundTruth, Results, Sequence[AreaRange] | None], CocoResult]
 
     def __str__(self) -> str:
         return f"{self.name} {importlib.metadata.version(self.name)}"
@@ -85,8 +85,8 @@ def _version(module: Any) -> tuple[int, ...]:
 
 
 def judge_by_pycocotools(
-    truth: Truth, results: Results, areas: Sequence[AreaRange] | None = None
-) -> Judged:
+    truth: GroundTruth, results: Results, areas: Sequence[AreaRange] | None = None
+) -> CocoResult:
     """By COCO's own code; some 40 s and 2 GB for COCO's 5000 images.
 
     Args:
@@ -110,8 +110,8 @@ def judge_by_pycocotools(
 
 
 def judge_by_hotcoco(
-    truth: Truth, results: Results, areas: Sequence[AreaRange] | None = None
-) -> Judged:
+    truth: GroundTruth, results: Results, areas: Sequence[AreaRange] | None = None
+) -> CocoResult:
     """By hotcoco; some 0.5 s and 0.15 GB for COCO's 5000 images.
 
     Args:
@@ -132,7 +132,7 @@ def judge_by_hotcoco(
         return _judged(truth, hotcoco.COCOeval(true, found, "bbox"), areas)
 
 
-def _judged(truth: Truth, judge: Any, areas: Sequence[AreaRange] | None) -> Judged:
+def _judged(truth: GroundTruth, judge: Any, areas: Sequence[AreaRange] | None) -> CocoResult:
     """Runs an evaluator of either kind: they share pycocotools' interface."""
     if areas is not None:
         params = judge.params
@@ -144,7 +144,7 @@ def _judged(truth: Truth, judge: Any, areas: Sequence[AreaRange] | None) -> Judg
     if areas is None:
         judge.summarize()
     by_label = np.argsort(np.argsort(truth.category_ids))  # evaluators sort by category id
-    return Judged(
+    return CocoResult(
         stats=np.array(judge.stats if areas is None else [], np.float64),
         precision=judge.eval["precision"][:, :, by_label],
         scores=judge.eval["scores"][:, :, by_label],
@@ -152,13 +152,13 @@ def _judged(truth: Truth, judge: Any, areas: Sequence[AreaRange] | None) -> Judg
     )
 
 
-def _entries(truth: Truth) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _entries(truth: GroundTruth) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Images, numbered from 1 in the order of their ids, which decides ties; categories."""
     images = [{"id": number} for number in range(1, len(truth.image_ids) + 1)]
     return images, [{"id": i, "name": str(i)} for i in truth.category_ids.tolist()]
 
 
-def _rows(truth: Truth, results: Results) -> np.ndarray:
+def _rows(truth: GroundTruth, results: Results) -> np.ndarray:
     """[d, 7]: image, x, y, width, height, score, category."""
     rows = np.empty((len(results), 7))
     rows[:, 0] = results.image + 1

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from detector.evaluation.backends import choose_backend
-from detector.evaluation.predict import Found
-from detector.evaluation.truth import Results, Truth
+from detector.evaluation.ground_truth import GroundTruth, Results
+from detector.structures import ImageDetections
 
 # In pycocotools' order. AP: mean over IoU 0.50:0.95; s, m, l: areas below 32^2, below 96^2, above.
 METRICS = (
@@ -42,7 +42,7 @@ class CocoAP:
 
     def __init__(
         self,
-        truth: Path | Mapping[str, Any] | Truth,
+        truth: Path | Mapping[str, Any] | GroundTruth,
         category_ids: Sequence[int] | None = None,
         *,
         backend: str = "auto",
@@ -54,11 +54,13 @@ class CocoAP:
             category_ids: the category of each label; unless said, all of the json by id.
             backend: auto, hotcoco or pycocotools.
         """
-        self.truth = truth if isinstance(truth, Truth) else Truth.of(truth, category_ids)
+        self.truth = (
+            truth if isinstance(truth, GroundTruth) else GroundTruth.of(truth, category_ids)
+        )
         self.backend = choose_backend(backend)
         self.results: Results | None = None
 
-    def __call__(self, found: Iterable[Found] | Results) -> dict[str, float]:
+    def __call__(self, found: Iterable[ImageDetections] | Results) -> dict[str, float]:
         """The twelve numbers, in [0, 1]; -1 where there is nothing to judge (no large truths, say).
 
         Raises:

@@ -10,9 +10,10 @@ from torch import nn
 from tqdm import tqdm
 
 from detector.evaluation.coco_ap import CocoAP
-from detector.evaluation.predict import Clock, Found, predict
-from detector.evaluation.views import AS_IT_IS, View
+from detector.evaluation.predict import Clock, predict
+from detector.evaluation.tta import AS_IT_IS, TTAView
 from detector.postprocess import Postprocess
+from detector.structures import ImageDetections
 
 
 class Team(Protocol):
@@ -53,7 +54,7 @@ class Evaluator:
         autocast: Callable[[], AbstractContextManager[Any]],
         num_shown: int = 16,
         team: Team | None = None,
-        views: Sequence[View] = AS_IT_IS,
+        views: Sequence[TTAView] = AS_IT_IS,
     ) -> None:
         """`batches` are this process's: of n processes, number r has batches r, r + n, r + 2n ...
 
@@ -69,7 +70,7 @@ class Evaluator:
         self.num_shown, self.views = num_shown, views
         self.clock: Clock | None = None
         self.unreadable: list[str] = []
-        self.shown: list[Found] = []
+        self.shown: list[ImageDetections] = []
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """COCO's twelve numbers of a model on the device; the same in every process."""
@@ -83,12 +84,12 @@ class Evaluator:
         together = [list(batch) for turn in turns for batch in turn]
         return self.team.first(self._judged(together) if self.team.writes else {})
 
-    def _judged(self, batches: list[list[Found]]) -> dict[str, float]:
+    def _judged(self, batches: list[list[ImageDetections]]) -> dict[str, float]:
         found = [each for batch in batches for each in batch]
         self.shown = found[: self.num_shown]
         return self.judge(found)
 
-    def _predict(self, model: nn.Module) -> Iterator[list[Found]]:
+    def _predict(self, model: nn.Module) -> Iterator[list[ImageDetections]]:
         self.unreadable = []
         return predict(
             model,

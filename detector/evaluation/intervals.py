@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from detector.evaluation.ground_truth import GroundTruth, Results
 from detector.evaluation.matching import COCO_AREAS, IOU_THRESHOLDS, RECALLS, match
-from detector.evaluation.truth import Results, Truth
 
 RESAMPLES = 1000
 COVERAGE = 0.95
@@ -41,7 +41,7 @@ class Resampler:
     Counting an image n times gives what COCO's evaluation gives with n copies of it.
     """
 
-    def __init__(self, truth: Truth, results: Results) -> None:
+    def __init__(self, truth: GroundTruth, results: Results) -> None:
         """Matches once; every resample then only counts."""
         matches = match(truth, results)
         self._classes = len(truth.names)

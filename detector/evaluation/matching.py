@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.evaluation.backends import AreaRange
-from detector.evaluation.truth import Results, Truth
+from detector.evaluation.ground_truth import GroundTruth, Results
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -45,7 +45,7 @@ class Matches:
 
 
 def match(
-    truth: Truth,
+    truth: GroundTruth,
     results: Results,
     *,
     areas: tuple[AreaRange, ...] = COCO_AREAS,
@@ -91,7 +91,7 @@ def match(
 
 
 def _match_groups(
-    truth: Truth,
+    truth: GroundTruth,
     results: Results,
     order: np.ndarray,
     key: np.ndarray,

@@ -11,17 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from detector.decode import candidates
-from detector.evaluation.views import AS_IT_IS, View
+from detector.evaluation.tta import AS_IT_IS, TTAView
 from detector.postprocess import Postprocess
-from detector.structures import Batch, Candidates, Detections
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What was found in one image: `detections` on the CPU, in pixels of the original."""
-
-    image_id: int
-    detections: Detections
+from detector.structures import Batch, Candidates, Detections, ImageDetections
 
 
 @dataclass(slots=True)
@@ -74,9 +66,9 @@ def predict(
     device: torch.device,
     memory_format: torch.memory_format,
     autocast: Callable[[], AbstractContextManager[Any]],
-    views: Sequence[View] = AS_IT_IS,
+    views: Sequence[TTAView] = AS_IT_IS,
     clock: Clock | None = None,
-) -> Iterator[list[Found]]:
+) -> Iterator[list[ImageDetections]]:
     """Detections, batch by batch; images that could not be read are missing from them.
 
     Args:
@@ -98,7 +90,7 @@ def predict(
             clock.lap("images")
         found = _found(model, images, postprocess, autocast, views, clock)
         originals = [
-            Found(image_id, _to_original(detections, batch, number))
+            ImageDetections(image_id, _to_original(detections, batch, number))
             for number, (image_id, detections) in enumerate(
                 zip(batch.image_ids, found, strict=True)
             )
@@ -113,7 +105,7 @@ def _found(
     images: Tensor,
     postprocess: Postprocess,
     autocast: Callable[[], AbstractContextManager[Any]],
-    views: Sequence[View],
+    views: Sequence[TTAView],
     clock: Clock | None,
 ) -> list[Detections]:
     stride = int(max(model.strides))

@@ -17,9 +17,9 @@ from detector.nn import (
     ConvNormAct,
     CSPBlock,
     SPPBlock,
-    hourglass,
+    conv_stack,
 )
-from detector.nn.blocks import Pyramid
+from detector.nn.blocks import SpatialPyramidPooling
 
 # input channels, output channels -> a block that mixes two joined maps
 Mixer = Callable[[int, int], nn.Module]
@@ -169,11 +169,11 @@ class PANet(PathAggregation):
         norm: BatchNormSettings,
     ) -> None:
         spp = nn.Sequential(
-            hourglass(cin[-1], width, (1, 3, 1), act=act, norm=norm),
-            Pyramid(),
-            hourglass(4 * width, width, (1, 3, 1), act=act, norm=norm),
+            conv_stack(cin[-1], width, (1, 3, 1), act=act, norm=norm),
+            SpatialPyramidPooling(),
+            conv_stack(4 * width, width, (1, 3, 1), act=act, norm=norm),
         )
-        mix = partial(hourglass, kernels=(1, 3, 1, 3, 1), act=act, norm=norm)
+        mix = partial(conv_stack, kernels=(1, 3, 1, 3, 1), act=act, norm=norm)
         super().__init__(cin, width, spp, mix, act=act, norm=norm)
 
 
@@ -195,7 +195,7 @@ class YOLOv3Neck(Neck):
         super().__init__()
         c3, c4, c5 = cin
         self.out_channels = (width // 4, width // 2, width)
-        mix = partial(hourglass, kernels=(1, 3, 1, 3, 1), act=act, norm=norm)
+        mix = partial(conv_stack, kernels=(1, 3, 1, 3, 1), act=act, norm=norm)
         path = partial(
             TopDown, mix=mix, narrow_lateral=False, lateral_first=False, act=act, norm=norm
         )

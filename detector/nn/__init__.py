@@ -9,11 +9,11 @@ from detector.nn.blocks import (
     ConvNormAct,
     CSPBlock,
     CSPStage,
-    Pyramid,
     Residual,
+    SpatialPyramidPooling,
     SPPBlock,
     TinyStage,
-    hourglass,
+    conv_stack,
 )
 from detector.nn.curves import curves
 from detector.nn.dropblock import DropBlock2d
@@ -29,13 +29,13 @@ __all__ = [
     "ConvNormAct",
     "DropBlock2d",
     "Mish",
-    "Pyramid",
+    "SpatialPyramidPooling",
     "Residual",
     "SPPBlock",
     "TinyStage",
     "activation",
     "curves",
     "fuse_batch_norms",
-    "hourglass",
+    "conv_stack",
     "synchronise_batch_norms",
 ]

@@ -120,7 +120,7 @@ def alternate(
     )
 
 
-def hourglass(
+def conv_stack(
     cin: int, channels: int, kernels: tuple[int, ...], *, act: ActFactory, norm: BatchNormSettings
 ) -> nn.Sequential:
     """Convolutions in a row, no sums: each 1x1 narrows to `channels`, each 3x3 widens to twice that.
@@ -155,7 +155,7 @@ class CSPBlock(nn.Module):
         return self.merge(torch.cat([self.pairs(x), self.bypass(x)], 1))
 
 
-class Pyramid(nn.Module):
+class SpatialPyramidPooling(nn.Module):
     """concat[13, 9, 5, identity]: max pools of these sizes, stride 1; [B, c, ..] -> [B, 4c, ..].
 
     The order is that of the weight files. A pool of 9 is two of 5 in a row, one of 13 is three: computed
@@ -196,7 +196,7 @@ class SPPBlock(nn.Module):
         self.bypass = ConvNormAct(cin, channels, 1, act=act, norm=norm)
         self.squeeze = ConvNormAct(cin, channels, 1, act=act, norm=norm)
         self.before = alternate(channels, before[1:], act=act, norm=norm)
-        self.pyramid = Pyramid()
+        self.pyramid = SpatialPyramidPooling()
         self.fuse = ConvNormAct(4 * channels, channels, 1, act=act, norm=norm)
         self.after = alternate(channels, after[1:], act=act, norm=norm)
         self.merge = ConvNormAct(2 * channels, channels, 1, act=act, norm=norm)

@@ -1,6 +1,6 @@
 import pytest
 
-from detector.build import build_bag, build_sides
+from detector.build import build_bag, build_train_sizes
 from detector.config import Config, config_from_dict, config_to_dict, dump_config, load_config
 from detector.config.bags import BAGS
 from detector.data import Bag
@@ -24,7 +24,7 @@ def test_the_default_is_the_bag_mosaic(tmp_path):
 def test_none_switches_everything_off(tmp_path):
     config = load(tmp_path, "bag: none")
     assert build_bag(config.bag, mirrors=True) == Bag()
-    assert build_sides(config) == []
+    assert build_train_sizes(config) == []
     assert config.loss.label_smoothing == 0
 
 
@@ -38,8 +38,8 @@ def test_yolov4_adds_its_parts(tmp_path):
     assert (config.bag.dropblock, config.bag.sat) == (0.1, 0.5)
     assert config.bag.mosaic == usual.bag.mosaic
     assert config.train == usual.train
-    assert build_sides(config)[:2] == [480, 512]
-    assert build_sides(config)[-1] == 896
+    assert build_train_sizes(config)[:2] == [480, 512]
+    assert build_train_sizes(config)[-1] == 896
 
 
 @pytest.mark.parametrize("name", BAGS)

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from detector.data import Albumentations, Bag, EpochOrder, Reader, TrainLoader, TrainSet, read_coco
-from detector.data.streams import Streams
+from detector.data import (
+    Albumentations,
+    Bag,
+    EpochOrder,
+    ImageReader,
+    TrainLoader,
+    TrainSet,
+    read_coco,
+)
+from detector.data.augment.streams import Streams
 
 DEFAULT = Bag(mosaic=1.0, scale=0.9, translate=0.1, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4, flip_lr=0.5)
 EACH = [
@@ -24,7 +32,9 @@ EACH = [
 
 def train_set(root, bag, **options):
     index = read_coco(root / "train2017", root / "annotations" / "instances_train2017.json", None)
-    return TrainSet(Reader(index), bag, **{"size": 96, "seed": 3, "mosaic_until": 100, **options})
+    return TrainSet(
+        ImageReader(index), bag, **{"size": 96, "seed": 3, "mosaic_until": 100, **options}
+    )
 
 
 def same(a, b):

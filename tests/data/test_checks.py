@@ -10,7 +10,7 @@ import pytest
 from detector.data import Finding, read_coco
 from detector.data.checks import KINDS, Problem, check_dataset, start_lines
 from detector.data.checks.labels import HUGE, TINY, check_labels, repeated
-from detector.data.checks.report import LISTED, UNKNOWN
+from detector.data.checks.problems import LISTED, UNKNOWN
 from tests.data.scenes import scene
 
 ANCHORS = np.array([[20.0, 15.0]])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from detector.data import Reader, describe, read_coco, read_split
+from detector.data import ImageReader, describe, read_coco, read_split
 from detector.errors import UserError
 
 
@@ -35,7 +35,7 @@ def test_index(coco_root):
 
 
 def test_samples(coco_root):
-    reader = Reader(read(coco_root))
+    reader = ImageReader(read(coco_root))
     first = reader.read(0)
     assert first.image.shape == (60, 100, 3)
     assert first.labels.tolist() == [1, 0]
@@ -136,4 +136,4 @@ def test_an_empty_annotation_list(coco_root):
     edit(coco_root, lambda t: t.update(annotations=[]))
     index = read(coco_root)
     assert index.starts.tolist() == [0, 0, 0, 0]
-    assert len(Reader(index).read(0).labels) == 0
+    assert len(ImageReader(index).read(0).labels) == 0

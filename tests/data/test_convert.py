@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.data import Reader, coco_tree, convert, describe, read_split, write_subset
+from detector.data import ImageReader, coco_tree, convert, describe, read_split, write_subset
 
 FORMATS = ("coco", "yolo", "voc")
 
@@ -16,7 +16,7 @@ def read(yaml, split="train"):
 
 def equal(a, b, *, crowds=True):
     """Samples of two indices are the same."""
-    a, b = Reader(a), Reader(b)
+    a, b = ImageReader(a), ImageReader(b)
     assert len(a) == len(b) > 0
     for number in range(len(a)):
         x, y = a.read(number), b.read(number)
@@ -75,7 +75,8 @@ def test_images_of_one_name_in_two_folders(written, tmp_path):
     for to in ("coco", "yolo"):
         other = converted(yaml, to, tmp_path / f"to-{to}")
         by_image = {
-            tuple(s.image.shape): s.labels.tolist() for s in map(Reader(read(other)).read, range(5))
+            tuple(s.image.shape): s.labels.tolist()
+            for s in map(ImageReader(read(other)).read, range(5))
         }
         assert by_image[60, 100, 3] == [1, 0]
         assert by_image[70, 99, 3] == [0, 1]

@@ -4,8 +4,8 @@ import torch
 
 from detector.data import (
     Bag,
+    ImageReader,
     Letterbox,
-    Reader,
     TrainLoader,
     TrainSet,
     UnreadableImage,
@@ -38,7 +38,9 @@ def index_of(root, split="train"):
 
 
 def train_set(root, bag=FULL, seed=0, size=96, mosaic_until=100):
-    return TrainSet(Reader(index_of(root)), bag, size=size, seed=seed, mosaic_until=mosaic_until)
+    return TrainSet(
+        ImageReader(index_of(root)), bag, size=size, seed=seed, mosaic_until=mosaic_until
+    )
 
 
 def same(a, b):
@@ -73,7 +75,7 @@ def test_boxes_stay_inside_and_have_a_label(digits_root, bag):
 def test_without_augmentation_it_is_the_letterboxed_image(digits_root):
     plain, val = (
         train_set(digits_root, Bag(), size=320),
-        ValSet(Reader(index_of(digits_root)), Letterbox(320), batch_size=3),
+        ValSet(ImageReader(index_of(digits_root)), Letterbox(320), batch_size=3),
     )
     for number in range(4):
         assert same(plain[0, number].sample, val[number].sample)
@@ -110,7 +112,7 @@ def test_every_image_once_an_epoch_in_another_order(digits_root):
 
 
 def test_collate(coco_root):
-    val = ValSet(Reader(index_of(coco_root)), Letterbox(64), batch_size=3)
+    val = ValSet(ImageReader(index_of(coco_root)), Letterbox(64), batch_size=3)
     batch = collate([val[0], val[1], val[2]])
     assert batch.images.shape == (3, 3, 64, 64)
     assert batch.images.dtype == torch.uint8
@@ -132,14 +134,14 @@ def test_unreadable_images_are_named_and_left_out(coco_root, how):
     victim.unlink() if how == "missing" else damage(victim, how)
     with pytest.raises(UnreadableImage, match=r"b\.jpg"):
         read_image(str(victim))
-    val = ValSet(Reader(index), Letterbox(64), batch_size=3)
+    val = ValSet(ImageReader(index), Letterbox(64), batch_size=3)
     (batch,) = list(val_loader(val, workers=0))
     assert list(batch.image_ids) == [10, 77]
     assert batch.image_index.tolist() == [0, 0]
     assert len(batch.unreadable) == 1
     assert "b.jpg" in batch.unreadable[0]
 
-    dataset = TrainSet(Reader(index), Bag(mosaic=1.0), size=64, seed=0, mosaic_until=9)
+    dataset = TrainSet(ImageReader(index), Bag(mosaic=1.0), size=64, seed=0, mosaic_until=9)
     items = [dataset[0, n] for n in range(3)]
     assert all(item.sample is not None for item in items)  # tiles are filled up
     assert any("b.jpg" in line for item in items for line in item.unreadable)
@@ -148,7 +150,7 @@ def test_unreadable_images_are_named_and_left_out(coco_root, how):
 def test_a_batch_can_be_empty(coco_root):
     for name in ("a.jpg", "b.jpg", "empty.jpg"):
         damage(coco_root / "train2017" / name, "text")
-    val = ValSet(Reader(index_of(coco_root)), Letterbox(64), batch_size=3)
+    val = ValSet(ImageReader(index_of(coco_root)), Letterbox(64), batch_size=3)
     (batch,) = list(val_loader(val, workers=0))
     assert len(batch) == 0
     assert len(batch.unreadable) == 3

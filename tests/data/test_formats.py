@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from detector.config import PROJECT, load_yaml_as
-from detector.data import DatasetConfig, Reader, coco_tree, describe, read_split, splits
+from detector.data import DatasetConfig, ImageReader, coco_tree, describe, read_split, splits
 from detector.errors import UserError
-from detector.evaluation import CocoAP, Found
-from detector.structures import Detections
+from detector.evaluation import CocoAP
+from detector.structures import Detections, ImageDetections
 
 FORMATS = ("coco", "yolo", "voc")
 
@@ -24,7 +24,7 @@ def read(yaml, split="train", **options):
 def test_the_same_data_in_three_formats_gives_equal_samples(written):
     yamls = {form: written(form) for form in FORMATS}
     for split, count in (("train", 3), ("val", 2)):
-        readers = [Reader(read(yamls[form], split)) for form in FORMATS]
+        readers = [ImageReader(read(yamls[form], split)) for form in FORMATS]
         assert [len(reader) for reader in readers] == [count] * 3
         for number in range(count):
             coco, yolo, voc = (reader.read(number) for reader in readers)
@@ -71,7 +71,7 @@ def found_in(index, noise=0.0, seed=0):
         boxes = boxes + rng.normal(0, noise, boxes.shape)
         scores = torch.from_numpy(rng.random(len(boxes)))
         labels = torch.from_numpy(index.labels[rows][real])
-        found.append(Found(image_id, Detections(torch.from_numpy(boxes), scores, labels)))
+        found.append(ImageDetections(image_id, Detections(torch.from_numpy(boxes), scores, labels)))
     return found
 
 

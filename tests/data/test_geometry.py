@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from detector.boxes import transform_boxes
-from detector.data.colour import HSV
-from detector.data.geometry import GREY, Affine, Flip, letterbox, resize_to_fit
-from detector.data.mosaic import Mosaic
+from detector.data.augment.color import HSV
+from detector.data.augment.geometry import GREY, Affine, Flip, letterbox, resize_to_fit
+from detector.data.augment.mosaic import Mosaic
 from detector.structures import Sample
 
 

@@ -14,21 +14,20 @@ import torch
 from detector.data import (
     Bag,
     EpochOrder,
-    Reader,
+    ImageReader,
     TrainLoader,
     TrainSet,
     cache_name,
-    dataset,
     image_cache,
-    image_store,
     in_memory,
     on_disk,
     positions_in_flight,
     read_coco,
-    room,
     tile_buffer,
 )
-from detector.data.geometry import shrink, shrunk_shapes
+from detector.data import dataset as dataset_module
+from detector.data.augment.geometry import shrink, shrunk_shapes
+from detector.data.store import image_store, memory_limit
 from detector.errors import UserError
 
 BAG = Bag(mosaic=1.0, mosaic9=0.3, scale=0.5, translate=0.1, paste=0.3, cutmix=0.3, mixup=0.3)
@@ -40,7 +39,7 @@ def index_of(root):
 
 
 def train_set(index, store=None, window=0):
-    reader = Reader(index, SIDE)
+    reader = ImageReader(index, SIDE)
     reader.store = store
     return TrainSet(reader, BAG, size=SIDE, seed=3, mosaic_until=99, window=window)
 
@@ -64,8 +63,8 @@ def files_read(monkeypatch):
         read.append(Path(path).name)
         return image_of(path)
 
-    image_of = dataset.read_image
-    monkeypatch.setattr(dataset, "read_image", counting)
+    image_of = dataset_module.read_image
+    monkeypatch.setattr(dataset_module, "read_image", counting)
     return read
 
 
@@ -104,7 +103,7 @@ def test_what_is_mixed_in_comes_from_the_window(digits_root):
     index = index_of(digits_root)
     order = EpochOrder(12, 3, np.full(12, 1.5)).of(4).tolist()
     data = TrainSet(
-        Reader(index),
+        ImageReader(index),
         BAG,
         size=SIDE,
         seed=3,
@@ -114,7 +113,7 @@ def test_what_is_mixed_in_comes_from_the_window(digits_root):
     )
     rng = np.random.default_rng(0)
     for position, index_there in enumerate(order):
-        partners = dataset._Partners(data, 4, index_there)
+        partners = dataset_module._Partners(data, 4, index_there)
         assert partners.own == (index_there % 12, position)
         drawn = set(partners.draw(rng, 300))
         first = max(position - 3, 0)
@@ -146,19 +145,19 @@ def test_a_file_that_changed_is_read_again(digits_root, tmp_path, files_read):
         (copies / name).write_bytes((index.folder / name).read_bytes())
     index = replace(index, folder=copies)
     place = on_disk(tmp_path, "train.pixels")
-    reader = Reader(index, SIDE)
+    reader = ImageReader(index, SIDE)
     reader.store, line = image_cache(index, SIDE, place, 1.0)
     assert line.endswith(f"for 12 training images in {place.path}")
     for number in range(12):
         reader.read(number)
     files_read.clear()
 
-    again = Reader(index, SIDE)
+    again = ImageReader(index, SIDE)
     again.store, line = image_cache(index, SIDE, place, 1.0)
     assert line.endswith("12 are there already")
     cv2.imwrite(str(copies / index.files[3]), np.zeros((320, 320, 3), np.uint8))
     (copies / index.files[5]).unlink()
-    with pytest.raises(dataset.UnreadableImage, match=r"No such file"):
+    with pytest.raises(dataset_module.UnreadableImage, match=r"No such file"):
         again.read(5)
     assert again.read(3).image.max() < 10
     assert again.read(4).image.max() > 10
@@ -167,7 +166,7 @@ def test_a_file_that_changed_is_read_again(digits_root, tmp_path, files_read):
 
 def test_bytes_that_were_lost_are_found_out(digits_root, tmp_path, files_read):
     index, place = index_of(digits_root), on_disk(tmp_path, "train.pixels")
-    reader = Reader(index, SIDE)
+    reader = ImageReader(index, SIDE)
     reader.store, _ = image_cache(index, SIDE, place, 1.0)
     before = [reader.read(number).image.copy() for number in range(12)]
     content = bytearray(place.path.read_bytes())
@@ -228,7 +227,7 @@ def test_whoever_opens_it_sees_what_another_has_put_there(digits_root):
     index = index_of(digits_root)
     store, _ = image_cache(index, SIDE, in_memory(), 1.0)
     other = pickle.loads(pickle.dumps(store))
-    image = Reader(index, SIDE).read(7).image
+    image = ImageReader(index, SIDE).read(7).image
     assert other.get(7, None, 8) is None
     store.put(7, None, 8, image)
     assert np.array_equal(other.get(7, None, 8), image)
@@ -271,14 +270,14 @@ def test_the_shapes_are_those_that_shrinking_gives(rng):
 
 
 def test_the_memory_of_a_container_is_what_its_group_has_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "GROUPS", tmp_path)
-    monkeypatch.setattr(room, "_groups", lambda: [tmp_path / "job", tmp_path])
-    whole = room.free_memory()
+    monkeypatch.setattr(memory_limit, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory_limit, "_groups", lambda: [tmp_path / "job", tmp_path])
+    whole = memory_limit.free_memory()
     assert whole > 10**8
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "memory.max").write_text("5000000\n")
     (tmp_path / "job" / "memory.current").write_text("3000000\n")
     (tmp_path / "job" / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
-    assert room.free_memory() == 2_500_000
+    assert memory_limit.free_memory() == 2_500_000
     (tmp_path / "job" / "memory.max").write_text("max\n")
-    assert room.free_memory() > 10**8
+    assert memory_limit.free_memory() > 10**8

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from detector.data.index import Texts, choose_classes, make_index
+from detector.data.store.index import Texts, choose_classes, make_index
 from detector.errors import UserError
 
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector.data.geometry import GREY, Affine
-from detector.data.mix import LEAST_VISIBLE, CutMix, Erase, MixUp, Paste, occlude
-from detector.data.mosaic import Mosaic
+from detector.data.augment.geometry import GREY, Affine
+from detector.data.augment.mix import LEAST_VISIBLE, CutMix, Erase, MixUp, Paste, occlude
+from detector.data.augment.mosaic import Mosaic
 from detector.structures import Sample
 
 SIDE = 64

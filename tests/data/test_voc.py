@@ -3,8 +3,8 @@ import shutil
 import numpy as np
 import pytest
 
-from detector.data import Reader, describe, read_split
-from detector.data.voc import parse_voc
+from detector.data import ImageReader, describe, read_split
+from detector.data.readers.voc import parse_voc
 from detector.errors import UserError
 
 
@@ -34,7 +34,7 @@ def test_pixels_count_from_one_and_include_the_last(written):
 def test_difficult_objects_are_neither_object_nor_background(written):
     index = read(written("voc"))
     assert index.crowd.tolist() == [False, False, True, False]
-    assert Reader(index).read(0).ignore_xyxy.tolist() == [[2, 3, 9, 31]]
+    assert ImageReader(index).read(0).ignore_xyxy.tolist() == [[2, 3, 9, 31]]
 
 
 @pytest.mark.parametrize("value", ["<difficult>Unspecified</difficult>", ""])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.data import Letterbox, Reader, ValSet, describe, read_split, val_loader
-from detector.data.yolo_txt import parse_yolo
+from detector.data import ImageReader, Letterbox, ValSet, describe, read_split, val_loader
+from detector.data.readers.yolo_txt import parse_yolo
 from detector.errors import UserError
 
 
@@ -117,7 +117,7 @@ def test_an_unreadable_image_is_named_and_its_truths_stay(written):
     index = read(yaml, "val")
     assert [(f.kind, f.where) for f in index.findings] == [("unreadable image", "images/val/e.jpg")]
     assert index.starts.tolist() == [0, 2, 3]
-    (batch,) = val_loader(ValSet(Reader(index), Letterbox(64), batch_size=2), workers=0)
+    (batch,) = val_loader(ValSet(ImageReader(index), Letterbox(64), batch_size=2), workers=0)
     assert list(batch.image_ids) == [2]
     assert "e.jpg" in batch.unreadable[0]
 
@@ -128,7 +128,7 @@ def test_sizes_are_those_of_the_turned_image(written):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(path).save(path, exif=exif)
-    reader = Reader(read(yaml))
+    reader = ImageReader(read(yaml))
     assert reader.index.sizes[0].tolist() == [100, 60]
     sample = reader.read(0)
     assert sample.image.shape == (100, 60, 3)
@@ -165,7 +165,7 @@ def test_several_folders_and_images_elsewhere(written, tmp_path):
     index = read(yaml)
     assert len(index) == 5
     assert index.files[3] == str(other / "e.jpg")
-    assert Reader(index).read(3).labels.tolist() == [0, 1]
+    assert ImageReader(index).read(3).labels.tolist() == [0, 1]
 
 
 def test_labels_beside_the_images(written, tmp_path):

@@ -15,20 +15,20 @@ from torch import nn
 from detector import build
 from detector.config import load_config
 from detector.data import EpochOrder, TrainLoader
-from detector.data.loader import collate
+from detector.data.batches import collate
 from detector.engine import (
     Console,
     CsvLog,
+    EventLog,
     Hardware,
-    Journal,
     MemoryFull,
     MemoryProbe,
+    ModelEMA,
     Observer,
-    Processes,
+    ProcessGroup,
     Schedule,
     Stopped,
     Trainer,
-    WeightAverage,
     compute_deterministically,
     even_share,
     largest_that_fits,
@@ -76,7 +76,7 @@ def make(norm=True, limit=None, accumulate=1, epochs=2, hardware=CPU, sizes=(4, 
         model,
         Mean(),
         sgd(model, lr=0.1, momentum=0.9, weight_decay=1e-3),
-        WeightAverage(model, decay=0.9, warmup=3.0),
+        ModelEMA(model, decay=0.9, warmup=3.0),
         schedule=Schedule(len(sizes), epochs, 0.05, 0.1, 0.9, 0, 0.8, 0.1, accumulate),
         loader=loader,
         evaluate=lambda m: {"AP": float(m[0].weight.sum()), "AP50": 0.0},
@@ -231,7 +231,7 @@ def test_full_memory_changes_nothing_but_rounding(limit, accumulate):
     plain, tight = make(**settings), make(**settings, limit=limit, observers=[note])
     for trainer in (plain, tight):
         trainer.model.double()
-        trainer.average = WeightAverage(trainer.model, decay=0.9, warmup=3.0)
+        trainer.average = ModelEMA(trainer.model, decay=0.9, warmup=3.0)
         trainer.model.register_forward_pre_hook(lambda _, args: (args[0].double(),))
     plain.run(), tight.run()
     for mine, theirs in zip(bits(plain), bits(tight), strict=True):
@@ -264,7 +264,7 @@ def test_memory_that_is_too_small_for_one_image():
         make(limit=0).run()
 
 
-class Two(Processes):
+class Two(ProcessGroup):
     """Two processes that have the same."""
 
     def __init__(self):
@@ -411,7 +411,7 @@ def test_other_errors_are_not_explained_away():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-@pytest.mark.parametrize("observer", [Journal, CsvLog])
+@pytest.mark.parametrize("observer", [EventLog, CsvLog])
 def test_a_full_disk_is_one_line(observer, tmp_path):
     path = tmp_path / "events.log"
     path.symlink_to("/dev/full")
@@ -425,7 +425,7 @@ def test_a_full_disk_is_one_line(observer, tmp_path):
 def test_a_line_that_was_cut_short_spoils_no_other(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"time": 1, "event": "start"}\n{"time": 2, "ev')
-    make(epochs=1, observers=[Journal(path)]).run()
+    make(epochs=1, observers=[EventLog(path)]).run()
     lines = path.read_text().splitlines()
     assert lines[1] == '{"time": 2, "ev'
     assert all("event" in json.loads(line) for line in [lines[0], *lines[2:]])
@@ -483,10 +483,10 @@ def test_auto_is_the_default_on_a_cpu(digits_yaml):
     config = load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml))
     with pytest.raises(UserError, match=r"auto becomes a number when tools/train\.py starts"):
         build.build_accumulation(config)
-    resolved, (line,) = build.resolve_batch_size(config, 10, CPU, Processes())
+    resolved, (line,) = build.resolve_batch_size(config, 10, CPU, ProcessGroup())
     assert resolved.train.batch_size == 16
     assert "auto is for GPUs; on cpu it is the default, 16" in line
-    assert build.resolve_batch_size(resolved, 10, CPU, Processes()) == (resolved, [])
+    assert build.resolve_batch_size(resolved, 10, CPU, ProcessGroup()) == (resolved, [])
 
 
 def test_collate_is_what_parts_are_made_of(digits_yaml):

@@ -6,7 +6,7 @@ import pytest
 
 from detector.engine import (
     FIRST_BATCHES,
-    Journal,
+    EventLog,
     Manifest,
     differences,
     first_difference,
@@ -17,7 +17,7 @@ from tests.engine.test_trainer import Loader, make
 
 
 def recorded(path, **settings):
-    make(observers=[Journal(path)], **settings).run()
+    make(observers=[EventLog(path)], **settings).run()
     return first_losses(path)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.engine import Schedule, WeightAverage, sgd
+from detector.engine import ModelEMA, Schedule, sgd
 from detector.engine.schedule import apply_settings
 
 SCHEDULE = Schedule(
@@ -62,7 +62,7 @@ def test_settings_reach_the_groups():
 
 def test_weight_average_is_the_formula():
     model = nn.BatchNorm2d(2)
-    average = WeightAverage(model, decay=0.9, warmup=5.0)
+    average = ModelEMA(model, decay=0.9, warmup=5.0)
     expected = model.weight.detach().clone()
     for step in range(6):
         with torch.no_grad():

@@ -11,11 +11,11 @@ from detector.engine import (
     Console,
     CsvLog,
     Hardware,
+    ModelEMA,
     Observer,
     Schedule,
     Stopped,
     Trainer,
-    WeightAverage,
     sgd,
 )
 from detector.errors import UserError
@@ -74,7 +74,7 @@ def make(epochs=3, loader=None, observers=(), accumulate=2, evaluate=None, **set
         model,
         Criterion(),
         sgd(model, lr=0.1, momentum=0.9, weight_decay=1e-3),
-        WeightAverage(model, decay=0.9, warmup=3.0),
+        ModelEMA(model, decay=0.9, warmup=3.0),
         schedule=schedule,
         loader=loader or Loader(),
         evaluate=evaluate or (lambda m: {"AP": float(m[0].weight.sum()), "AP50": 0.0}),
@@ -260,7 +260,7 @@ def test_accumulated_batches_equal_one_large_batch():
     for loader, accumulate in ((Large(), 1), (Small(), 2)):
         trainer = make(1, loader, accumulate=accumulate)
         trainer.model[1] = nn.Identity()
-        trainer.average = WeightAverage(trainer.model, decay=0.9, warmup=3.0)
+        trainer.average = ModelEMA(trainer.model, decay=0.9, warmup=3.0)
         trainer.optimizer = sgd(trainer.model, lr=0.1, momentum=0.9, weight_decay=0.0)
         trainer.schedule = Schedule(len(loader), 1, 0.05, 1.0, 0.9, 0, 0.9, 0.05, accumulate)
         trainer.run()

@@ -10,15 +10,14 @@ import torch
 from detector.errors import UserError
 from detector.evaluation import (
     CocoAP,
-    Found,
+    GroundTruth,
     Results,
-    Truth,
     backends,
     choose_backend,
     read_results,
     save_results,
 )
-from detector.structures import Detections
+from detector.structures import Detections, ImageDetections
 from tests.evaluation.problems import make_problem, make_results
 
 
@@ -85,7 +84,7 @@ def test_a_known_average_precision(backend):
             for n, x in ((1, 0), (2, 100))
         ],
     }
-    truth = Truth.of(tree)
+    truth = GroundTruth.of(tree)
     boxes = np.array([[0.0, 0, 10, 10], [50, 0, 10, 10], [100, 0, 10, 10]])
     results = Results(np.zeros(3, int), np.zeros(3, int), boxes, np.array([0.9, 0.8, 0.7]))
     metrics = CocoAP(truth, backend=backend)(results)
@@ -97,7 +96,7 @@ def test_nothing_found_is_zero(backend):
     _, truth, results = make_problem(5)
     metrics = CocoAP(truth, backend=backend)(results.rows(np.zeros(len(results), bool)))
     assert metrics["AP"] == metrics["AR100"] == 0
-    nothing = Truth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
+    nothing = GroundTruth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
     none = results.rows(np.zeros(len(results), bool))
     assert set(CocoAP(nothing, backend=backend)(none).values()) == {-1.0}
 
@@ -114,7 +113,7 @@ def test_order_of_images_and_classes_changes_nothing(backend):
             for key, entries in tree.items()
             if key != "annotations"
         } | {"annotations": tree["annotations"]}
-        other = Truth.of(shuffled, truth.category_ids[order].tolist())
+        other = GroundTruth.of(shuffled, truth.category_ids[order].tolist())
         moved = replace(results, label=np.argsort(order)[results.label])
         mixed = moved.rows(rng.permutation(len(results)))
         assert CocoAP(other, backend=backend)(mixed) == CocoAP(truth, backend=backend)(results)
@@ -126,7 +125,7 @@ def test_large_image_ids(backend):
     ids = {entry["id"]: entry["id"] + (1 << 60) for entry in tree["images"]}
     tree["images"] = [{**entry, "id": ids[entry["id"]]} for entry in tree["images"]]
     tree["annotations"] = [{**a, "image_id": ids[a["image_id"]]} for a in tree["annotations"]]
-    large = Truth.of(tree, truth.category_ids.tolist())
+    large = GroundTruth.of(tree, truth.category_ids.tolist())
     assert CocoAP(large, backend=backend)(results) == CocoAP(truth, backend=backend)(results)
 
 
@@ -138,11 +137,11 @@ def test_annotation_ids_do_not_matter_and_odd_ones_are_told(backend):
             **tree,
             "annotations": [{**a, "id": first + n} for n, a in enumerate(tree["annotations"])],
         }
-        told = Truth.of(odd, truth.category_ids.tolist())
+        told = GroundTruth.of(odd, truth.category_ids.tolist())
         assert CocoAP(told, backend=backend)(results) == expected
         assert any(word in note for note in told.notes) if word else not told.notes
     twins = {**tree, "annotations": [{**a, "id": 8} for a in tree["annotations"]]}
-    told = Truth.of(twins, truth.category_ids.tolist())
+    told = GroundTruth.of(twins, truth.category_ids.tolist())
     assert CocoAP(told, backend=backend)(results) == expected
     assert "id 8 occurs" in told.notes[0]
 
@@ -153,7 +152,9 @@ def test_what_is_not_finite_is_refused(value, where):
     _, truth, _ = make_problem(5)
     boxes, scores = torch.tensor([[1.0, 1, 5, 5]]), torch.tensor([0.5])
     (scores if where == "score" else boxes[0])[0] = value
-    found = Found(int(truth.image_ids[0]), Detections(boxes, scores, torch.zeros(1).long()))
+    found = ImageDetections(
+        int(truth.image_ids[0]), Detections(boxes, scores, torch.zeros(1).long())
+    )
     with pytest.raises(UserError, match="expected finite numbers"):
         CocoAP(truth)([found])
 
@@ -162,24 +163,24 @@ def test_ids_that_are_unknown_or_twice_are_refused():
     tree, truth, _ = make_problem(5)
     one = Detections(torch.tensor([[1.0, 1, 5, 5]]), torch.ones(1), torch.tensor([7]))
     with pytest.raises(UserError, match="label 7"):
-        CocoAP(truth)([Found(int(truth.image_ids[0]), one)])
+        CocoAP(truth)([ImageDetections(int(truth.image_ids[0]), one)])
     with pytest.raises(UserError, match="evaluated twice"):
-        CocoAP(truth)([Found(int(truth.image_ids[0]), one)] * 2)
+        CocoAP(truth)([ImageDetections(int(truth.image_ids[0]), one)] * 2)
     with pytest.raises(UserError, match=r"image id \d+ occurs twice"):
-        Truth.of({**tree, "images": tree["images"] * 2})
+        GroundTruth.of({**tree, "images": tree["images"] * 2})
     with pytest.raises(UserError, match=r"category id \d+ occurs twice"):
-        Truth.of({**tree, "categories": tree["categories"] * 2})
+        GroundTruth.of({**tree, "categories": tree["categories"] * 2})
     strange = {**tree["annotations"][0], "image_id": 999}
     with pytest.raises(UserError, match="image id 999, which is not in"):
-        Truth.of({**tree, "annotations": [strange]})
+        GroundTruth.of({**tree, "annotations": [strange]})
     strange = {**tree["annotations"][0], "category_id": 999}
     with pytest.raises(UserError, match="category id 999, which is not in"):
-        Truth.of({**tree, "annotations": [strange]})
+        GroundTruth.of({**tree, "annotations": [strange]})
     strange = {**tree["annotations"][0], "bbox": [0, 0, float("nan"), 1]}
     with pytest.raises(UserError, match="not finite"):
-        Truth.of({**tree, "annotations": [strange]})
+        GroundTruth.of({**tree, "annotations": [strange]})
     with pytest.raises(UserError, match="no category id 999"):
-        Truth.of(tree, [999])
+        GroundTruth.of(tree, [999])
 
 
 def test_results_through_a_file(tmp_path, backend):

@@ -9,8 +9,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.errors import UserError
-from detector.evaluation import METRICS, CocoAP, Found, table
-from detector.structures import Detections
+from detector.evaluation import METRICS, CocoAP, table
+from detector.structures import Detections, ImageDetections
 
 
 def make_truth(path, rng, *, ids_from=1, images=6, with_area=True):
@@ -55,7 +55,7 @@ def make_found(tree, rng, noise=10.0):
         xywh = np.abs(np.array(boxes)).reshape(-1, 4)
         corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
         found.append(
-            Found(
+            ImageDetections(
                 image["id"],
                 Detections(
                     torch.tensor(corners),
@@ -104,9 +104,9 @@ def test_equals_pycocotools_through_files(tmp_path, seed):
 
 def test_the_truth_scores_one_in_any_order(tmp_path, rng):
     tree = make_truth(tmp_path / "truth.json", rng, with_area=False, ids_from=0)
-    perfect = [Found(f.image_id, f.detections) for f in make_found(tree, rng, noise=0.0)]
+    perfect = [ImageDetections(f.image_id, f.detections) for f in make_found(tree, rng, noise=0.0)]
     perfect = [
-        Found(
+        ImageDetections(
             f.image_id,
             Detections(
                 *(getattr(f.detections, n)[:-3] for n in ("boxes_xyxy", "scores", "labels"))
@@ -146,7 +146,7 @@ def test_a_foreign_image_id(tmp_path, rng):
     make_truth(tmp_path / "truth.json", rng)
     none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
     with pytest.raises(UserError, match="image id 5"):
-        CocoAP(tmp_path / "truth.json", [3, 7, 90])([Found(5, none)])
+        CocoAP(tmp_path / "truth.json", [3, 7, 90])([ImageDetections(5, none)])
 
 
 def test_nothing_is_printed(tmp_path, rng, capfd):

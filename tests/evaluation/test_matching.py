@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation import CocoAP, Results, Truth
+from detector.evaluation import CocoAP, GroundTruth, Results
 from detector.evaluation.intervals import Resampler, bootstrap, interval
 from detector.evaluation.matching import IOU_THRESHOLDS, RECALLS, match
 from tests.evaluation.problems import make_problem
@@ -141,7 +141,7 @@ def test_an_interval_narrows_with_more_images_and_holds_the_number():
 
 
 def test_nothing_to_find_has_no_interval():
-    truth = Truth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
+    truth = GroundTruth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
     zero = np.zeros(0, int)
     results = Results(zero, zero, np.zeros((0, 4)), np.zeros(0))
     samples = bootstrap([Resampler(truth, results)], 1, seed=0, resamples=3)

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from detector.config import ModelConfig
-from detector.darknet import network, read_config
 from detector.decode import decode
 from detector.errors import UserError
 from detector.models import DarknetNet, load_darknet, parse_cfg, save_darknet
 from detector.nn import BatchNormSettings, activation
+from detector.weights.darknet import network, read_config
 from tests.models import darknet_texts as texts
 from tests.models.test_networks import randomised
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from detector.config import Config, ModelConfig
-from detector.darknet import DarknetOptions, network, read_darknet, usual_classes
 from detector.errors import UserError
 from detector.models import VARIANTS, Header, load_darknet, save_darknet, stored_layers
+from detector.weights.darknet import DarknetOptions, network, read_darknet, usual_classes
 from tests.models.test_networks import randomised
 
 PAIRS = [(arch, order) for arch, row in VARIANTS.items() for order in row.orders]

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from detector.config import ModelConfig, PartActivations, load_config
-from detector.darknet import network, usual_classes
 from detector.models import VARIANTS, file_size, measure, stored_layers
 from detector.nn import ACTIVATIONS, ConvNormAct, fuse_batch_norms
+from detector.weights.darknet import network, usual_classes
 
 LAYERS = Path(__file__).parent / "layers"
 # parameters, GFLOPs at a side, bytes of a weight file: with 80 classes, the classifier with 1000
@@ -210,7 +210,7 @@ def test_a_large_forward_of_x_stays_below_4_gib():
     code = (
         "import torch, resource\n"
         "from detector.config import ModelConfig\n"
-        "from detector.darknet import network\n"
+        "from detector.weights.darknet import network\n"
         "model = network(ModelConfig(arch='yolov4-pacsp-x'), 80).eval()\n"
         "with torch.no_grad(): model(torch.zeros(1, 3, 640, 640))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"

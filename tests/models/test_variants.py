@@ -4,11 +4,11 @@ from torch import nn
 
 from detector import build
 from detector.config import Config, ModelConfig, load_config
-from detector.darknet import network
 from detector.engine import parameter_groups
 from detector.models import VARIANTS
 from detector.nn import ACTIVATIONS, SPPBlock, activation
 from detector.nn.blocks import BatchNormSettings
+from detector.weights.darknet import network
 
 
 def count(model: nn.Module) -> int:

@@ -5,9 +5,9 @@ much), `images` (every file read and decoded), `twins` (equal and nearly equal i
 it); `plots` draws.
 """
 
+from detector.data.checks.label_plots import plot_labels, plot_sheet, require_matplotlib
 from detector.data.checks.labels import check_labels, start_lines
-from detector.data.checks.plots import plot_labels, plot_sheet, require_matplotlib
-from detector.data.checks.report import KINDS, Kind, Problem, Report
+from detector.data.checks.problems import KINDS, Kind, Problem, Report
 from detector.data.checks.run import check_dataset
 
 __all__ = [

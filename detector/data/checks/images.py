@@ -11,9 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.data.checks.labels import image_name
-from detector.data.checks.report import Problem
-from detector.data.files import UnreadableImage, read_image
-from detector.data.index import Index
+from detector.data.checks.problems import Problem
+from detector.data.store.image_files import UnreadableImage, read_image
+from detector.data.store.index import Index
 
 SIDE = 16  # of the thumbnails, px
 HASH_BYTES = 16

@@ -8,9 +8,9 @@ import numpy as np
 
 from detector.anchors import measure_fit, unmatched
 from detector.boxes import sides
-from detector.data.checks.report import KINDS, Problem, SplitSummary, in_order
-from detector.data.index import Index
-from detector.data.sizes import letterboxed_sizes, owners
+from detector.data.box_sizes import letterboxed_sizes, owners
+from detector.data.checks.problems import KINDS, Problem, SplitSummary, in_order
+from detector.data.store.index import Index
 
 Splits = Mapping[str, Index]
 

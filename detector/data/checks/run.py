@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 
+from detector.data.checks.duplicates import check_twins
 from detector.data.checks.images import check_images, scan_images
 from detector.data.checks.labels import Splits, check_labels, summarise
-from detector.data.checks.report import Problem, Report, in_order
-from detector.data.checks.twins import check_twins
-from detector.data.coco import read_json
+from detector.data.checks.problems import Problem, Report, in_order
+from detector.data.readers.coco import read_json
 
 
 def check_dataset(

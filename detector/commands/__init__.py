@@ -1,0 +1,10 @@
+"""The commands, a module each: it parses, loads the config, builds and calls. `cli` is what all share.
+
+`tools/NAME.py` runs the module of the same name.
+"""
+
+import os
+
+# Before torch is loaded: threads that wait actively cost more than they save as soon as another process
+# (a loader worker) wants the core, and OpenMP reads the setting once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

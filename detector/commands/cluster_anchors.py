@@ -1,0 +1,43 @@
+"""Find anchors for a data set: k-means on IoU, then refined; printed as YAML to paste."""
+
+from detector.anchors import flat, measure_fit
+from detector.build import build_anchors, find_anchors
+from detector.commands import cli
+from detector.data import describe, letterboxed_sizes, read_split
+from detector.errors import UserError
+from detector.weights.darknet import read_config
+
+
+def main() -> None:
+    parser = cli.parser(
+        __doc__ or "",
+        "python tools/cluster_anchors.py --cfg yolov4-pacsp-s-mish.yaml --data mine.yaml",
+    )
+    parser.add_argument("--cfg", required=True, help="a path, a name in configs/, or a .cfg")
+    parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
+    parser.add_argument("--seed", type=int, default=0, help="of the search (default 0)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=416")
+    args = parser.parse_intermixed_args()
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: expected 0 or more")
+
+    config = read_config(args.cfg, args.overrides, data=args.data)
+    index = read_split(*describe(config.data.dataset), "train")
+    current = build_anchors(config.model, len(index.names))
+    found = find_anchors(config, index, current, args.seed)
+
+    sizes = letterboxed_sizes(index, config.data.size)[~index.crowd]
+    ratio = config.loss.anchor_ratio
+    print(f"# {config.data.dataset} at {config.data.size} px, matched at ratio {ratio:g}")
+    print(f"# before: {measure_fit(sizes, flat(current), ratio)}")
+    print(f"# after:  {measure_fit(sizes, flat(found), ratio)}")
+    print("model:\n  anchors:")
+    for level in found:
+        print(f"    - [{', '.join(f'[{w:g}, {h:g}]' for w, h in level)}]")
+    if config.model.darknet_cfg is not None:
+        pairs = ", ".join(f"{w:g},{h:g}" for w, h in flat(found))
+        print(f"# in every [yolo] of the .cfg, finest level first: anchors = {pairs}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,49 @@
+"""Write a data set in another format: COCO json or YOLO txt, from any that is read."""
+
+import shutil
+from pathlib import Path
+
+from detector.api.summary import print_skipped
+from detector.commands import cli
+from detector.data import convert, describe, read_split, splits
+from detector.errors import UserError
+
+
+def main() -> None:
+    parser = cli.parser(
+        __doc__ or "", "python tools/convert_data.py --data voc.yaml --to coco --out data/voc-coco"
+    )
+    parser.add_argument("--data", metavar="YAML", required=True, help="the data set to take from")
+    parser.add_argument("--to", choices=("coco", "yolo"), required=True, help="the new format")
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="of the new data set")
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument("--copy", action="store_true", help="copy the images (the default)")
+    images.add_argument("--link", action="store_true", help="symbolic links in place of copies")
+    args = parser.parse_args()
+
+    config, root = describe(args.data)
+    folder, there = Path(args.out), splits(config, root)
+    indices = {split: read_split(config, root, split) for split in there}  # faults come first
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; give another --out")
+    place = convert.link if args.link else shutil.copyfile
+    folder.mkdir(parents=True)
+    for line in indices[there[0]].notes:
+        print(line)
+    for split, index in indices.items():
+        if args.to == "coco":
+            convert.write_coco(index, folder, split, place=place)
+            crowds = 0
+        else:
+            crowds = convert.write_yolo(index, folder, split, place=place)
+        lost = f"; {crowds} crowd boxes left out, YOLO's txt has no word for them" if crowds else ""
+        boxes = len(index.boxes_xyxy) - crowds
+        print(f"{split}: {len(index)} images, {boxes} boxes{lost}")
+        print_skipped([str(finding) for finding in index.findings if finding.left_out])
+    path = folder / "data.yaml"
+    convert.write_yaml(path, args.to, indices[there[0]], there, mirrors=config.mirrors)
+    print(f"--data {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

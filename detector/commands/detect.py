@@ -1,0 +1,59 @@
+"""Find objects in image files; writes each image with its boxes drawn."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from detector.api.summary import print_skipped, summary
+from detector.build import build_hardware
+from detector.commands import cli
+from detector.data import UnreadableImage, image_files, read_image
+from detector.engine import RunFolder
+from detector.errors import UserError
+from detector.visualize.draw import draw_boxes, save_image
+from detector.visualize.predictions import as_picture
+from detector.weights.darknet import DarknetOptions
+from detector.weights.load import build_detector, load_model
+
+
+def main() -> None:
+    parser = cli.parser(
+        __doc__ or "",
+        "python tools/detect.py --weights runs/yolov4-pacsp-n-mish/best.pt photo.jpg folder/",
+    )
+    parser.add_argument("--weights", metavar="FILE", required=True, help="a .pt or a .weights")
+    parser.add_argument("--cfg", help="network of a .weights: a name in configs/, or a .cfg")
+    parser.add_argument("--conf", type=float, default=0.25, help="lowest score (default 0.25)")
+    parser.add_argument("--out", metavar="FOLDER", default="runs/detect", help="of the pictures")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
+    cli.add_darknet_options(parser)
+    args = parser.parse_args()
+    if not 0 <= args.conf <= 1:
+        raise UserError(f"--conf {args.conf}: expected a score between 0 and 1")
+
+    loaded = load_model(Path(args.weights), cfg=args.cfg, options=DarknetOptions.of(args))
+    for line in loaded.notes:
+        print(line)
+    detect = build_detector(loaded, build_hardware(loaded.config), conf=args.conf)
+    files = image_files(args.images)
+    folder = RunFolder.create(Path(args.out))
+    unreadable = []
+    for number, path in enumerate(tqdm(files, unit="image", leave=False, disable=None), 1):
+        try:
+            image = read_image(str(path))
+        except UnreadableImage as error:
+            unreadable.append(str(error))
+            continue
+        found = detect(image)
+        tqdm.write(f"{path}: {summary(found, loaded.names)}")
+        picture = draw_boxes(as_picture(image, found, loaded.names, args.conf))
+        name = f"{path.stem}.jpg" if len(files) == 1 else f"{number:04d}_{path.stem}.jpg"
+        save_image(folder.path / name, picture)
+    print_skipped(unreadable)
+    print(f"pictures of {len(files) - len(unreadable)} images: {folder.path}")
+    if len(unreadable) == len(files):
+        raise UserError("none of the images can be read")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,36 @@
+"""What a network costs: parameters, GFLOPs, shapes and strides, stage by stage."""
+
+from detector.commands import cli
+from detector.errors import UserError
+from detector.models import measure, table
+from detector.weights.darknet import network, read_config, usual_classes
+
+
+def main() -> None:
+    parser = cli.parser(
+        __doc__ or "", "python tools/model_info.py --cfg yolov4-pacsp-mish.yaml --size 736"
+    )
+    parser.add_argument("--cfg", required=True, help="a path, a name in configs/, or a .cfg")
+    parser.add_argument("--size", type=int, nargs="+", help="side, or height and width, in pixels")
+    parser.add_argument("--classes", type=int, help="default: 80, a classifier's 1000, a cfg's own")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="model.activation=relu")
+    args = parser.parse_intermixed_args()
+
+    config = read_config(args.cfg, args.overrides)
+    size = args.size or [config.data.size]
+    height, width = size[0], size[-1]
+    if len(size) > 2 or min(size) < 32 or height % 32 or width % 32:
+        raise UserError(f"--size {' '.join(map(str, size))}: expected one or two multiples of 32")
+    classes = args.classes or usual_classes(config.model)
+    model = network(config.model, classes)
+    print(f"{args.cfg}: {config.model.arch}, {classes} classes, {height} x {width} pixels")
+    print("GFLOPs: 2 x multiply-adds of the convolutions, one image")
+    if hasattr(model, "strides"):
+        for stride, anchors in zip(model.strides, model.anchors.tolist(), strict=True):
+            print(f"stride {stride:>2}: anchors {'  '.join(f'{w:g},{h:g}' for w, h in anchors)}")
+        print(f"boxes: {model.decoder}")
+    print(table(measure(model.to("meta"), height, width), height))
+
+
+if __name__ == "__main__":
+    cli.run(main)

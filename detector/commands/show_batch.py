@@ -1,0 +1,81 @@
+"""Draw a training batch as the network sees it, any one sample, or what each augmentation does."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from detector.api.augmentation_preview import SWITCHES, Showcase
+from detector.api.summary import print_skipped
+from detector.build import build_data, build_train_loader
+from detector.commands import cli
+from detector.config import load_config
+from detector.errors import UserError
+from detector.visualize.draw import contact_sheet, draw_boxes, picture_of, pictures_of, save_image
+
+
+def main() -> None:
+    parser = cli.parser(
+        __doc__ or "",
+        "python tools/show_batch.py --cfg yolov4-pacsp-n-mish.yaml --out batch.jpg bag=yolov4",
+    )
+    parser.add_argument(
+        "--cfg", metavar="YAML", required=True, help="a path, or a name in configs/"
+    )
+    parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
+    parser.add_argument("--out", metavar="FILE", default="batch.jpg", help="default batch.jpg")
+    parser.add_argument("--epoch", type=int, default=0, help="of the batch, from 0 (default 0)")
+    parser.add_argument("--batch", type=int, default=0, help="its number, from 0 (default 0)")
+    parser.add_argument(
+        "--sample",
+        nargs=2,
+        type=int,
+        metavar=("EPOCH", "INDEX"),
+        help="one sample instead, pixel by pixel, both numbers from 0",
+    )
+    parser.add_argument(
+        "--each",
+        action="store_true",
+        help="a picture a switch instead, before and after; --out is their folder",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. bag.mixup=0.5")
+    args = parser.parse_intermixed_args()
+    if args.sample and args.each:
+        parser.error("give either --sample or --each")
+
+    config = load_config(args.cfg, args.overrides, data=args.data)
+    data = build_data(config)
+    out = Path(args.out)
+    if args.each:
+        out.mkdir(parents=True, exist_ok=True)
+        showcase = Showcase(config, data.train, data.names)
+        for switch in tqdm(SWITCHES, unit="picture", disable=None, leave=False):
+            save_image(out / f"{switch}.jpg", showcase.picture(switch, args.epoch))
+        print(f"{len(SWITCHES)} pictures: {out}")
+        return
+
+    config = config.model_copy(update={"data": config.data.model_copy(update={"workers": 0})})
+    loader = build_train_loader(config, data.train, pin_memory=False)
+    if args.sample:
+        epoch, index = args.sample
+        key = loader.sampler.key(epoch, index)
+        if key is None:
+            raise UserError(f"--sample {epoch} {index}: this epoch has no such sample")
+        item = data.train[key]
+        print_skipped(list(item.unreadable))
+        if item.sample is None:
+            raise UserError(f"sample {index} of epoch {epoch}: none of its images can be read")
+        save_image(out, draw_boxes(picture_of(item.sample, data.names)))
+        print(f"sample {index} of epoch {epoch}, {len(item.sample.labels)} boxes: {out}")
+        return
+
+    if not 0 <= args.batch < len(loader):
+        raise UserError(f"--batch {args.batch}: an epoch has {len(loader)} batches, from 0 on")
+    batch = next(loader.epoch(args.epoch, args.batch))
+    print_skipped(list(batch.unreadable))
+    save_image(out, contact_sheet(pictures_of(batch, data.names), limit=len(batch)))
+    height, width = batch.images.shape[2:]
+    print(f"{len(batch)} images of {width}x{height} px, {len(batch.labels)} boxes: {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

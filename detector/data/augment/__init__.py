@@ -1,0 +1,1 @@
+"""Augmentations, each drawn first and then applied; `streams` has their random numbers."""

@@ -1,0 +1,301 @@
+"""The embedded demonstration data set: real handwritten digits as stickers on real photographs.
+
+Made on first use from what the scikit-learn and scikit-image wheels carry, without a network, as
+COCO json and jpeg. Reading order: `ensure_digits`, `make_digits`, `draw_image`; `digits_render`
+draws one sticker, `digits_credits` names the photographers.
+
+Same versions give the same bytes on every machine: random numbers come only from
+`numpy.random.Generator`s seeded by (seed, split, image), and pixels only from integer arithmetic
+and OpenCV's bit-exact resize, so neither threads nor SIMD width count.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import secrets
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from sklearn.datasets import load_digits
+from tqdm import tqdm
+
+from detector.data.digits.credits import CREDITS, PHOTOS, Photo
+from detector.data.digits.render import Sticker, enlarge_glyphs, paste, render_sticker
+from detector.errors import UserError
+
+__all__ = ["CREDITS", "NAMES", "NUM_TRAIN", "NUM_VAL", "ensure_digits", "make_digits"]
+
+NAMES = tuple("0123456789")  # COCO category ids 1..10
+NUM_TRAIN = 1200
+NUM_VAL = 240
+SIZE = 320  # side of an image, px
+MIN_SIDE, MAX_SIDE = 10, 140  # longer side of a box, px; log-uniform
+GENERATOR_VERSION = 1  # raise it when one byte of the output changes
+SPLITS = ("train", "val")
+
+_EMPTY = 0.02  # share of images without a digit
+_MAX_COUNT = 16  # digits an image: uniform in 1.._MAX_COUNT, 8.3 on average
+_MAX_OVERLAP = 0.08  # intersection of two boxes over the smaller one
+_MAX_TURN = 20.0  # degrees, +-: a 6 stays a 6
+_ASPECT = (0.8, 1.25)  # stretch of the width
+_VAL_PHOTO = 3 / 8  # share of each photo, along its longer side, that only val sees
+_VAL_DIGITS = 0.2  # share of each class's handwritten digits that only val sees
+_MIN_CROP = 160  # px of a photo: enlarged at most 2 times
+_MAX_CROP = 640  # px: the bit-exact resize is bilinear and would alias beyond half size
+_JPEG_QUALITY = 92
+_MANIFEST = "manifest.json"
+_PALETTE = (  # RGB, vivid, bright enough for the dark edge to stand out from
+    (255, 72, 66),
+    (255, 138, 28),
+    (255, 214, 38),
+    (176, 232, 48),
+    (62, 214, 96),
+    (40, 222, 208),
+    (64, 180, 255),
+    (112, 138, 255),
+    (188, 122, 255),
+    (255, 98, 190),
+    (250, 250, 245),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What one split may use.
+
+    Attributes:
+        glyphs: int32 [1797, 160, 160], all enlarged glyphs.
+        digits: for each of the ten classes, the indices into `glyphs` of this split.
+        regions: uint8 [h, w, 3] BGR, the part of each photo for this split.
+    """
+
+    glyphs: np.ndarray
+    digits: list[np.ndarray]
+    regions: list[np.ndarray]
+
+
+def ensure_digits(root: Path) -> Path:
+    """Makes the data set in `root` unless it is there; returns `root`.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    found = _read_manifest(root)
+    if found is not None and found["generator"] == GENERATOR_VERSION:
+        return root
+    if found is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(
+            f"{root}: holds files that are not the digits data set; move them away, or give another "
+            f"`root:` in the data YAML"
+        )
+    # Beside its place, then renamed: a stopped run leaves no half of a data set.
+    part = root.with_name(f".{root.name}-{secrets.token_hex(4)}")
+    try:
+        make_digits(part)
+        if found is not None:
+            shutil.rmtree(root)
+        try:
+            part.rename(root)
+        except OSError:
+            if _read_manifest(root) is None:  # else another process was as fast
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return root
+
+
+def make_digits(
+    root: Path, num_train: int = NUM_TRAIN, num_val: int = NUM_VAL, seed: int = 0
+) -> None:
+    """Writes the data set: COCO's layout, a manifest, CREDITS.md.
+
+    Args:
+        root: a folder that does not exist yet.
+        num_train, num_val: images a split.
+        seed: another one gives other images; the split of digits and photos stays.
+    """
+    (root / "annotations").mkdir(parents=True)
+    sources = _sources()
+    digest = hashlib.sha256()
+    bar = tqdm(total=num_train + num_val, desc="making digits", unit="image", disable=None)
+    with bar:
+        for number, (split, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True)):
+            folder = root / f"{split}2017"
+            folder.mkdir()
+            tree = _empty_tree()
+            draw = functools.partial(_encoded, sources[number], [seed, number])
+            with ThreadPoolExecutor() as pool:  # in order; numpy and OpenCV let go of the lock
+                for image_id, (data, boxes, labels) in enumerate(pool.map(draw, range(count)), 1):
+                    name = f"{image_id:06d}.jpg"
+                    (folder / name).write_bytes(data)
+                    digest.update(data)
+                    _annotate(tree, image_id, name, boxes, labels)
+                    bar.update()
+            text = json.dumps(tree)
+            (root / "annotations" / f"instances_{split}2017.json").write_text(text)
+            digest.update(text.encode())
+    (root / "CREDITS.md").write_text(CREDITS, encoding="utf-8")
+    packages = ("numpy", "opencv-python-headless", "scikit-learn", "scikit-image")
+    about = {
+        "generator": GENERATOR_VERSION,
+        "seed": seed,
+        "images": {"train": num_train, "val": num_val},
+        "versions": {name: version(name) for name in packages},
+        "sha256": digest.hexdigest(),
+    }
+    (root / _MANIFEST).write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _encoded(
+    source: Source, seeds: list[int], number: int
+) -> tuple[bytes, list[tuple[int, int, int, int]], list[int]]:
+    """Image `number` as jpeg, its boxes and labels."""
+    image, boxes, labels = draw_image(np.random.default_rng([*seeds, number]), source)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    return cv2.imencode(".jpg", image, quality)[1].tobytes(), boxes, labels
+
+
+def draw_image(
+    rng: np.random.Generator, source: Source
+) -> tuple[np.ndarray, list[tuple[int, int, int, int]], list[int]]:
+    """One image: a crop of a photo with digits on it.
+
+    Returns:
+        uint8 [320, 320, 3] BGR; boxes (x1, y1, x2, y2) in integer px, exclusive at the right and at
+        the bottom; their labels 0..9. Larger digits first: smaller ones lie on top.
+    """
+    image = _background(rng, source)
+    count = 0 if rng.random() < _EMPTY else int(rng.integers(1, _MAX_COUNT + 1))
+    sides = np.round(MIN_SIDE * (MAX_SIDE / MIN_SIDE) ** rng.random(count)).astype(int)
+    stickers: list[Sticker] = []
+    labels: list[int] = []
+    for side in sorted(sides.tolist(), reverse=True):
+        label = int(rng.integers(10))
+        glyph = source.glyphs[rng.choice(source.digits[label])]
+        turn = float(rng.uniform(-_MAX_TURN, _MAX_TURN))
+        stickers.append(render_sticker(glyph, side, turn, float(rng.uniform(*_ASPECT))))
+        labels.append(label)
+    boxes = _place(rng, stickers)
+    for sticker, (x1, y1, _, _) in zip(stickers, boxes, strict=True):
+        colour = _PALETTE[rng.integers(len(_PALETTE))]
+        paste(image, sticker, x1, y1, colour[::-1])
+    return image, boxes, labels
+
+
+def _background(rng: np.random.Generator, source: Source) -> np.ndarray:
+    """A random square of a photo, [320, 320, 3]."""
+    region = source.regions[rng.integers(len(source.regions))]
+    largest = min(*region.shape[:2], _MAX_CROP)
+    side = int(rng.integers(_MIN_CROP, largest + 1))
+    y, x = (int(rng.integers(length - side + 1)) for length in region.shape[:2])
+    crop = region[y : y + side, x : x + side]
+    if rng.random() < 0.5:
+        crop = cv2.flip(crop, 1)
+    return cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR_EXACT)
+
+
+def _place(rng: np.random.Generator, stickers: list[Sticker]) -> list[tuple[int, int, int, int]]:
+    """A place for every sticker, inside the image and hardly overlapping.
+
+    The whole layout is drawn again where one does not fit: to drop it would make large ones rarer.
+    """
+    while True:
+        placed: list[tuple[int, int, int, int]] = []
+        for sticker in stickers:
+            width, height = sticker.box[2] - sticker.box[0], sticker.box[3] - sticker.box[1]
+            for _ in range(50):
+                x, y = (int(rng.integers(SIZE - length + 1)) for length in (width, height))
+                box = (x, y, x + width, y + height)
+                if all(_overlap(box, other) <= _MAX_OVERLAP for other in placed):
+                    placed.append(box)
+                    break
+            else:
+                break
+        if len(placed) == len(stickers):
+            return placed
+
+
+def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
+    """Intersection over the smaller area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return max(width, 0) * max(height, 0) / smaller
+
+
+def _sources() -> tuple[Source, Source]:
+    """What train and val are made of; no digit and no part of a photo is in both."""
+    images, targets = load_digits(return_X_y=True)
+    glyphs = enlarge_glyphs(images.reshape(-1, 8, 8))
+    rng = np.random.default_rng(0)
+    digits: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for label in range(10):
+        order = rng.permutation(np.flatnonzero(targets == label))
+        cut = round(len(order) * _VAL_DIGITS)
+        digits[0].append(order[cut:])
+        digits[1].append(order[:cut])
+    regions: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for image in map(_read_photo, PHOTOS):
+        axis = int(image.shape[1] > image.shape[0])
+        cut = round(image.shape[axis] * (1 - _VAL_PHOTO))
+        for part, region in zip(regions, np.split(image, [cut], axis), strict=True):
+            part.append(region)
+    return Source(glyphs, digits[0], regions[0]), Source(glyphs, digits[1], regions[1])
+
+
+def _read_photo(photo: Photo) -> np.ndarray:
+    spec = importlib.util.find_spec(photo.package)
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path(photo.package)
+    image = cv2.imread(str(folder / photo.path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(
+            f"{folder / photo.path}: the digits data set needs this photo of the installed package; "
+            f"reinstall scikit-learn and scikit-image as requirements.txt lists them"
+        )
+    return image
+
+
+def _empty_tree() -> dict[str, Any]:
+    return {
+        "info": {"description": "digits: handwritten digits on photographs; see CREDITS.md"},
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES, 1)],
+    }
+
+
+def _annotate(
+    tree: dict[str, Any],
+    image_id: int,
+    name: str,
+    boxes: list[tuple[int, int, int, int]],
+    labels: list[int],
+) -> None:
+    tree["images"].append({"id": image_id, "file_name": name, "width": SIZE, "height": SIZE})
+    for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+        tree["annotations"].append(
+            {
+                "id": len(tree["annotations"]) + 1,
+                "image_id": image_id,
+                "category_id": label + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+            }
+        )
+
+
+def _read_manifest(root: Path) -> dict[str, Any] | None:
+    """The manifest of a data set that this module made, or None."""
+    try:
+        found = json.loads((root / _MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "generator" in found else None

@@ -1,0 +1,142 @@
+"""How validation images are placed and joined: published numbers depend on it.
+
+`Letterbox` is the default. `PyTorchYOLOv4` and `Darknet` are what stands behind the numbers that those
+projects published; with their thresholds and suppression they make up a named protocol (`eval.protocol`).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from detector.data.augment.geometry import GREY, letterbox, letterbox_onto, resize_to
+from detector.structures import LetterboxTransform, Sample
+
+Shape = tuple[int, int]  # height, width of a canvas, pixels
+
+
+class Placement(Protocol):
+    """What a validation set asks of it."""
+
+    def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
+        """Batches of image numbers, and each image's canvas; `sizes` int [n, 2], height and width."""
+        ...
+
+    def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
+        """A sample on its canvas, and the way back."""
+        ...
+
+
+def _in_a_row(order: list[int], batch_size: int) -> list[list[int]]:
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Every image in the middle of a grey square of `size` pixels, in the annotation file's order."""
+
+    size: int
+    grey: int = GREY
+
+    def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
+        """Batches in order, one canvas for all."""
+        count = len(sizes)
+        return _in_a_row(list(range(count)), batch_size), [(self.size, self.size)] * count
+
+    def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
+        """A sample on its canvas, and the way back."""
+        return letterbox(sample, self.size, grey=self.grey)
+
+
+@dataclass(frozen=True, slots=True)
+class Darknet:
+    """Every image stretched to the network's height and width, as darknet does without letter_box."""
+
+    height: int
+    width: int
+
+    def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
+        """Batches in order, one canvas for all."""
+        shape = (self.height, self.width)
+        return _in_a_row(list(range(len(sizes))), batch_size), [shape] * len(sizes)
+
+    def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
+        """A sample on its canvas, and the way back."""
+        height, width = sample.image.shape[:2]
+        stretched = resize_to(sample, self.height, self.width, cv2.INTER_LINEAR)
+        way = LetterboxTransform(self.width / width, self.height / height, 0, 0, height, width)
+        return stretched, way
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangular:
+    """Images sorted by aspect ratio; a batch's canvas is the least that holds all, on a grid.
+
+    The long side of an image becomes `size`, as in `Letterbox`, with less grey to compute.
+    """
+
+    size: int
+    grid: int
+
+    def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
+        """Batches by rising height / width; the canvas fits the batch's extreme."""
+        scaled = sizes * (self.size / sizes.max(axis=1, keepdims=True)) if len(sizes) else sizes
+        sides = np.ceil(np.round(scaled) / self.grid).astype(int) * self.grid
+        ratios = sizes[:, 0] / sizes[:, 1] if len(sizes) else np.zeros(0)
+        batches = _in_a_row(np.argsort(ratios, kind="stable").tolist(), batch_size)
+        shapes: list[Shape] = [(0, 0)] * len(sizes)
+        for batch in batches:
+            height, width = sides[batch].max(axis=0).tolist()
+            for number in batch:
+                shapes[number] = (height, width)
+        return batches, shapes
+
+    def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
+        """A sample on its canvas, and the way back."""
+        return letterbox(sample, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class PyTorchYOLOv4:
+    """Images sorted by aspect ratio, a canvas for each batch on a grid of 64 pixels, half a cell wider.
+
+    The long side of an image becomes `size`; at 640 the long side of a canvas is therefore 704.
+    """
+
+    size: int
+    grid: int = 64
+    pad: float = 0.5  # cells
+
+    def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
+        """Batches by rising height / width; the canvas fits the batch's extreme."""
+        ratios = sizes[:, 0] / sizes[:, 1] if len(sizes) else np.zeros(0)
+        batches = _in_a_row(np.argsort(ratios, kind="stable").tolist(), batch_size)
+        shapes: list[Shape] = [(0, 0)] * len(sizes)
+        for batch in batches:
+            least, most = float(ratios[batch].min()), float(ratios[batch].max())
+            sides = (most, 1.0) if most < 1 else (1.0, 1 / least) if least > 1 else (1.0, 1.0)
+            height, width = (self._cells(side) * self.grid for side in sides)
+            for number in batch:
+                shapes[number] = (height, width)
+        return batches, shapes
+
+    def _cells(self, side: float) -> int:
+        return math.ceil(side * self.size / self.grid + self.pad)
+
+    def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
+        """A sample on its canvas, and the way back."""
+        height, width = sample.image.shape[:2]
+        scale = self.size / max(height, width)
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small = max(int(height * scale), 1), max(int(width * scale), 1)  # cut, not rounded
+        scaled = resize_to(sample, *small, method) if scale != 1 else sample
+        new_height, new_width = scaled.image.shape[:2]
+        top, left = (
+            round((canvas - new) / 2 - 0.1) for canvas, new in zip(shape, small, strict=True)
+        )
+        placed = letterbox_onto(scaled, shape, top=top, left=left, grey=GREY)
+        return placed, LetterboxTransform(
+            new_width / width, new_height / height, left, top, height, width
+        )

@@ -1,0 +1,1 @@
+"""Annotation formats: `description` (the data YAML), `coco`, `yolo_txt` and `voc`."""

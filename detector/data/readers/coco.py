@@ -1,0 +1,190 @@
+"""COCO's folder layout -> a flat index of images and boxes.
+
+ROOT/annotations/instances_train2017.json   instances_val2017.json
+ROOT/train2017/*.jpg                        ROOT/val2017/*.jpg
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.data.store.index import Finding, Index, make_index
+from detector.errors import UserError
+
+LAYOUT = (
+    "expected ROOT/annotations/instances_train2017.json and instances_val2017.json, "
+    "ROOT/train2017/*.jpg and ROOT/val2017/*.jpg"
+)
+
+
+def read_json(path: Path, *, labelled: bool = True) -> dict[str, Any]:
+    """A COCO annotation file; one that is not `labelled` may come without annotations (image_info).
+
+    Raises:
+        UserError: missing, not json, or without the three lists that make it COCO's.
+    """
+    try:
+        tree = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {LAYOUT}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable json file ({error})") from None
+    keys = ("images", "annotations", "categories")
+    if not labelled and isinstance(tree, dict):
+        tree.setdefault("annotations", [])
+    missing = [
+        key for key in keys if not isinstance(tree, dict) or not isinstance(tree.get(key), list)
+    ]
+    if missing:
+        raise UserError(
+            f"{path}: not a COCO annotation file: it has no list {', '.join(map(repr, missing))}"
+        )
+    return tree
+
+
+def read_coco(
+    folder: Path, annotations: Path, names: tuple[str, ...] | None, *, labelled: bool = True
+) -> Index:
+    """The index of one split; one that is not `labelled` may come without annotations.
+
+    Labels follow the order of the json's category ids, or of `names` where the data YAML gives them
+    (the json then has to know each). Images without objects stay. Boxes are cut at the image's
+    borders; boxes without size or wholly outside, and images whose file is missing, are left out and
+    named in `findings`.
+
+    Raises:
+        UserError: not COCO's format, an unknown category or image id, an id that occurs twice, or no
+            image file at all.
+    """
+    tree = read_json(annotations, labelled=labelled)
+    categories = _unique(tree["categories"], annotations, "category")
+    images = _unique(tree["images"], annotations, "image")
+    names, category_ids = _label_order(categories, names, annotations)
+    findings: list[Finding] = []
+    present = _present(images, folder, annotations, findings)
+    kept = [image_id for image_id in images if images[image_id]["file_name"] in present]
+    columns = _columns(tree["annotations"], images, category_ids, annotations)
+    order, starts = _group_by_image(columns["image_id"], np.array(kept, np.int64))
+    boxes, crowd, labels = (columns[key][order] for key in ("box", "crowd", "label"))
+    owner = np.repeat(np.arange(len(kept)), np.diff(starts))
+
+    def where(row: int) -> str:
+        return f"{annotations.name}: annotation {columns['id'][order[row]]}"
+
+    return make_index(
+        folder=folder,
+        files=[images[i]["file_name"] for i in kept],
+        image_ids=np.array(kept, np.int64),
+        sizes=np.array([[images[i]["height"], images[i]["width"]] for i in kept], np.int64),
+        owner=owner,
+        boxes_xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
+        labels=labels,
+        crowd=crowd,
+        names=names,
+        category_ids=category_ids,
+        annotations=annotations,
+        findings=findings,
+        where=where,
+    )
+
+
+def _unique(entries: list[dict[str, Any]], path: Path, kind: str) -> dict[int, dict[str, Any]]:
+    """Entries by id, in the file's order."""
+    needed = {"category": ("id", "name"), "image": ("id", "file_name", "width", "height")}[kind]
+    for entry in entries:
+        for key in needed:
+            if not isinstance(entry, dict) or key not in entry:
+                raise UserError(f"{path}: a {kind} without {key!r}: {str(entry)[:80]}")
+    counts = Counter(entry["id"] for entry in entries)
+    twice = [number for number, count in counts.items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: {kind} id {twice[0]} occurs {counts[twice[0]]} times")
+    return {entry["id"]: entry for entry in entries}
+
+
+def _label_order(
+    categories: dict[int, dict[str, Any]], names: tuple[str, ...] | None, path: Path
+) -> tuple[tuple[str, ...], np.ndarray]:
+    if not categories:
+        raise UserError(f"{path}: it lists no categories")
+    if names is None:
+        ids = sorted(categories)
+        return tuple(categories[i]["name"] for i in ids), np.array(ids, np.int64)
+    by_name = {entry["name"]: i for i, entry in categories.items()}
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise UserError(
+            f"{path}: no category {unknown[0]!r}, which the data YAML's names ask for "
+            f"(it has: {', '.join(by_name)})"
+        )
+    return names, np.array([by_name[name] for name in names], np.int64)
+
+
+def _present(
+    images: dict[int, dict[str, Any]], folder: Path, path: Path, findings: list[Finding]
+) -> set[str]:
+    """The image files that exist; the missing ones are added to the findings."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of images; {LAYOUT}")
+    on_disk = {entry.name for entry in folder.iterdir()}  # one listing, not one stat an image
+    wanted = [entry["file_name"] for entry in images.values()]
+    present = {n for n in wanted if n in on_disk or ("/" in n and (folder / n).is_file())}
+    if images and not present:
+        raise UserError(f"{folder}: none of the {len(images)} images of {path.name} is there")
+    findings += [
+        Finding("missing image", str(folder / n), "no such file")
+        for n in wanted
+        if n not in present
+    ]
+    return present
+
+
+def _columns(
+    annotations: list[dict[str, Any]],
+    images: dict[int, dict[str, Any]],
+    category_ids: np.ndarray,
+    path: Path,
+) -> dict[str, np.ndarray]:
+    """The annotations as columns, ids checked."""
+    label_of = {int(number): label for label, number in enumerate(category_ids)}
+    rows = []
+    for entry in annotations:
+        try:
+            number, image_id, category = entry["id"], entry["image_id"], entry["category_id"]
+            box = tuple(float(value) for value in entry["bbox"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{path}: an annotation without id, image_id, category_id or a bbox of 4 numbers: "
+                f"{str(entry)[:100]}"
+            ) from None
+        if len(box) != 4:
+            raise UserError(f"{path}: annotation {number}: bbox has {len(box)} numbers, not 4")
+        if image_id not in images:
+            raise UserError(f"{path}: annotation {number}: unknown image id {image_id}")
+        if category not in label_of:
+            raise UserError(f"{path}: annotation {number}: unknown category id {category}")
+        rows.append((number, image_id, label_of[category], bool(entry.get("iscrowd", 0)), box))
+    return {
+        "id": np.array([row[0] for row in rows], np.int64),
+        "image_id": np.array([row[1] for row in rows], np.int64),
+        "label": np.array([row[2] for row in rows], np.int64),
+        "crowd": np.array([row[3] for row in rows], bool),
+        "box": np.array([row[4] for row in rows], np.float64).reshape(-1, 4),
+    }
+
+
+def _group_by_image(owners: np.ndarray, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows sorted by image in the order of `image_ids` (others dropped), and the start of each."""
+    by_id = np.argsort(image_ids, kind="stable")
+    if not len(image_ids) or not len(owners):
+        return np.zeros(0, np.int64), np.zeros(len(image_ids) + 1, np.int64)
+    at = np.searchsorted(image_ids[by_id], owners).clip(max=len(image_ids) - 1)
+    position = by_id[at]
+    known = image_ids[position] == owners
+    rows = known.nonzero()[0]
+    order = rows[np.argsort(position[rows], kind="stable")]
+    counts = np.bincount(position[rows], minlength=len(image_ids))
+    return order, np.concatenate([[0], np.cumsum(counts)])

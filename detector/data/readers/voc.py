@@ -1,0 +1,165 @@
+"""Pascal VOC: an xml file for each image.
+
+ROOT/JPEGImages/a.jpg   ROOT/Annotations/a.xml   ROOT/ImageSets/Main/train.txt, a line `a` each
+(or one folder with a.jpg and a.xml side by side)
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from detector.data.readers.image_label_pairs import (
+    Folders,
+    Labels,
+    Pairs,
+    is_image,
+    read_list,
+    read_pairs,
+    stem,
+)
+from detector.data.store.image_files import SUFFIXES
+from detector.data.store.index import Finding, Index, relabel
+from detector.errors import UserError
+
+IMAGE_FOLDERS, LABEL_FOLDERS = ("JPEGImages", "images"), ("Annotations", "annotations")
+
+
+def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
+    """The images of a split and their xml files.
+
+    Args:
+        root: what relative sources count from.
+        sources: lists (`ImageSets/Main/train.txt`, or `VOC2007/ImageSets/Main/trainval.txt`), a name a
+            line, of images in the JPEGImages above the list; or folders, of which all images count:
+            those in JPEGImages or `images`, or with the xml files side by side.
+        split: `test` may come without labels.
+
+    Raises:
+        UserError: a source that is not there, no images, or no labels for any of them.
+    """
+    pairs, folders = Pairs(root, root / sources[0]), Folders()
+    looked_in: list[str] = []
+    seen: set[str] = set()
+    for path in (root / source for source in sources):
+        if path.is_dir():
+            base, stems = path, None
+        elif path.is_file():
+            pairs.lists.append(path)
+            base = next((p for p in path.parents if (p / "Annotations").is_dir()), root)
+            stems = [_stem(line) for line in read_list(path)]
+        else:
+            raise UserError(f"{path}: no such list or folder of images")
+        images, labels = _inside(base, IMAGE_FOLDERS), _inside(base, LABEL_FOLDERS)
+        looked_in.append(f"{labels}/*.xml")
+        _pair_folder(pairs, folders, images, labels, stems)
+        if labels not in seen:
+            seen.add(labels)
+            known = _stems(folders[images])
+            pairs.findings += [
+                Finding(
+                    "label without image", pairs.name(f"{labels}/{name}"), f"no image in {images}"
+                )
+                for name in sorted(folders[labels])
+                if name.endswith(".xml") and name[:-4] not in known
+            ]
+    pairs.check(split, labelled=split != "test", looked_in=" and ".join(looked_in))
+    return pairs
+
+
+def read_voc(pairs: Pairs, names: tuple[str, ...] | None, *, zero_based: bool = False) -> Index:
+    """The index of a split; objects that do not parse are left out and named.
+
+    VOC counts pixels from 1 and includes the last: a box goes from xmin - 1, ymin - 1 to xmax, ymax.
+
+    Args:
+        pairs: from `pair_voc`.
+        names: the class names, by label; without them, all that occur, sorted.
+        zero_based: coordinates are corners in pixels from 0, as some programs write them.
+    """
+    number_of = {name: number for number, name in enumerate(names or ())}
+
+    def look_up(name: str) -> int | None:
+        return number_of.get(name) if names else number_of.setdefault(name, len(number_of))
+
+    def parse(content: bytes, size: tuple[int, int]) -> Labels:
+        return parse_voc(content, look_up, zero_based=zero_based)
+
+    index = read_pairs(pairs, parse, lambda: names or tuple(number_of), unit="object")
+    return relabel(index, names or tuple(sorted(number_of)), index.category_ids)
+
+
+def parse_voc(
+    content: bytes, number_of: Callable[[str], int | None], *, zero_based: bool = False
+) -> Labels:
+    """One xml file; `number_of` gives a class its number, None if it is unknown.
+
+    `difficult` objects are taken as COCO's crowds: neither objects nor background.
+    """
+    found = Labels()
+    try:
+        tree = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        found.faults.append(("label not parsed", 0, f"no xml ({error}); image left out"))
+        found.usable = False
+        return found
+    try:
+        found.size = _number(tree, "size/height"), _number(tree, "size/width")
+    except ValueError:
+        found.size = None  # many programs leave it out
+    first = 0 if zero_based else 1
+    for place, entry in enumerate(tree.iter("object"), 1):
+        name = (entry.findtext("name") or "").strip()
+        try:
+            x1, y1, x2, y2 = (
+                float(entry.findtext(f"bndbox/{side}") or "")
+                for side in ("xmin", "ymin", "xmax", "ymax")
+            )
+        except ValueError:
+            what = f"{name or 'an object'} without four numbers in its bndbox"
+            found.faults.append(("label not parsed", place, what))
+            continue
+        number = number_of(name) if name else None
+        if number is None:
+            found.faults.append(("unknown class", place, f"class {name!r} is not in `names`"))
+            continue
+        difficult = (entry.findtext("difficult") or "0").strip() == "1"
+        found.boxes.append((x1 - first, y1 - first, x2, y2, number, difficult, place))
+    return found
+
+
+def _stem(line: str) -> str:
+    """The name in a line of a list: `a`, `a.jpg`, or `a  1` in the list of one class."""
+    line = re.sub(r"\s+(-1|0|1)$", "", line)
+    name = os.path.basename(line)  # noqa: PTH119  # fast
+    return stem(name) if name.lower().endswith(SUFFIXES) else name
+
+
+def _number(tree: ElementTree.Element, path: str) -> int:
+    return int(float(tree.findtext(path) or ""))
+
+
+def _inside(base: Path, names: Sequence[str]) -> str:
+    return str(next((base / name for name in names if (base / name).is_dir()), base))
+
+
+def _stems(names: set[str]) -> dict[str, str]:
+    """Image files by their name without suffix."""
+    images = sorted(filter(is_image, names))
+    return {stem(name): name for name in images}
+
+
+def _pair_folder(
+    pairs: Pairs, folders: Folders, images: str, labels: str, stems: list[str] | None
+) -> None:
+    """Adds the images with these names (without suffix), or all of a folder."""
+    files = _stems(folders[images])
+    for each in files if stems is None else stems:
+        if each not in files:
+            what = f"no image file of this name ({', '.join(SUFFIXES)})"
+            pairs.findings.append(Finding("missing image", pairs.name(f"{images}/{each}"), what))
+            continue
+        label = f"{each}.xml"
+        found = label in folders[labels]
+        pairs.add(f"{images}{os.sep}{files[each]}", f"{labels}{os.sep}{label}" if found else None)

@@ -1,0 +1,1 @@
+"""Observers of a training run; they never change its arithmetic."""

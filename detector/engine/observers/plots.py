@@ -1,0 +1,103 @@
+"""Pictures of a run in its folder: curves.png, labels.png, val.jpg."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from detector.engine.progress import EpochReport
+from detector.engine.trainer import Trainer, TrainerObserver
+from detector.errors import writing
+from detector.visualize.draw import save_image
+
+METRICS = ("AP", "AP50", "AP75")
+
+
+def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Losses, AP and learning rate over the epochs, as a PNG; needs matplotlib.
+
+    Args:
+        path: to write; whole or not at all.
+        rows: of results.csv, one an epoch; what a row lacks is left out of its curve.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    losses, metrics, rates = figure.subplots(1, 3)
+    names = [name for name in dict.fromkeys(n for row in rows for n in row) if "loss_" in name]
+    epochs = [row["epoch"] for row in rows]
+    if names:
+        total = [sum(row.get(name, np.nan) for name in names) for row in rows]
+        losses.plot(epochs, total, color="black", marker=".", label="total")
+    for axes, chosen in ((losses, names), (metrics, METRICS), (rates, ("lr",))):
+        for name in chosen:
+            points = [(row["epoch"], row[name]) for row in rows if name in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix("loss_"))
+        axes.set(xlabel="epoch", xlim=(0.5, max(epochs, default=1) + 0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    for axes in (losses, metrics):
+        if axes.lines:
+            axes.legend()
+    losses.set(title="losses, weighted")
+    metrics.set(title="AP of the averaged weights", ylim=(0, 1))
+    highest = max((row["lr"] for row in rows), default=1.0)
+    rates.set(title="learning rate at the end of the epoch", ylim=(0, 1.05 * highest))
+    new = path.with_suffix(".new")
+    with writing(path):
+        figure.savefig(new, dpi=100, format="png")
+        new.replace(path)
+
+
+class RunPlots(TrainerObserver):
+    """labels.png at the start, curves.png at each evaluation; a line where matplotlib is missing."""
+
+    def __init__(self, curves: Path, labels: Path, draw_labels: Callable[[Path], None]) -> None:
+        """`draw_labels`: draws the training labels to a file."""
+        self.curves, self.labels, self.draw_labels = curves, labels, draw_labels
+        self._able = True
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Draws the labels, unless an earlier part of the run did."""
+        if not trainer.processes.writes:
+            return
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError:
+            self._able = False
+            names = f"{self.curves.name} and {self.labels.name}"
+            tqdm.write(f'{names} are not drawn without matplotlib: pip install -e ".[plots]"')
+            return
+        if not self.labels.exists():
+            with writing(self.labels):
+                self.draw_labels(self.labels)
+
+    def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
+        """Draws the curves."""
+        if report.metrics and self._able and trainer.processes.writes:
+            plot_history(self.curves, trainer.progress.history)
+
+
+class ValBatchPicture(TrainerObserver):
+    """True and found boxes of the first validation images, at each evaluation."""
+
+    def __init__(
+        self,
+        path: Path,
+        draw: Callable[[], np.ndarray],
+        show: Callable[[Trainer, str, np.ndarray], None],
+    ) -> None:
+        """`draw`: the picture, uint8 [H, W, 3]; `show`: for others who take pictures."""
+        self.path, self.draw, self.show = path, draw, show
+
+    def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
+        """Draws."""
+        if report.metrics and trainer.processes.writes:
+            sheet = self.draw()
+            save_image(self.path, sheet)
+            self.show(trainer, "val", sheet)

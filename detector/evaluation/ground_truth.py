@@ -1,0 +1,298 @@
+"""True and found boxes as flat arrays, checked before any evaluator sees them."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from detector.errors import UserError
+from detector.structures import ImageDetections
+
+LARGEST_ID = 2**63 - 1  # of an int64
+_LISTS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroundTruth:
+    """The true boxes of an annotation file, those of the judged categories.
+
+    Attributes:
+        image_ids: int64 [n], ascending; all images of the file, with boxes or without.
+        category_ids: int64 [classes], each label's category in the file. names: their names.
+        image: int64 [m], the place in `image_ids` of each box's image.
+        label: int64 [m], 0..classes-1.
+        boxes_xywh: float64 [m, 4], pixels, as annotated.
+        area: float64 [m], pixels, as annotated (COCO's are of the segment, not of the box).
+        crowd: bool [m].
+        notes: lines on what was mended.
+    """
+
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    names: tuple[str, ...]
+    image: np.ndarray
+    label: np.ndarray
+    boxes_xywh: np.ndarray
+    area: np.ndarray
+    crowd: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, source: Path | Mapping[str, Any], category_ids: Sequence[int] | None = None
+    ) -> Self:
+        """From COCO's json, or what would be in one; all its categories by id unless said.
+
+        Annotations are numbered anew from 1 for the evaluators: pycocotools takes a match with
+        number 0 for none (cocoapi issue 664), and of two with one number sees the last only.
+
+        Raises:
+            UserError: not COCO's format; an image or category id that occurs twice; an annotation of an
+                image or a category that is not listed, or with a box or area that is not finite.
+        """
+        name = str(source) if isinstance(source, Path) else "the annotations"
+        tree = _read(source) if isinstance(source, Path) else source
+        lists = [tree.get(key) if isinstance(tree, Mapping) else None for key in _LISTS]
+        images, annotations, categories = lists
+        if not (
+            isinstance(images, list)
+            and isinstance(annotations, list)
+            and isinstance(categories, list)
+        ):
+            raise UserError(
+                f"{name}: not a COCO annotation file: expected lists {', '.join(_LISTS)}"
+            )
+        image_ids = np.sort(_ids(images, "id", f"{name}: an image"))
+        categories_there = _ids(categories, "id", f"{name}: a category")
+        for what, ids in (("image", image_ids), ("category", np.sort(categories_there))):
+            twice = ids[1:][ids[1:] == ids[:-1]]
+            if len(twice):
+                raise UserError(f"{name}: {what} id {twice[0]} occurs twice; give each its own")
+        numbers = categories_there.tolist()
+        known = {i: str(entry.get("name", i)) for i, entry in zip(numbers, categories, strict=True)}
+        wanted = sorted(known) if category_ids is None else [int(i) for i in category_ids]
+        for number in wanted:
+            if number not in known:
+                raise UserError(f"{name}: no category id {number} (it has: {_few(known)})")
+
+        owner = _ids(annotations, "image_id", f"{name}: an annotation")
+        category = _ids(annotations, "category_id", f"{name}: an annotation")
+        image = _places(owner, image_ids, f"{name}: an annotation has image id {{}}")
+        _places(category, np.array(sorted(known)), f"{name}: an annotation has category id {{}}")
+        boxes = _boxes(annotations, name)
+        crowd = np.array([bool(entry.get("iscrowd")) for entry in annotations], bool)
+        area = _areas(annotations, boxes, name)
+        wrong = ~(np.isfinite(boxes).all(axis=1) & np.isfinite(area))
+        if wrong.any():
+            entry = annotations[int(wrong.argmax())]
+            raise UserError(f"{name}: an annotation that is not finite: {str(entry)[:100]}")
+
+        label_of = {number: label for label, number in enumerate(wanted)}
+        label = np.array([label_of.get(i, -1) for i in category.tolist()], np.int64)
+        kept = label >= 0
+        return cls(
+            image_ids=image_ids,
+            category_ids=np.array(wanted, np.int64),
+            names=tuple(known[i] for i in wanted),
+            image=image[kept],
+            label=label[kept],
+            boxes_xywh=boxes[kept],
+            area=area[kept],
+            crowd=crowd[kept],
+            notes=tuple(_notes(name, annotations)),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Results:
+    """Found boxes of a truth's images.
+
+    Attributes:
+        image: int64 [d], the place in the truth's `image_ids`.
+        label: int64 [d].
+        boxes_xywh: float64 [d, 4], pixels.
+        score: float64 [d].
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    boxes_xywh: np.ndarray
+    score: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def rows(self, kept: np.ndarray) -> "Results":
+        """Some of them: a mask or row numbers."""
+        return Results(self.image[kept], self.label[kept], self.boxes_xywh[kept], self.score[kept])
+
+    @classmethod
+    def checked(
+        cls,
+        truth: GroundTruth,
+        image_ids: np.ndarray,
+        label: np.ndarray,
+        boxes_xywh: np.ndarray,
+        score: np.ndarray,
+        source: str = "the detections",
+    ) -> "Results":
+        """From columns; `image_ids` as in the annotation file.
+
+        Raises:
+            UserError: an image id or label that the truth does not have, a score or box that is not
+                finite (pycocotools counts a NaN as a perfect score), a box of negative size.
+        """
+        image = _places(image_ids, truth.image_ids, f"{source}: image id {{}}")
+        if len(label) and not (label.min() >= 0 and label.max() < len(truth.names)):
+            raise UserError(f"{source}: label {label.max()}; expected 0..{len(truth.names) - 1}")
+        wrong = ~(np.isfinite(boxes_xywh).all(axis=1) & np.isfinite(score))
+        wrong |= (boxes_xywh[:, 2:] < 0).any(axis=1)
+        if wrong.any():
+            at = int(wrong.argmax())
+            box = ", ".join(f"{value:g}" for value in boxes_xywh[at])
+            raise UserError(
+                f"{source}: image id {image_ids[at]}: box ({box}) with score {score[at]:g}; expected "
+                f"finite numbers, width and height not negative. {int(wrong.sum())} are wrong; a "
+                f"network that gives them has diverged"
+            )
+        return cls(image, label, boxes_xywh, score)
+
+    @classmethod
+    def of(cls, truth: GroundTruth, found: Iterable[ImageDetections]) -> "Results":
+        """From what a network found.
+
+        Raises:
+            UserError: as for `checked`, or an image that comes twice.
+        """
+        ids, labels, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+        boxes = [np.zeros((0, 4))]
+        seen: set[int] = set()
+        for each in found:
+            if each.image_id in seen:
+                raise UserError(f"image id {each.image_id} was evaluated twice")
+            seen.add(each.image_id)
+            corners = each.detections.boxes_xyxy.double().numpy()
+            boxes.append(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1))
+            ids.append(np.full(len(corners), each.image_id, np.int64))
+            labels.append(each.detections.labels.numpy())
+            scores.append(each.detections.scores.double().numpy())
+        _places(np.array(sorted(seen), np.int64), truth.image_ids, "image id {}")
+        return cls.checked(
+            truth,
+            np.concatenate(ids),
+            np.concatenate(labels),
+            np.concatenate(boxes),
+            np.concatenate(scores),
+        )
+
+
+def read_results(path: Path, truth: GroundTruth) -> Results:
+    """A results file in COCO's format, from any toolkit.
+
+    It is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}.
+
+    Raises:
+        UserError: missing, another format, unknown ids, numbers that are not finite.
+    """
+    entries = _read(path)
+    if not isinstance(entries, list):
+        raise UserError(
+            f'{path}: expected a list of {{"image_id", "category_id", "bbox", "score"}}'
+        )
+    image_ids = _ids(entries, "image_id", f"{path}: a result")
+    category = _ids(entries, "category_id", f"{path}: a result")
+    order = np.argsort(truth.category_ids)
+    at = _places(category, truth.category_ids[order], f"{path}: category id {{}}")
+    try:
+        score = np.array([float(entry["score"]) for entry in entries])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: a result without a score that is a number") from None
+    boxes = _boxes(entries, str(path))
+    return Results.checked(truth, image_ids, order[at], boxes, score, str(path))
+
+
+def save_results(path: Path, results: Results, truth: GroundTruth) -> None:
+    """Writes COCO's results file; all digits, so that it gives the same AP to the last bit."""
+    columns = zip(
+        truth.image_ids[results.image].tolist(),
+        truth.category_ids[results.label].tolist(),
+        results.boxes_xywh.tolist(),
+        results.score.tolist(),
+        strict=True,
+    )
+    entries = [
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in columns
+    ]
+    try:
+        path.write_text(json.dumps(entries))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable json file ({error})") from None
+
+
+def _ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
+    for entry in entries:
+        value = entry.get(key) if isinstance(entry, Mapping) else None
+        if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
+            raise UserError(f"{what} whose {key!r} is not a whole number: {str(entry)[:80]}")
+        if abs(value) > LARGEST_ID:
+            raise UserError(f"{what} whose {key!r} has more than 63 bits: {str(entry)[:80]}")
+    return np.array([entry[key] for entry in entries], np.int64)
+
+
+def _places(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
+    """Where each id stands among the ascending `known`."""
+    at = np.searchsorted(known, ids)
+    padded = np.append(known, -1)
+    missing = (at == len(known)) | (padded[at] != ids)
+    if missing.any():
+        raise UserError(
+            f"{what.format(ids[int(missing.argmax())])}, which is not in the annotation file (it "
+            f"has: {_few(known.tolist())}); are these of another data set or split?"
+        )
+    return at
+
+
+def _boxes(entries: Sequence[Any], name: str) -> np.ndarray:
+    try:
+        return np.array([entry["bbox"] for entry in entries], np.float64).reshape(len(entries), 4)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{name}: an entry without a bbox of 4 numbers") from None
+
+
+def _areas(annotations: Sequence[Any], boxes: np.ndarray, name: str) -> np.ndarray:
+    """As annotated; of the box where nothing is."""
+    areas = [entry.get("area") for entry in annotations]
+    sides = boxes[:, 2:].tolist()
+    try:
+        return np.array(
+            [w * h if a is None else a for a, (w, h) in zip(areas, sides, strict=True)], np.float64
+        )
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: an annotation whose area is not a number") from None
+
+
+def _notes(name: str, annotations: Sequence[Any]) -> Iterator[str]:
+    numbers = Counter(entry.get("id") for entry in annotations)
+    anew = "annotations are numbered anew from 1"
+    if 0 in numbers:
+        yield f"{name}: an annotation has id 0, which pycocotools takes for none; {anew}"
+    (number, count), *_ = numbers.most_common(1) or [(None, 0)]
+    if number is not None and count > 1:
+        yield f"{name}: annotation id {number} occurs {count} times; all count, {anew}"
+
+
+def _few(ids: Iterable[Any]) -> str:
+    shown = [str(i) for i in ids]
+    return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "") if shown else "none"

@@ -1,0 +1,1 @@
+"""Pictures: `draw` (boxes on images), `predictions` (ground truth beside detections)."""

@@ -1,0 +1,1 @@
+"""Trained weights: `load`, `darknet` (.weights and .cfg), `transfer`, `published`, `download`."""

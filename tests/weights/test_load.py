@@ -1,0 +1,203 @@
+"""Weights of both kinds: what travels with them, what is assumed and said, what is transferred."""
+
+import shutil
+
+import pytest
+import torch
+
+from detector import published
+from detector.build import build_loss
+from detector.config import Config, DecoderConfig, ModelConfig
+from detector.errors import UserError
+from detector.models import Header, save_darknet, stored_layers
+from detector.weights.darknet import DarknetOptions, network, read_config, read_darknet
+from detector.weights.load import export_darknet, load_model, read_weights, save_weights
+from detector.weights.transfer import adopt, transfer
+from tests.models import darknet_texts as texts
+from tests.models.test_networks import randomised
+
+S = Config(model=ModelConfig(arch="yolov4-pacsp-s"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A random -s of 80 classes in both orders."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    torch.manual_seed(0)
+    model = randomised(network(S.model, 80))
+    for order in ("pacsp", "csp"):
+        save_darknet(model, folder / order, order=order, header=Header(0, 2, 5, 999))
+    return {order: folder / order for order in ("pacsp", "csp")}
+
+
+def named(path, folder, name):
+    target = folder / name
+    shutil.copy(path, target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("order", "name", "decoder", "eps", "said"),
+    [
+        # current files of PyTorch_YOLOv4: known, nothing open
+        ("csp", "yolov4-pacsp-s.weights", ("sigmoid", (2.0,)), 1e-4, "as PyTorch_YOLOv4 published"),
+        # the archived ones: of 2021 or of 2020, which only their sha256 would tell
+        ("pacsp", "yolov4-pacsp-s.weights", ("sigmoid", (2.0, 2.0, 2.0)), 1e-4, "--decoder exp"),
+        ("csp", "mine.weights", ("sigmoid", (2.0, 2.0, 2.0)), 1e-5, "--decoder exp"),
+    ],
+)
+def test_decoder_and_eps_follow_the_file(small, tmp_path, order, name, decoder, eps, said):
+    path = named(small[order], tmp_path, name)
+    weights = read_darknet(path, S, DarknetOptions())
+    model = weights.config.model
+    assert (model.decoder.size, model.decoder.scale_x_y) == decoder
+    assert model.bn_eps == eps
+    (line,) = [note for note in weights.notes if note.startswith("decoder")]
+    assert said in line
+    assert weights.order == order
+
+
+def test_what_the_user_says_wins(small, tmp_path):
+    path = named(small["csp"], tmp_path, "yolov4-pacsp-s.weights")
+    options = DarknetOptions(decoder="exp", bn_eps=1e-3)
+    model = read_darknet(path, S, options).config.model
+    assert model.decoder == DecoderConfig(size="exp", scale_x_y=(1.0,))
+    assert model.bn_eps == 1e-3
+    own = ModelConfig(arch="yolov4-pacsp-s", decoder=DecoderConfig(size="exp", scale_x_y=(1.3,)))
+    kept = read_darknet(path, Config(model=own), DarknetOptions()).config.model
+    assert kept.decoder == own.decoder
+
+
+def test_darknets_yolov4_is_assumed_where_two_have_one_name(tmp_path, monkeypatch):
+    """Name and size of yolov4.weights are darknet's and PyTorch_YOLOv4's: a smaller network stands in."""
+    tiny = ModelConfig(arch="yolov4-tiny", activation="leaky_relu")
+    path = tmp_path / "yolov4.weights"
+    save_darknet(randomised(network(tiny, 80)), path)
+    entries = [
+        entry.model_copy(update={"size": path.stat().st_size})
+        for entry in published.published_files()
+    ]
+    monkeypatch.setattr(published, "published_files", lambda: entries)
+    weights = read_darknet(path, Config(model=tiny), DarknetOptions())
+    assert weights.config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.05, 1.05))
+    assert weights.config.model.bn_eps == 1e-5
+    assert "assumed, as darknet has it" in weights.notes[1]
+
+
+def test_the_decoder_reaches_model_and_loss(small, tmp_path):
+    path = named(small["csp"], tmp_path, "mine.weights")
+    loaded = load_model(path, cfg="yolov4-pacsp-s-mish", options=DarknetOptions(decoder="exp"))
+    assert loaded.model.decoder.size == "exp"
+    assert build_loss(loaded.config, loaded.model, 80).decoder.reach(0) == 0
+    assert {m.eps for m in loaded.model.modules() if hasattr(m, "eps")} == {1e-5}
+
+
+def test_there_and_back_again(small, tmp_path):
+    for order, path in small.items():
+        source = named(path, tmp_path, f"{order}.weights")
+        weights = read_darknet(source, S, DarknetOptions())
+        save_weights(weights, tmp_path / f"{order}.pt")
+        again = read_weights(tmp_path / f"{order}.pt")
+        assert (again.header, again.order) == (Header(0, 2, 5, 999), order)
+        assert export_darknet(again, tmp_path / "back.weights") == order
+        assert (tmp_path / "back.weights").read_bytes() == path.read_bytes()
+        other = "csp" if order == "pacsp" else "pacsp"
+        export_darknet(again, tmp_path / "other.weights", order=other)
+        assert (tmp_path / "other.weights").read_bytes() == small[other].read_bytes()
+        loaded = load_model(tmp_path / f"{order}.pt")
+        assert loaded.config.model.decoder == weights.config.model.decoder
+
+
+def test_the_user_can_set_the_decoder_of_a_checkpoint(small, tmp_path):
+    path = named(small["csp"], tmp_path, "a.weights")
+    save_weights(read_darknet(path, S, DarknetOptions()), tmp_path / "a.pt")
+    model = load_model(tmp_path / "a.pt", options=DarknetOptions(decoder="exp")).model
+    assert model.decoder.size == "exp"
+    words = ["model.decoder={size: exp, scale_x_y: [1.1]}"]
+    assert load_model(tmp_path / "a.pt", words).model.decoder.scale(2) == 1.1
+    with pytest.raises(UserError, match="the checkpoint fixes this"):
+        load_model(tmp_path / "a.pt", ["model.activation=relu"])
+
+
+def test_class_names(small, tmp_path):
+    path = named(small["csp"], tmp_path, "a.weights")
+    assert read_darknet(path, S, DarknetOptions()).names[:2] == ("person", "bicycle")
+    names = tmp_path / "my.names"
+    names.write_text("\n".join(f"thing {n}" for n in range(80)) + "\n")
+    assert read_darknet(path, S, DarknetOptions(names=names)).names[79] == "thing 79"
+    names.write_text("one\ntwo\n")
+    with pytest.raises(UserError, match="2 names, but the weights have 80 classes"):
+        read_darknet(path, S, DarknetOptions(names=names))
+
+
+def test_transfer_to_other_classes(small, tmp_path):
+    weights = read_darknet(named(small["csp"], tmp_path, "a.weights"), S, DarknetOptions())
+    config = adopt(S, weights, 10)
+    assert config.model.bn_eps == 1e-5
+    assert config.model.decoder is None, "a fresh head is trained with the config's decoder"
+    model = network(config.model, 10)
+    table = transfer(model, weights, 10)
+    rows = {line.split()[0]: line for line in table.splitlines()[2:]}
+    assert rows["backbone"].rstrip().endswith("-")
+    assert "6 for 80 classes, here 10" in rows["head"]
+    own = model.state_dict()
+    same = [n for n, t in weights.tensors.items() if t.shape == own[n].shape]
+    assert all(torch.equal(own[n], weights.tensors[n]) for n in same)
+
+
+def test_transfer_to_the_same_classes_takes_head_and_decoder(small, tmp_path):
+    path = named(small["csp"], tmp_path, "a.weights")
+    weights = read_darknet(path, S, DarknetOptions(decoder="exp"))
+    config = adopt(S, weights, 80)
+    assert config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.0,))
+    said = ModelConfig(arch="yolov4-pacsp-s", bn_eps=1e-3, decoder=DecoderConfig())
+    assert adopt(Config(model=said), weights, 80).model == said
+    model = network(config.model, 80)
+    table = transfer(model, weights, 80)
+    assert all(line.rstrip().endswith("-") for line in table.splitlines()[2:])
+
+
+def test_transfer_of_a_prefix_and_of_another_network(small, tmp_path):
+    prefix = tmp_path / "yolov4-pacsp-s.conv.50"
+    whole = small["csp"].read_bytes()
+    sizes, size = [], 20
+    for layer in stored_layers(network(S.model, 80), "csp"):
+        size += 4 * layer.size
+        sizes.append(size)
+    prefix.write_bytes(whole[: sizes[20]])
+    weights = read_darknet(prefix, S, DarknetOptions())
+    table = transfer(network(S.model, 3), weights, 3)
+    assert "not in the file" in table
+    with pytest.raises(UserError, match="holds only the first part of the network"):
+        load_model(prefix, cfg="yolov4-pacsp-s-mish")
+    with pytest.raises(UserError, match=r"nothing of it fits this network \(of another shape"):
+        transfer(network(ModelConfig(arch="yolov4-pacsp-n"), 3), weights, 3)
+
+
+def test_a_darknet_file_needs_to_know_its_network(small):
+    with pytest.raises(UserError, match="no such file"):
+        load_model(small["csp"].with_name("none.weights"), cfg="yolov4-pacsp-s-mish")
+    with pytest.raises(UserError, match="does not say what network it is; give --cfg"):
+        load_model(small["csp"].with_name("a.weights"))
+
+
+def test_a_users_own_cfg_and_weights(tmp_path):
+    cfg, path = tmp_path / "my.cfg", tmp_path / "my.weights"
+    cfg.write_text(texts.everything(new_coords=1))
+    config = read_config(str(cfg))
+    model = randomised(network(config.model, 2))
+    save_darknet(model, path)
+    loaded = load_model(path, cfg=str(cfg))
+    assert loaded.names == ("class_0", "class_1")
+    assert loaded.model.decoder.size == "sigmoid"
+    assert loaded.config.model.bn_eps == 1e-5
+    save_weights(read_weights(path, config), tmp_path / "my.pt")
+    cfg.unlink()
+    again = load_model(tmp_path / "my.pt")  # the checkpoint holds the cfg's text
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(model(x), again.model.eval()(x), strict=True):
+            assert torch.equal(a, b)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UserError, match="truncated, or of another network"):
+        read_weights(path, config)
