@@ -98,7 +98,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[dict[str, dict[str, Any]]]:
     """What each of two processes found: case -> what `train` returns."""
-    return run_two("tests.engine.test_processes", folder)
+    return run_two("tests.test_distributed", folder)
 
 
 def test_torchrun_is_told_the_first_failure_only(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """An evaluation that two processes share gives the numbers of one, to the last bit.
 
-Run as a program it is one of the two: `python -m tests.evaluation.test_two_processes RANK FOLDER`.
+Run as a program it is one of the two: `python -m tests.evaluation.test_two_ranks RANK FOLDER`.
 """
 
 import sys
@@ -53,7 +53,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[dict[str, Any]]:
-    return run_two("tests.evaluation.test_two_processes", folder)
+    return run_two("tests.evaluation.test_two_ranks", folder)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
