@@ -1,0 +1,100 @@
+"""The one place where configuration meets constructors: one file a noun, one short function a part.
+
+Read `model` first, then `data`, `evaluation`, `training` and `observers`; `resolve` turns `auto`
+into numbers.
+"""
+
+from detector.build.data import (
+    Data,
+    build_bag,
+    build_data,
+    build_image_store,
+    build_protocol,
+    build_reader,
+    build_repeats,
+    build_train_loader,
+    build_train_sizes,
+    build_val,
+    describe_data,
+    label_lines,
+    require_batch_size,
+)
+from detector.build.evaluation import build_evaluator, build_ground_truth, build_postprocess
+from detector.build.model import (
+    DARKNET_EPS,
+    Detector,
+    build_activation,
+    build_anchors,
+    build_classifier,
+    build_decoder,
+    build_dropblock,
+    build_model,
+    build_norm,
+    find_variant,
+)
+from detector.build.observers import (
+    build_checkpoint_interval,
+    build_log,
+    build_meter,
+    build_observers,
+    draw_detections,
+    draw_labels,
+)
+from detector.build.resolve import find_anchors, resolve_anchors, resolve_batch_size, with_anchors
+from detector.build.training import (
+    build_accumulation,
+    build_adversary,
+    build_curve,
+    build_hardware,
+    build_loss,
+    build_optimizer,
+    build_schedule,
+    build_trainer,
+)
+
+__all__ = [
+    "DARKNET_EPS",
+    "Data",
+    "Detector",
+    "build_accumulation",
+    "build_activation",
+    "build_adversary",
+    "build_anchors",
+    "build_bag",
+    "build_checkpoint_interval",
+    "build_classifier",
+    "build_curve",
+    "build_data",
+    "build_decoder",
+    "build_dropblock",
+    "build_evaluator",
+    "build_ground_truth",
+    "build_hardware",
+    "build_image_store",
+    "build_log",
+    "build_loss",
+    "build_meter",
+    "build_model",
+    "build_norm",
+    "build_observers",
+    "build_optimizer",
+    "build_postprocess",
+    "build_protocol",
+    "build_reader",
+    "build_repeats",
+    "build_schedule",
+    "build_train_loader",
+    "build_train_sizes",
+    "build_trainer",
+    "build_val",
+    "describe_data",
+    "draw_detections",
+    "draw_labels",
+    "find_anchors",
+    "find_variant",
+    "label_lines",
+    "require_batch_size",
+    "resolve_anchors",
+    "resolve_batch_size",
+    "with_anchors",
+]

@@ -1,0 +1,169 @@
+"""Networks: activations, normalisation, backbone, neck, head, anchors."""
+
+from collections.abc import Callable
+from typing import Any
+
+from detector.anchors import Anchors
+from detector.config import ActivationConfig, BagConfig, DecoderConfig, ModelConfig, PartActivations
+from detector.decode import Decoder
+from detector.errors import UserError
+from detector.models import VARIANTS, YOLO, Classifier, DarknetNet, Variant, parse_cfg
+from detector.nn import ActFactory, BatchNormSettings, DropBlock2d, activation
+from detector.registry import nearest
+
+Detector = YOLO | DarknetNet
+
+
+DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
+
+
+def build_activation(spec: str | ActivationConfig) -> ActFactory:
+    """A registered activation, by its name or by name and parameters."""
+    if isinstance(spec, str):
+        return activation(spec)
+    return activation(spec.name, **(spec.model_extra or {}))
+
+
+def build_decoder(config: DecoderConfig | None, levels: int) -> Decoder:
+    """How the model's raw values become boxes; (2s)^2 unless said.
+
+    Raises:
+        UserError: values for another number of levels.
+    """
+    if config is None:
+        return Decoder()
+    if len(config.scale_x_y) not in (1, levels):
+        raise UserError(
+            f"model.decoder.scale_x_y has {len(config.scale_x_y)} values; the network has "
+            f"{levels} levels"
+        )
+    return Decoder(config.size, config.scale_x_y)
+
+
+def build_model(config: ModelConfig, num_classes: int) -> Detector:
+    """The detector, freshly initialised from torch's generator.
+
+    Raises:
+        UserError: an unknown name, a classifier, anchors or decoder for another number of levels, or a
+            cfg for another number of classes.
+    """
+    if config.darknet_cfg is not None:
+        return _build_darknet(config, config.darknet_cfg, num_classes)
+    variant = find_variant(config)
+    backbone, part_act, norm = _build_backbone(config, variant)
+    if variant.neck is None:
+        raise UserError(f"model.arch {config.arch} is a classifier; it finds no boxes")
+    neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm)
+    if config.anchors == "auto":
+        raise UserError(
+            "model.anchors: auto becomes numbers when tools/train.py starts a run, or by "
+            "tools/cluster_anchors.py; without a data set, give a list or leave it out"
+        )
+    anchors = config.anchors or variant.anchors
+    levels = len(backbone.strides)
+    if len(anchors) != levels:
+        raise UserError(
+            f"model.anchors has {len(anchors)} lists; {config.arch} has {levels} levels"
+        )
+    head = variant.head(
+        neck.out_channels,
+        num_classes=num_classes,
+        num_anchors=len(anchors[0]),
+        strides=backbone.strides,
+        act=part_act("head"),
+        norm=norm,
+    )
+    return YOLO(
+        backbone,
+        neck,
+        head,
+        anchors=anchors,
+        strides=backbone.strides,
+        decoder=build_decoder(config.decoder, levels),
+        orders=variant.orders,
+    )
+
+
+def build_anchors(config: ModelConfig, num_classes: int) -> Anchors:
+    """The anchors of a network, by level; its published ones where the config says `auto`.
+
+    Raises:
+        UserError: a classifier, or a cfg for another number of classes.
+    """
+    if config.darknet_cfg is not None:
+        model = _build_darknet(config, config.darknet_cfg, num_classes)
+        return tuple(tuple((w, h) for w, h in level) for level in model.anchors.tolist())
+    variant = find_variant(config)
+    if variant.neck is None:
+        raise UserError(f"model.arch {config.arch} is a classifier; it has no anchors")
+    return variant.anchors if config.anchors in (None, "auto") else config.anchors
+
+
+def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
+    """A backbone that classifies, freshly initialised."""
+    backbone, _, _ = _build_backbone(config, find_variant(config))
+    return Classifier(backbone, num_classes=num_classes)
+
+
+def build_norm(config: ModelConfig) -> BatchNormSettings:
+    """How every BatchNorm counts; eps is the publisher's unless said."""
+    usual = DARKNET_EPS if config.darknet_cfg is not None else PYTORCH_EPS
+    return BatchNormSettings(eps=config.bn_eps or usual, momentum=config.bn_momentum)
+
+
+def find_variant(config: ModelConfig) -> Variant:
+    """The row of the table that `model.arch` names.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    if config.arch not in VARIANTS:
+        hint = nearest(config.arch, list(VARIANTS))
+        raise UserError(f"unknown model.arch {config.arch!r}{hint} (known: {', '.join(VARIANTS)})")
+    return VARIANTS[config.arch]
+
+
+def _build_backbone(
+    config: ModelConfig, variant: Variant
+) -> tuple[Any, Callable[[str], ActFactory], BatchNormSettings]:
+    spec = config.activation
+    norm = build_norm(config)
+
+    def part_act(part: str) -> ActFactory:
+        return build_activation(getattr(spec, part) if isinstance(spec, PartActivations) else spec)
+
+    if config.split_half == "first" and not variant.halves:
+        raise UserError(
+            f"model.split_half: {config.arch} splits no channels; only yolov4-tiny does"
+        )
+    extra = {"first_half": config.split_half == "first"} if variant.halves else {}
+    return variant.backbone(act=part_act("backbone"), norm=norm, **extra), part_act, norm
+
+
+def _build_darknet(config: ModelConfig, text: str, num_classes: int) -> DarknetNet:
+    model = DarknetNet(parse_cfg(text, config.arch), activation, build_norm(config))
+    if model.num_classes != num_classes:
+        raise UserError(
+            f"{config.arch}: its [yolo] sections have classes={model.num_classes}, but the data has "
+            f"{num_classes}; change classes= and the filters= before each [yolo]"
+        )
+    if config.decoder is not None:
+        model.decoder = build_decoder(config.decoder, len(model.strides))
+    return model
+
+
+def build_dropblock(config: BagConfig, model: Detector) -> list[Callable[[float], None]]:
+    """Puts DropBlock into the neck if the bag has it; what is to be told how far training is.
+
+    Raises:
+        UserError: a darknet cfg, which has no neck to put it in.
+    """
+    if not config.dropblock:
+        return []
+    if isinstance(model, DarknetNet):
+        raise UserError("bag.dropblock: a network from a darknet cfg has no neck; set it to 0")
+    drop = DropBlock2d(
+        block_size=config.dropblock_size, target=config.dropblock, ramp=config.dropblock_ramp
+    )
+    model.neck.drop = drop
+    return [drop.advance]

@@ -1,0 +1,105 @@
+"""What writes to the run folder, the console and the trackers."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detector.anchors import flat
+from detector.build.data import Data, describe_data, require_batch_size
+from detector.build.model import build_anchors
+from detector.config import LEAST_BUFFER, Config, config_to_dict
+from detector.config.duration import seconds
+from detector.data import ValSet
+from detector.data.checks import plot_labels
+from detector.engine import (
+    TRACKERS,
+    CheckpointInterval,
+    CheckpointSaver,
+    Console,
+    CsvLog,
+    EventLog,
+    Manifest,
+    Observer,
+    RunFolder,
+    RunPlots,
+    ThroughputMonitor,
+    TrackerLog,
+    TrainBatchPicture,
+    ValBatchPicture,
+    require_trackers,
+)
+from detector.evaluation import Evaluator
+from detector.structures import ImageDetections
+from detector.visualize.predictions import draw_ground_truth_and_detections
+
+
+def build_observers(
+    config: Config,
+    data: Data,
+    folder: RunFolder,
+    evaluator: Evaluator,
+    notes: Sequence[str] = (),
+) -> list[Observer]:
+    """Who writes to the run folder and to the console; all that has rows or points before the
+    checkpoint that knows of them. `notes`: what was said before, for the manifest.
+    """
+    log, values, about = build_log(config, folder), config_to_dict(config), describe_data(data)
+    return [
+        Manifest(folder.manifest, config=values, data=about, notes=notes),
+        EventLog(folder.events),
+        CsvLog(folder.results),
+        log,
+        TrainBatchPicture(folder.train_batch, data.names, log.show),
+        ValBatchPicture(folder.val, lambda: draw_detections(data.val, evaluator.shown), log.show),
+        RunPlots(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
+        CheckpointSaver(
+            folder,
+            config=values,
+            names=data.names,
+            data=about,
+            every=build_checkpoint_interval(config.train.checkpoint_every),
+        ),
+        Console(),
+        build_meter(config),
+    ]
+
+
+def build_meter(config: Config) -> ThroughputMonitor:
+    """Who says whether a run waits for its images; with the keys that nothing is set for yet."""
+    positions = max(4 * require_batch_size(config), LEAST_BUFFER)
+    keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={positions}"]
+    unused = config.data.cache == "none" and not config.data.tile_buffer
+    return ThroughputMonitor(workers=config.data.workers, advice=", ".join(keys) if unused else "")
+
+
+def build_log(config: Config, folder: RunFolder) -> TrackerLog:
+    """Who takes curves and pictures, by `train.log`.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
+    require_trackers(config.train.log)
+    values = config_to_dict(config)
+    openers = [functools.partial(TRACKERS[name], folder.path, values) for name in config.train.log]
+    return TrackerLog(openers, norms_every=config.train.norms_every)
+
+
+def draw_detections(val: ValSet, shown: Sequence[ImageDetections]) -> np.ndarray:
+    """Validation images with their ground truth, and beside it the detections of `Evaluator.shown`."""
+    samples = val.reader.read_ids(each.image_id for each in shown)
+    return draw_ground_truth_and_detections(samples, shown, val.reader.index.names)
+
+
+def draw_labels(config: Config, data: Data, path: Path) -> None:
+    """The training labels, with the model's anchors among them; needs matplotlib."""
+    anchors = np.array(flat(build_anchors(config.model, len(data.names))))
+    plot_labels(path, data.train.reader.index, size=config.data.size, anchors=anchors)
+
+
+def build_checkpoint_interval(setting: int | str) -> CheckpointInterval:
+    """Steps, or a duration such as "10m"."""
+    if isinstance(setting, int):
+        return CheckpointInterval(steps=setting)
+    return CheckpointInterval(seconds=seconds(setting))

@@ -1,0 +1,106 @@
+"""What turns `auto` in a config into numbers."""
+
+import torch
+
+from detector.anchors import Anchors, cluster_anchors, flat, measure_fit
+from detector.build.data import build_train_sizes
+from detector.build.model import build_anchors, build_model
+from detector.build.training import build_loss, build_optimizer
+from detector.config import Config, TrainConfig
+from detector.data import Index, letterboxed_sizes
+from detector.engine import Hardware, MemoryProbe, ProcessGroup, even_share, largest_that_fits
+from detector.errors import UserError
+
+
+def find_anchors(config: Config, index: Index, start: Anchors, seed: int = 0) -> Anchors:
+    """Anchors for the boxes of a split at `data.size`, as many as `start` has; crowds do not count.
+
+    Raises:
+        UserError: too few boxes.
+    """
+    sizes = letterboxed_sizes(index, config.data.size)[~index.crowd]
+    try:
+        return cluster_anchors(sizes, start, ratio=config.loss.anchor_ratio, seed=seed)
+    except ValueError as error:
+        raise UserError(
+            f"{index.annotations}: too few boxes: {error}; leave model.anchors out to keep the "
+            f"network's published ones"
+        ) from None
+
+
+def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
+    """The config with numbers in the place of `model.anchors: auto`, and what to say about them.
+
+    Raises:
+        UserError: too few boxes, or a darknet cfg, which brings its own.
+    """
+    if config.model.anchors != "auto":
+        return config, []
+    if config.model.darknet_cfg is not None:
+        raise UserError(f"model.anchors: auto: {config.model.arch} fixes them; change them there")
+    published = build_anchors(config.model, len(train.names))
+    anchors = find_anchors(config, train, published)
+    sizes = letterboxed_sizes(train, config.data.size)[~train.crowd]
+    before, after = (
+        measure_fit(sizes, flat(each), config.loss.anchor_ratio) for each in (published, anchors)
+    )
+    words = "  ".join(f"{w:g},{h:g}" for w, h in flat(anchors))
+    lines = [f"anchors of the network: {before}", f"anchors found: {after}: {words}"]
+    return with_anchors(config, anchors), lines
+
+
+def with_anchors(config: Config, anchors: Anchors | None) -> Config:
+    """The config with other anchors; None are the network's published ones."""
+    model = config.model.model_copy(update={"anchors": anchors})
+    return config.model_copy(update={"model": model})
+
+
+def resolve_batch_size(
+    config: Config, num_classes: int, hardware: Hardware, processes: ProcessGroup
+) -> tuple[Config, list[str]]:
+    """The config with a number in the place of `train.batch_size: auto`, and what to say about it.
+
+    On a GPU as many images as fit into the memory that is free, those of real steps at `data.size`, and
+    so that the nominal batch is made of batches of the same size; on a CPU the default.
+
+    Raises:
+        UserError: not even one image fits.
+    """
+    train = config.train
+    if train.batch_size != "auto":
+        return config, []
+    if hardware.device.type != "cuda":
+        number = TrainConfig().batch_size
+        line = f"batch_size: auto is for GPUs; on {hardware.device} it is the default, {number}"
+    else:
+        one = _with_batch_size(config, 1)
+        model = build_model(config.model, num_classes)
+        hardware.place(model)
+        probe = MemoryProbe(
+            model,
+            build_loss(config, model, num_classes).to(hardware.device),
+            build_optimizer(one, model),
+            hardware,
+            size=max(build_train_sizes(config), default=config.data.size),
+        )
+        share = -(-train.nominal_batch // processes.size)
+        with probe:
+            found = min(processes.gather(largest_that_fits(probe.fits, share)))
+        del model, probe
+        torch.cuda.empty_cache()
+        if not found:
+            raise UserError(
+                f"the memory of {hardware.device} is too small for one image of {config.data.size} px; "
+                f"try a smaller data.size or model.arch"
+            )
+        number = even_share(train.nominal_batch, found * processes.size)
+        line = (
+            f"batch_size: auto: {found} images fit into the memory of {hardware.device}; batches of "
+            f"{number}, {max(round(train.nominal_batch / number), 1)} of them a step"
+        )
+    return _with_batch_size(config, number), [line]
+
+
+def _with_batch_size(config: Config, number: int | str) -> Config:
+    train = config.train.model_copy(update={"batch_size": number})
+    return config.model_copy(update={"train": train})

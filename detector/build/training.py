@@ -1,0 +1,180 @@
+"""Loss, optimizer, schedule and the trainer that joins all parts."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from detector.build.data import Data, build_train_loader, require_batch_size
+from detector.build.model import Detector, build_dropblock, build_model
+from detector.config import Config, ScheduleConfig
+from detector.device import keep_freed_memory
+from detector.engine import (
+    OPTIMIZERS,
+    Hardware,
+    LRCurve,
+    ModelEMA,
+    ProcessGroup,
+    Schedule,
+    SelfAdversary,
+    Trainer,
+    compute_deterministically,
+    curve,
+    freeze,
+)
+from detector.errors import UserError
+from detector.evaluation import Evaluator
+from detector.losses import BALANCE, YOLOLoss
+from detector.nn import synchronise_batch_norms
+
+
+def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
+    """The loss for the model's anchors and decoder.
+
+    Raises:
+        UserError: `loss.balance` for another number of levels.
+    """
+    loss = config.loss
+    levels = len(model.strides)
+    balance = loss.balance or BALANCE[:levels]
+    if len(balance) != levels:
+        raise UserError(f"loss.balance: {len(balance)} values; the model has {levels} levels")
+    return YOLOLoss(
+        model.anchors,
+        model.strides,
+        num_classes=num_classes,
+        gains={"box": loss.box, "obj": loss.obj, "cls": loss.cls},
+        balance=balance,
+        anchor_ratio=loss.anchor_ratio,
+        label_smoothing=loss.label_smoothing,
+        decoder=model.decoder,
+    )
+
+
+def build_hardware(config: Config) -> Hardware:
+    """Device, precision and memory format; sets torch's number of threads and, on a CPU, how this
+    process deals with freed memory.
+    """
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    if config.train.deterministic:
+        compute_deterministically()  # before the device is used
+    hardware = Hardware.choose(
+        config.train.device, config.train.precision, channels_last=config.train.channels_last
+    )
+    if hardware.device.type == "cpu":
+        keep_freed_memory()
+    return hardware
+
+
+def build_schedule(config: Config, batches: int) -> Schedule:
+    """The schedule for epochs of so many batches."""
+    train = config.train
+    warmup = max(round(train.warmup_epochs * batches), train.warmup_min_steps)
+    return Schedule(
+        batches=batches,
+        epochs=train.epochs,
+        lr=train.lr,
+        lr_final=train.lr_final,
+        momentum=train.momentum,
+        warmup_batches=warmup,
+        warmup_momentum=train.warmup_momentum,
+        warmup_bias_lr=train.warmup_bias_lr,
+        accumulate=build_accumulation(config),
+        curve=build_curve(train.schedule),
+    )
+
+
+def build_curve(spec: str | ScheduleConfig) -> LRCurve:
+    """A registered curve of the learning rate, by its name or by name and parameters."""
+    if isinstance(spec, str):
+        return curve(spec)
+    return curve(spec.name, **(spec.model_extra or {}))
+
+
+def build_accumulation(config: Config) -> int:
+    """Batches that make up the nominal batch."""
+    return max(round(config.train.nominal_batch / require_batch_size(config)), 1)
+
+
+def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """A registered optimiser; the decay follows the images a step really has, as in the recipe."""
+    train = config.train
+    images = require_batch_size(config) * build_accumulation(config)
+    return OPTIMIZERS[train.optimizer](
+        model,
+        lr=train.lr,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay * images / train.nominal_batch,
+        factors=train.lr_groups,
+    )
+
+
+def build_adversary(
+    config: Config, model: Detector, loss: YOLOLoss, hardware: Hardware
+) -> SelfAdversary | None:
+    """Self-adversarial training, if the bag has it."""
+    if not config.bag.sat:
+        return None
+    return SelfAdversary(
+        model,
+        loss,
+        share=config.bag.sat,
+        strength=config.bag.sat_lr,
+        seed=config.train.seed,
+        autocast=hardware.autocast,
+    )
+
+
+def build_trainer(
+    config: Config,
+    data: Data,
+    evaluator: Evaluator,
+    hardware: Hardware,
+    start: Callable[[nn.Module], None] | None = None,
+    processes: ProcessGroup | None = None,
+) -> Trainer:
+    """Everything together; seeds torch first, so that the same config starts from the same weights.
+
+    `start` may put other weights into the fresh model. Of several processes each then draws its own
+    numbers; its batch is `train.batch_size` images of all of them.
+    """
+    processes = processes or ProcessGroup()
+    torch.manual_seed(config.train.seed)
+    model = build_model(config.model, len(data.names))
+    if start is not None:
+        start(model)
+    loss = build_loss(config, model, len(data.names))
+    frozen = freeze(model, config.train.freeze)
+    ramps = build_dropblock(config.bag, model)
+    hardware.place(model)
+    loader = build_train_loader(
+        config,
+        data.train,
+        pin_memory=hardware.device.type == "cuda",
+        rank=processes.rank,
+        processes=processes.size,
+    )
+    if processes.size > 1:
+        synchronise_batch_norms(model, config.train.sync_bn)
+        torch.manual_seed(config.train.seed + processes.rank)
+    return Trainer(
+        model,
+        loss.to(hardware.device),
+        build_optimizer(config, model),
+        ModelEMA(model, decay=config.train.ema_decay, warmup=config.train.ema_warmup),
+        schedule=build_schedule(config, len(loader)),
+        loader=loader,
+        evaluate=evaluator,
+        eval_every=config.train.eval_every,
+        hardware=hardware,
+        clip_norm=config.train.clip_norm,
+        skip_limit=config.train.nonfinite_limit if config.train.nonfinite == "skip" else 0,
+        compiled=config.train.compile,
+        patience=config.train.patience,
+        frozen=frozen,
+        adversary=build_adversary(config, model, loss, hardware),
+        ramps=ramps,
+        processes=processes,
+        shared_statistics=config.train.sync_bn,
+    )
