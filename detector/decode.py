@@ -1,4 +1,4 @@
-"""Raw maps -> boxes and scores. Pure functions of tensors."""
+"""Raw maps -> candidates: boxes, scores, classes. Pure functions of tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from detector.structures import Candidates
 
-LARGEST_EXPONENT = 20.0  # of an `exp` decoder: e^20 anchors is wider than any image, and finite
+LARGEST_EXPONENT = 20.0  # of an `exp` decoder: e^20 anchors are wider than any image, yet finite
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """How raw values become boxes; a property of the weights.
+    """How raw values become boxes, which is a property of the weights.
 
     With s = sigmoid(raw) and a level's k: centre = (k * s - (k - 1) / 2 + cell) * stride, and
     size = (2s)^2 * anchor or exp(raw) * anchor.
@@ -23,7 +23,7 @@ class Decoder:
 
     Attributes:
         size: "sigmoid" or "exp".
-        scale_x_y: k >= 1, for all levels or one a level, finest first.
+        scale_x_y: k >= 1, one for all levels or one per level, finest first.
     """
 
     size: str = "sigmoid"
@@ -34,14 +34,14 @@ class Decoder:
         return f"{'(2s)^2' if self.size == 'sigmoid' else 'exp'} with scale_x_y {scales}"
 
     def scale(self, level: int) -> float:
-        """K of a level."""
+        """`scale_x_y` of a level, the k of the class's formulas."""
         return self.scale_x_y[level if len(self.scale_x_y) > 1 else 0]
 
     def reach(self, level: int) -> float:
-        """How far, in cells, a centre can leave its cell on each side."""
+        """How far a box centre can lie outside its cell on each side, in cells."""
         return (self.scale(level) - 1) / 2
 
-    def cells(
+    def decode_cells(
         self,
         level: int,
         values: Tensor,
@@ -49,14 +49,14 @@ class Decoder:
         anchors: Tensor,
         stride: Tensor | float,
     ) -> Tensor:
-        """Boxes of single cells.
+        """Decodes the boxes of given cells.
 
         Args:
-            level: which level's scale to use.
+            level: the level whose scale applies.
             values: raw (x, y, w, h), [..., 4].
             cells_xy: column and row of the cell, [..., 2], broadcast against `values`.
             anchors: width and height, [..., 2]; in pixels, or in any unit together with `stride`.
-            stride: the cell's side in the same unit.
+            stride: width of a cell in the same unit.
 
         Returns:
             boxes_cxcywh [..., 4], in the unit of `anchors` and `stride`.
@@ -85,60 +85,34 @@ def decode(
     anchors: Tensor,
     strides: Sequence[int],
     decoder: Decoder | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """All boxes of all levels.
-
-    Args:
-        raw: by level, [B, A, H, W, 5 + classes], the model's output; any float type.
-        anchors: float32 [levels, A, 2], pixels.
-        strides: pixels a cell, by level.
-        decoder: that of the weights; (2s)^2 unless said.
-
-    Returns:
-        boxes_cxcywh float32 [B, N, 4] in pixels, N = sum of A * H * W, level by level, within a level
-        anchor-major (a, y, x); objectness [B, N] and class probabilities [B, N, classes] in [0, 1].
-        The score of a class is their product.
-    """
-    decoder = decoder or Decoder()
-    boxes, objectness, classes = [], [], []
-    for number, values in enumerate(raw):
-        values = values.float()  # fp16 rounds coordinates above 512 px to half a pixel
-        cells = grid(values.shape[2], values.shape[3], values.device)
-        sizes = anchors[number][:, None, None]
-        level = decoder.cells(number, values[..., :4], cells, sizes, strides[number])
-        boxes.append(level.flatten(1, 3))
-        objectness.append(values[..., 4].sigmoid().flatten(1))
-        classes.append(values[..., 5:].sigmoid().flatten(1, 3))
-    return torch.cat(boxes, 1), torch.cat(objectness, 1), torch.cat(classes, 1)
-
-
-def candidates(
-    raw: Sequence[Tensor],
-    anchors: Tensor,
-    strides: Sequence[int],
-    decoder: Decoder | None = None,
     *,
     conf: float,
 ) -> Candidates:
-    """What `decode` gives with a score above `conf`, without decoding the rest.
+    """Boxes and scores of a batch: every (box, class) whose score is above `conf`.
 
     A score is objectness times class probability, so cells whose objectness is not above `conf` need
     neither box nor classes: of a trained model's 25,200 at 640 px, nearly all.
 
     Args:
-        raw, anchors, strides, decoder: as for `decode`.
+        raw: by level, [B, A, H, W, 5 + classes], the model's output; any float type.
+        anchors: float32 [levels, A, 2], pixels.
+        strides: pixels per cell, by level.
+        decoder: that of the weights; (2s)^2 by default.
         conf: lowest score, exclusive. A box with several classes above it counts for each.
+
+    Returns:
+        Candidates, image by image, boxes in pixels of the network's input.
     """
     decoder = decoder or Decoder()
     levels = []
     for number, values in enumerate(raw):
         objectness = values[..., 4].float().sigmoid()  # [B, A, H, W]
         image, anchor, row, column = at = (objectness > conf).nonzero(as_tuple=True)
-        likely = values[at].float()  # [k, 5 + classes]
+        likely = values[at].float()  # [k, 5 + classes]; fp16 rounds pixels above 512 to halves
         scores = objectness[at][:, None] * likely[:, 5:].sigmoid()  # [k, classes]
         pair, label = (scores > conf).nonzero(as_tuple=True)
         cells = torch.stack([column, row], -1)
-        boxes = decoder.cells(
+        boxes = decoder.decode_cells(
             number, likely[:, :4], cells, anchors[number][anchor], strides[number]
         )
         half = boxes[:, 2:] / 2

@@ -6,9 +6,10 @@ import sys
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detector.errors import UserError
+from detector.structures import Batch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -53,6 +54,10 @@ class Hardware:
         """The model, moved to the device in the memory format."""
         return model.to(device=self.device, memory_format=self.memory_format)  # pyright: ignore
 
+    def move(self, batch: Batch) -> Batch:
+        """The batch on the device, its images in the memory format and still uint8."""
+        return batch.to(self.device, self.memory_format)
+
     def autocast(self) -> torch.autocast:
         """The context in which the network runs its forward pass."""
         return torch.autocast(
@@ -80,6 +85,14 @@ class Hardware:
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
         return f"{self.device}, {torch.get_num_threads()} threads, {self.precision}"
+
+
+def scale_images(images: Tensor) -> Tensor:
+    """Images uint8 [B, 3, H, W] as the network takes them: float32 in [0, 1].
+
+    On the device, so that a quarter of the bytes travel there.
+    """
+    return images.float() / 255
 
 
 def compute_deterministically() -> None:

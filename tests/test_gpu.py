@@ -7,7 +7,8 @@ from detector import build
 from detector.config import load_config
 from detector.data import TrainLoader, ValSet
 from detector.decode import decode
-from detector.postprocess import postprocess
+from detector.device import scale_images
+from detector.postprocess import suppress
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,7 +31,7 @@ def test_losses_and_gradients_equal_the_cpus(digits_yaml):
         model = build.build_model(config.model, 10).to(device)
         loss = build.build_loss(config, model, 10)
         moved = batch.to(torch.device(device), torch.channels_last)
-        losses = loss(model(moved.images.float() / 255), moved)
+        losses = loss(model(scale_images(moved.images)), moved)
         sum(losses.values()).backward()
         gradient = model.head.get_parameter("levels.0.1.weight").grad
         results.append([*(value.item() for value in losses.values()), gradient.cpu()])
@@ -45,12 +46,12 @@ def test_postprocess_equals_the_cpus(digits_yaml):
     model = build.build_model(config.model, 10)
     raw = [torch.randn(2, 3, s, s, 15) for s in (12, 6, 3)]
     assert len(val) == 5
-    found = []
+    detections = []
     for device in ("cpu", "cuda"):
         moved = [level.to(device) for level in raw]
-        values = decode(moved, model.anchors.to(device), model.strides)
-        found.append(postprocess(*values, conf=0.2, nms_iou=0.65, max_detections=300))
-    for a, b in zip(*found, strict=True):
+        candidates = decode(moved, model.anchors.to(device), model.strides, conf=0.2)
+        detections.append(suppress(candidates, 2, nms_iou=0.65, max_detections=300))
+    for a, b in zip(*detections, strict=True):
         assert torch.equal(a.labels, b.labels.cpu())
         assert torch.allclose(a.boxes_xyxy, b.boxes_xyxy.cpu(), atol=1e-3)
 

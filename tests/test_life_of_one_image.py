@@ -7,10 +7,9 @@ from detector import build
 from detector.config import load_config
 from detector.data import ImageReader, Letterbox, TrainLoader, ValSet, collate, read_coco
 from detector.decode import decode
-from detector.evaluation import METRICS, CocoAP
+from detector.device import scale_images
+from detector.evaluation import METRICS, CocoAP, predict
 from detector.losses import assign
-from detector.postprocess import postprocess
-from detector.structures import ImageDetections
 
 SIZE, CLASSES = 96, 10
 
@@ -43,7 +42,9 @@ def test_life_of_one_image(digits_root, digits_yaml):
 
     # raw maps
     model = build.build_model(config.model, len(data.names))
-    raw = model(batch.images.float() / 255)
+    hardware = build.build_hardware(config)
+    moved = hardware.move(batch)
+    raw = model(scale_images(moved.images))
     assert [tuple(level.shape) for level in raw] == [
         (3, 3, SIZE // s, SIZE // s, 5 + CLASSES) for s in (8, 16, 32)
     ]
@@ -58,27 +59,36 @@ def test_life_of_one_image(digits_root, digits_yaml):
     assert set(losses) == {"box", "obj", "cls"}
     assert all(value.shape == () and value > 0 for value in losses.values())
 
-    # validation: letterbox, decode, suppression, back to the image's own pixels
+    # evaluation: letterbox, candidates, suppression, back to the image's own pixels
     val = ValSet(data.val.reader, Letterbox(SIZE), batch_size=2)
     batch = collate([val[0], val[1]])
     with torch.no_grad():
-        raw = model.eval()(batch.images.float() / 255)
-    boxes, objectness, classes = decode(raw, model.anchors, model.strides)
-    cells = 3 * sum((SIZE // s) ** 2 for s in (8, 16, 32))
-    assert boxes.shape == (2, cells, 4)
-    assert objectness.shape == (2, cells)
-    assert classes.shape == (2, cells, CLASSES)
-    found = postprocess(boxes, objectness, classes, conf=1e-5, nms_iou=0.65, max_detections=300)
-    assert len(found) == 2
-    assert found[0].boxes_xyxy.shape == (len(found[0].scores), 4)
-    back = batch.placements[0].to_original(found[0].boxes_xyxy)
-    assert back.min() >= 0
-    assert back.max() <= 320
+        raw = model.eval()(scale_images(hardware.move(batch).images))
+    candidates = decode(raw, model.anchors, model.strides, model.decoder, conf=1e-5)
+    count = len(candidates.image)
+    assert 0 < count <= 2 * 3 * sum((SIZE // s) ** 2 for s in (8, 16, 32)) * CLASSES
+    assert candidates.boxes_xyxy.shape == (count, 4)
+    assert candidates.scores.shape == candidates.labels.shape == (count,)
+    postprocess = build.build_postprocess(config.eval, conf=1e-5)
+    detections = postprocess.suppress(candidates, 2)
+    assert len(detections) == 2
+    assert detections[0].boxes_xyxy.shape == (len(detections[0].scores), 4)
+    originals = [
+        placement.to_original(each.boxes_xyxy)
+        for placement, each in zip(batch.placements, detections, strict=True)
+    ]
+    assert originals[0].min() >= 0
+    assert originals[0].max() <= 320
+
+    # `predict` takes the same steps
+    (images,) = predict(model, [batch], postprocess, hardware=hardware)
+    assert [each.image_id for each in images] == batch.image_ids
+    for each, boxes, steps in zip(images, originals, detections, strict=True):
+        assert torch.equal(each.detections.boxes_xyxy, boxes)
+        assert torch.equal(each.detections.scores, steps.scores)
 
     # COCO's numbers
-    judge = CocoAP(data.val.reader.index.annotations, data.val.reader.index.category_ids.tolist())
-    metrics = judge(
-        ImageDetections(image_id, each)
-        for image_id, each in zip(batch.image_ids, found, strict=True)
-    )
+    index = data.val.reader.index
+    metrics = CocoAP(index.annotations, index.category_ids.tolist())(images)
     assert tuple(metrics) == METRICS
+    assert build.build_evaluator(config, data.val, hardware)(model).keys() == metrics.keys()

@@ -1,11 +1,13 @@
 import torch
 from torchvision.ops import box_convert, box_iou
 
-from detector.decode import Decoder, candidates, decode
-from detector.postprocess import postprocess, postprocess_darknet, select
+from detector.decode import Decoder, decode
+from detector.postprocess import suppress, suppress_darknet
 from detector.structures import Candidates
+from tests.slow_inference import candidates_of, decode_all
 
-SETTINGS = {"conf": 0.001, "nms_iou": 0.65, "max_detections": 300}
+ANCHORS = torch.tensor([[[20.0, 30.0], [12.0, 9.0]], [[40.0, 50.0], [60.0, 30.0]]])
+SETTINGS = {"nms_iou": 0.65, "max_detections": 300}
 
 
 def random_case(seed, images=3, boxes=60, classes=4):
@@ -48,11 +50,11 @@ def reference(boxes_cxcywh, objectness, classes, conf, nms_iou, max_detections):
 def test_equals_its_slow_twin():
     for seed, conf, iou, most in ((0, 0.001, 0.65, 300), (1, 0.3, 0.4, 300), (2, 0.1, 0.5, 7)):
         case = random_case(seed)
-        fast = postprocess(*case, conf=conf, nms_iou=iou, max_detections=most)
+        fast = suppress(candidates_of(*case, conf), 3, nms_iou=iou, max_detections=most)
         slow = reference(*case, conf, iou, most)
-        for found, expected in zip(fast, slow, strict=True):
-            assert found.labels.tolist() == [c for _, c, _ in expected]
-            assert torch.allclose(found.scores, torch.tensor([s for s, _, _ in expected]))
+        for detections, expected in zip(fast, slow, strict=True):
+            assert detections.labels.tolist() == [c for _, c, _ in expected]
+            assert torch.allclose(detections.scores, torch.tensor([s for s, _, _ in expected]))
 
 
 def make_raw(seed, *, images=3, classes=5, shift=-3.0):
@@ -62,14 +64,13 @@ def make_raw(seed, *, images=3, classes=5, shift=-3.0):
     ]
 
 
-def test_in_one_pass_as_by_way_of_all_boxes():
-    anchors = torch.tensor([[[20.0, 30.0], [12.0, 9.0]], [[40.0, 50.0], [60.0, 30.0]]])
+def test_decoding_likely_cells_only_equals_decoding_all():
     for seed in range(20):
         raw, decoder = make_raw(seed), Decoder("exp" if seed % 2 else "sigmoid", (1.2,))
-        found = candidates(raw, anchors, (8, 16), decoder, conf=0.01)
-        fast = select(found, 3, nms_iou=0.5, max_detections=20)
-        every = decode(raw, anchors, (8, 16), decoder)
-        slow = postprocess(*every, conf=0.01, nms_iou=0.5, max_detections=20)
+        settings = {"nms_iou": 0.5, "max_detections": 20}
+        fast = suppress(decode(raw, ANCHORS, (8, 16), decoder, conf=0.01), 3, **settings)
+        every = candidates_of(*decode_all(raw, ANCHORS, (8, 16), decoder), conf=0.01)
+        slow = suppress(every, 3, **settings)
         for a, b in zip(fast, slow, strict=True):
             assert 0 < len(a.scores) <= 20
             assert torch.equal(a.labels, b.labels)
@@ -78,13 +79,12 @@ def test_in_one_pass_as_by_way_of_all_boxes():
 
 
 def test_an_image_alone_gives_the_same_as_in_a_batch():
-    anchors = torch.tensor([[[20.0, 30.0], [12.0, 9.0]], [[40.0, 50.0], [60.0, 30.0]]])
     raw = make_raw(3, images=6)
     settings = {"nms_iou": 0.5, "max_detections": 30}
-    together = select(candidates(raw, anchors, (8, 16), conf=0.01), 6, **settings)
+    together = suppress(decode(raw, ANCHORS, (8, 16), conf=0.01), 6, **settings)
     for number in range(6):
         one = [level[number : number + 1] for level in raw]
-        (alone,) = select(candidates(one, anchors, (8, 16), conf=0.01), 1, **settings)
+        (alone,) = suppress(decode(one, ANCHORS, (8, 16), conf=0.01), 1, **settings)
         for name in ("boxes_xyxy", "scores", "labels"):
             assert torch.equal(getattr(alone, name), getattr(together[number], name))
 
@@ -96,8 +96,8 @@ def test_the_few_best_are_right_where_hundreds_cover_each_other():
     corner = torch.arange(40)[:, None] * torch.tensor([100.0, 0]) + 200
     rest = torch.cat([corner, corner + 30], 1)
     boxes, scores = torch.cat([rest, crowd]), torch.linspace(0.1, 0.9, 240)
-    found = Candidates(torch.zeros(240).long(), boxes, scores, torch.zeros(240).long())
-    (kept,) = select(found, 1, nms_iou=0.5, max_detections=5)
+    candidates = Candidates(torch.zeros(240).long(), boxes, scores, torch.zeros(240).long())
+    (kept,) = suppress(candidates, 1, nms_iou=0.5, max_detections=5)
     assert kept.boxes_xyxy.tolist() == [boxes[239].tolist(), *rest.flip(0)[:4].tolist()]
 
 
@@ -105,33 +105,35 @@ def test_boxes_without_bounds_do_not_blur_the_others():
     """A box of 1e10 px, as an untrained exp decoder gives, must not cost the others their digits."""
     pair = torch.tensor([[10.0, 10, 20, 20], [10.0, 10.1, 20, 20.1]])
     boxes = torch.cat([pair, torch.tensor([[-1e10, -1e10, 1e10, 1e10]])])
-    found = Candidates(
+    candidates = Candidates(
         torch.zeros(3).long(), boxes, torch.tensor([0.9, 0.8, 0.99]), torch.tensor([3, 3, 79])
     )
-    (kept,) = select(found, 1, nms_iou=0.97, max_detections=9)
+    (kept,) = suppress(candidates, 1, nms_iou=0.97, max_detections=9)
     assert kept.labels.tolist() == [79, 3]
-    (kept,) = select(found, 1, nms_iou=0.99, max_detections=9)
+    (kept,) = suppress(candidates, 1, nms_iou=0.99, max_detections=9)
     assert kept.labels.tolist() == [79, 3, 3]
 
 
 def test_best_first_and_every_image_has_a_result():
     boxes, objectness, classes = random_case(0)
     objectness[1] = 0
-    found = postprocess(boxes, objectness, classes, **SETTINGS)
-    assert len(found) == 3
-    assert found[1].boxes_xyxy.shape == (0, 4)
-    assert (found[0].scores.diff() <= 0).all()
+    detections = suppress(candidates_of(boxes, objectness, classes, 0.001), 3, **SETTINGS)
+    assert len(detections) == 3
+    assert detections[1].boxes_xyxy.shape == (0, 4)
+    assert (detections[0].scores.diff() <= 0).all()
 
 
 def test_one_box_can_be_of_several_classes():
-    boxes = torch.tensor([[[10.0, 10.0, 4.0, 4.0]]])
-    found = postprocess(boxes, torch.ones(1, 1), torch.tensor([[[0.9, 0.0, 0.8]]]), **SETTINGS)
-    assert found[0].labels.tolist() == [0, 2]
-    assert found[0].boxes_xyxy.tolist() == [[8.0, 8.0, 12.0, 12.0]] * 2
+    (raw,) = torch.zeros(1, 1, 1, 1, 8)[None]  # one cell, three classes
+    raw[..., 4:] = torch.tensor([9.0, 2, -99, 1])
+    anchors = torch.tensor([[[4.0, 4.0]]])
+    (detections,) = suppress(decode([raw], anchors, (20,), conf=0.001), 1, **SETTINGS)
+    assert detections.labels.tolist() == [0, 2]
+    assert detections.boxes_xyxy.tolist() == [[8.0, 8.0, 12.0, 12.0]] * 2
 
 
-def darknet_twin(boxes, scores, threshold=0.6, beta=0.6):
-    """The sentence in loops: indices kept of one class, best first."""
+def darknet_reference(boxes, scores, threshold=0.6, beta=0.6):
+    """The docstring of `suppress_darknet` in loops: indices kept of one class, best first."""
     kept = []
     for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
         for j in kept:
@@ -148,7 +150,7 @@ def darknet_twin(boxes, scores, threshold=0.6, beta=0.6):
     return kept
 
 
-def test_darknets_suppression_equals_its_slow_twin():
+def test_darknets_nms_equals_its_slow_twin():
     generator = torch.Generator().manual_seed(5)
     suppressed = 0
     for _ in range(20):
@@ -158,23 +160,24 @@ def test_darknets_suppression_equals_its_slow_twin():
         objectness = torch.rand(1, n, generator=generator)
         classes = torch.zeros(1, n, 2)
         classes[0, torch.arange(n), torch.arange(n) % 2] = 0.9
-        (found,) = postprocess_darknet(boxes, objectness, classes)
+        candidates = candidates_of(boxes, objectness, classes, 0.001)
+        (detections,) = suppress_darknet(candidates, 1)
         corners = box_convert(boxes[0], "cxcywh", "xyxy")
         expected = set()
         for label in (0, 1):
             mine = list(range(label, n, 2))
-            kept = darknet_twin(corners[mine].tolist(), objectness[0, mine].tolist())
+            kept = darknet_reference(corners[mine].tolist(), objectness[0, mine].tolist())
             expected |= {tuple(corners[mine[k]].tolist()) for k in kept}
-        assert {tuple(box) for box in found.boxes_xyxy.tolist()} == expected
-        assert (found.scores.diff() <= 0).all()
+        assert {tuple(box) for box in detections.boxes_xyxy.tolist()} == expected
+        assert (detections.scores.diff() <= 0).all()
         suppressed += n - len(expected)
     assert suppressed > 100
 
 
-def test_darknet_keeps_neighbours_that_plain_suppression_drops():
+def test_darknet_keeps_neighbours_that_plain_nms_suppresses():
     """IoU 0.67, but the centres apart."""
     boxes = torch.tensor([[[50.0, 50.0, 40.0, 40.0], [58.0, 50.0, 40.0, 40.0]]])
     scores, one = torch.tensor([[0.9, 0.8]]), torch.ones(1, 2, 1)
-    assert len(postprocess_darknet(boxes, scores, one)[0].scores) == 2
-    plain = postprocess(boxes, scores, one, conf=0.001, nms_iou=0.6, max_detections=300)
-    assert len(plain[0].scores) == 1
+    candidates = candidates_of(boxes, scores, one, 0.001)
+    assert len(suppress_darknet(candidates, 1)[0].scores) == 2
+    assert len(suppress(candidates, 1, nms_iou=0.6, max_detections=300)[0].scores) == 1

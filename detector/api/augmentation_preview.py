@@ -8,7 +8,7 @@ import numpy as np
 from detector.build import build_bag, build_train_sizes
 from detector.config import BagConfig, Config, config_from_dict, config_to_dict
 from detector.data import Bag, EpochSampler, TrainSet
-from detector.visualize.draw import contact_sheet, picture_of
+from detector.visualize.draw import caption_ground_truth, contact_sheet
 
 PROBABILITIES = ("mosaic", "paste", "cutmix", "mixup", "flip_lr", "flip_ud", "erase")  # shown as 1
 # and how strong the others are shown where the config has them off
@@ -73,8 +73,8 @@ class Showcase:
         for (key,) in keys:
             before, after = plain[key[:2]].sample, changed[key].sample
             if before is not None and after is not None:
-                above.append(picture_of(before, self.names))
-                below.append(picture_of(after, self.names))
+                above.append(caption_ground_truth(before, self.names))
+                below.append(caption_ground_truth(after, self.names))
             if len(above) == self.images:
                 break
         return contact_sheet([*above, *below], columns=len(above))

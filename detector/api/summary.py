@@ -37,9 +37,9 @@ def evaluate_model(
     """
     require_known_classes(source, loaded.names, val)
     metrics = evaluator(hardware.place(loaded.model))
-    save_image(picture, draw_detections(val, evaluator.shown))
+    save_image(picture, draw_detections(val, evaluator.preview))
     lines = [
-        f"COCO AP of {source} on {len(val)} images, by {evaluator.judge.backend}:",
+        f"COCO AP of {source} on {len(val)} images, by {evaluator.coco_ap.backend}:",
         table(metrics),
     ]
     lines += [f"left out, its truths count as missed: {line}" for line in evaluator.unreadable]

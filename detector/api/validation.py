@@ -22,12 +22,12 @@ from detector.errors import UserError
 from detector.evaluation import (
     METRICS,
     Analysis,
-    Clock,
     CocoAP,
     GroundTruth,
     ModelResult,
     Resampler,
     Results,
+    StageTimer,
     bootstrap,
     interval,
     read_results,
@@ -47,7 +47,7 @@ class Evaluation:
         truth, results: what they were computed from.
         reader: the images; None where they are not at hand.
         val, shown: what was evaluated, what was found in the first; None and empty of a results file.
-        clock: the times; None of a results file.
+        timer: the time of each stage; None of a results file.
         notes: lines for the user.
     """
 
@@ -57,7 +57,7 @@ class Evaluation:
     reader: ImageReader | None
     val: ValSet | None
     shown: list[ImageDetections]
-    clock: Clock | None
+    timer: StageTimer | None
     notes: list[str]
 
     def draw(self, picture: Path) -> None:
@@ -88,9 +88,9 @@ def evaluate_weights(
     print_skipped([str(f) for f in val.reader.index.findings if f.left_out])
     require_known_classes(str(path), loaded.names, val)
     evaluator = build_evaluator(config, val, hardware)
-    evaluator.clock = clock = Clock(hardware.device)
+    evaluator.timer = timer = StageTimer(hardware.device)
     metrics = evaluator(hardware.place(loaded.model))
-    judge = evaluator.judge
+    judge = evaluator.coco_ap
     assert judge.results is not None
     about = {
         "images": len(val),
@@ -102,7 +102,7 @@ def evaluate_weights(
         "device": str(hardware),
         "evaluator": str(judge.backend),
         "unreadable": evaluator.unreadable,
-        "ms_per_image": clock.summary(),
+        "ms_per_image": timer.summary(),
     }
     left_out = [f"left out, its truths count as missed: {line}" for line in evaluator.unreadable]
     return Evaluation(
@@ -113,8 +113,8 @@ def evaluate_weights(
         results=judge.results,
         reader=val.reader,
         val=val,
-        shown=evaluator.shown,
-        clock=clock,
+        shown=evaluator.preview,
+        timer=timer,
         notes=[*judge.truth.notes, *left_out],
     )
 
@@ -140,7 +140,7 @@ def read_ground_truth(data: str | None) -> GroundTruth:
     """
     if data is None:
         raise UserError("--results needs the truths: --data, a data YAML or COCO's json itself")
-    return GroundTruth.of(Path(data)) if data.endswith(".json") else build_ground_truth(data)
+    return GroundTruth.from_coco(Path(data)) if data.endswith(".json") else build_ground_truth(data)
 
 
 def add_images(outcome: Evaluation, data: str) -> None:

@@ -1,4 +1,4 @@
-"""Ground truth, suppression and the COCO evaluation."""
+"""Ground truth, postprocessing and the evaluator."""
 
 import functools
 
@@ -15,11 +15,11 @@ from detector.data import (
 from detector.engine import Hardware, ProcessGroup
 from detector.errors import UserError
 from detector.evaluation import CocoAP, Evaluator, GroundTruth, make_tta_views
-from detector.postprocess import Postprocess, select, select_darknet
+from detector.postprocess import Postprocess, suppress, suppress_darknet
 
 
 def build_ground_truth(dataset: str) -> GroundTruth:
-    """The validation truths alone, as COCO's evaluation reads them; COCO's layout needs no images.
+    """The ground truth of the validation split; COCO's layout needs no images.
 
     Raises:
         UserError: no such data set, or not in its format.
@@ -28,32 +28,30 @@ def build_ground_truth(dataset: str) -> GroundTruth:
     path = annotation_file(about, root, "val")
     if path is None:
         index = read_split(about, root, "val")
-        return GroundTruth.of(coco_tree(index), index.category_ids.tolist())
+        return GroundTruth.from_coco(coco_tree(index), index.category_ids.tolist())
     tree = read_json(path)
     if about.names is None:
-        return GroundTruth.of(tree)
+        return GroundTruth.from_coco(tree)
     ids = {entry["name"]: entry["id"] for entry in tree["categories"]}
     missing = [name for name in about.names if name not in ids]
     if missing:
         raise UserError(f"{path}: no category {missing[0]!r}, which the data YAML's names ask for")
-    return GroundTruth.of(tree, [ids[name] for name in about.names])
+    return GroundTruth.from_coco(tree, [ids[name] for name in about.names])
 
 
 def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postprocess:
-    """Thresholds and suppression of `eval.protocol`; `conf` takes the place of the config's."""
+    """The confidence threshold and NMS of `eval.protocol`; `conf` overrides the config's."""
     conf = config.conf if conf is None else conf
     if config.protocol == "darknet":
-        return Postprocess(conf, select_darknet)
-    suppress = functools.partial(
-        select, nms_iou=config.nms_iou, max_detections=config.max_detections
-    )
-    return Postprocess(conf, suppress)
+        return Postprocess(conf, suppress_darknet)
+    nms = functools.partial(suppress, nms_iou=config.nms_iou, max_detections=config.max_detections)
+    return Postprocess(conf, nms)
 
 
 def build_evaluator(
     config: Config, val: ValSet, hardware: Hardware, processes: ProcessGroup | None = None
 ) -> Evaluator:
-    """COCO AP on the validation split, shared between the processes."""
+    """COCO AP on the validation split, shared between the ranks."""
     index = val.reader.index
     if not len(index):
         raise UserError(f"{index.annotations}: it lists no images to evaluate on")
@@ -66,9 +64,7 @@ def build_evaluator(
         ),
         CocoAP(coco_tree(index), index.category_ids.tolist(), backend=config.eval.backend),
         build_postprocess(config.eval),
-        device=hardware.device,
-        memory_format=hardware.memory_format,
-        autocast=hardware.autocast,
-        team=processes if processes and processes.size > 1 else None,
-        views=make_tta_views(config.eval.scales, flip=config.eval.flip),
+        hardware=hardware,
+        process_group=processes,
+        tta_views=make_tta_views(config.eval.scales, flip=config.eval.flip),
     )

@@ -52,7 +52,7 @@ def build_observers(
         CsvLog(folder.results),
         log,
         TrainBatchPicture(folder.train_batch, data.names, log.show),
-        ValBatchPicture(folder.val, lambda: draw_detections(data.val, evaluator.shown), log.show),
+        ValBatchPicture(folder.val, lambda: draw_detections(data.val, evaluator.preview), log.show),
         RunPlots(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
         CheckpointSaver(
             folder,
@@ -87,7 +87,7 @@ def build_log(config: Config, folder: RunFolder) -> TrackerLog:
 
 
 def draw_detections(val: ValSet, shown: Sequence[ImageDetections]) -> np.ndarray:
-    """Validation images with their ground truth, and beside it the detections of `Evaluator.shown`."""
+    """Validation images with their ground truth, and beside it the detections of `Evaluator.preview`."""
     samples = val.reader.read_ids(each.image_id for each in shown)
     return draw_ground_truth_and_detections(samples, shown, val.reader.index.names)
 

@@ -16,9 +16,9 @@ import torch
 from detector.build import build_model
 from detector.commands import cli
 from detector.config import ModelConfig
-from detector.decode import candidates
+from detector.decode import decode
 from detector.evaluation import GroundTruth, Results, choose_backend
-from detector.postprocess import select
+from detector.postprocess import suppress
 
 IMAGES, BOXES, CLASSES, DETECTIONS = 5000, 36_000, 80, 500_000  # as COCO's val2017 and a detector
 SIZE = 640
@@ -68,7 +68,7 @@ def measure_evaluator(name: str, seed: int, runs: int) -> dict:
     before, seconds = peak_gb(), []
     for _ in range(runs):
         start = time.perf_counter()
-        judged = backend.judge(truth, results, None)
+        judged = backend.evaluate(truth, results, None)
         seconds.append(time.perf_counter() - start)
     return {
         "backend": str(backend),
@@ -121,9 +121,9 @@ def compare_steps(args: argparse.Namespace) -> dict[str, float]:
         raw = raw_maps(shapes, pairs, args.seed)
 
         def boxes(raw: list[torch.Tensor] = raw) -> int:
-            found = candidates(raw, model.anchors, model.strides, model.decoder, conf=0.001)
-            select(found, 1, nms_iou=0.65, max_detections=300)
-            return len(found.scores)
+            candidates = decode(raw, model.anchors, model.strides, model.decoder, conf=0.001)
+            suppress(candidates, 1, nms_iou=0.65, max_detections=300)
+            return len(candidates.scores)
 
         count, spent = boxes(), median_ms(boxes, 5 * args.runs)
         share = spent / figures["network"]

@@ -11,7 +11,7 @@ from detector.data import UnreadableImage, image_files, read_image
 from detector.engine import RunFolder
 from detector.errors import UserError
 from detector.visualize.draw import draw_boxes, save_image
-from detector.visualize.predictions import as_picture
+from detector.visualize.predictions import caption_detections
 from detector.weights.darknet import DarknetOptions
 from detector.weights.load import build_detector, load_model
 
@@ -46,7 +46,7 @@ def main() -> None:
             continue
         found = detect(image)
         tqdm.write(f"{path}: {summary(found, loaded.names)}")
-        picture = draw_boxes(as_picture(image, found, loaded.names, args.conf))
+        picture = draw_boxes(caption_detections(image, found, loaded.names, args.conf))
         name = f"{path.stem}.jpg" if len(files) == 1 else f"{number:04d}_{path.stem}.jpg"
         save_image(folder.path / name, picture)
     print_skipped(unreadable)

@@ -10,7 +10,13 @@ from detector.build import build_data, build_train_loader
 from detector.commands import cli
 from detector.config import load_config
 from detector.errors import UserError
-from detector.visualize.draw import contact_sheet, draw_boxes, picture_of, pictures_of, save_image
+from detector.visualize.draw import (
+    caption_batch,
+    caption_ground_truth,
+    contact_sheet,
+    draw_boxes,
+    save_image,
+)
 
 
 def main() -> None:
@@ -64,7 +70,7 @@ def main() -> None:
         print_skipped(list(item.unreadable))
         if item.sample is None:
             raise UserError(f"sample {index} of epoch {epoch}: none of its images can be read")
-        save_image(out, draw_boxes(picture_of(item.sample, data.names)))
+        save_image(out, draw_boxes(caption_ground_truth(item.sample, data.names)))
         print(f"sample {index} of epoch {epoch}, {len(item.sample.labels)} boxes: {out}")
         return
 
@@ -72,7 +78,7 @@ def main() -> None:
         raise UserError(f"--batch {args.batch}: an epoch has {len(loader)} batches, from 0 on")
     batch = next(loader.epoch(args.epoch, args.batch))
     print_skipped(list(batch.unreadable))
-    save_image(out, contact_sheet(pictures_of(batch, data.names), limit=len(batch)))
+    save_image(out, contact_sheet(caption_batch(batch, data.names), limit=len(batch)))
     height, width = batch.images.shape[2:]
     print(f"{len(batch)} images of {width}x{height} px, {len(batch.labels)} boxes: {out}")
 

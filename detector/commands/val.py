@@ -160,8 +160,8 @@ def show(args: argparse.Namespace, outcomes: list[Evaluation]) -> None:
             print(
                 "\n".join([f"95 % intervals, {args.interval} resamples:", *interval_lines(one.row)])
             )
-        if one.clock is not None:
-            print(one.clock)
+        if one.timer is not None:
+            print(one.timer)
         for line in one.notes:
             print(line)
     if len(outcomes) > 1:

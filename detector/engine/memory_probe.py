@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detector.device import Hardware
+from detector.device import Hardware, scale_images
 from detector.engine.faults import Criterion
 from detector.structures import Batch
 
@@ -92,9 +92,9 @@ class MemoryProbe:
         if not self._average:
             self._average = [p.detach().clone() for p in self.model.parameters()]
         self.model.train()
-        batch = self._batch(images).to(self.hardware.device, self.hardware.memory_format)
+        batch = self.hardware.move(self._batch(images))
         with self.hardware.autocast():
-            raw = self.model(batch.images.float() / 255)
+            raw = self.model(scale_images(batch.images))
         losses = self.criterion(raw, batch, lambda counts: counts)
         torch.stack(list(losses.values())).sum().backward()
         self.optimizer.step()

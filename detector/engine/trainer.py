@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.device import Hardware
+from detector.device import Hardware, scale_images
 from detector.distributed import ProcessGroup
 from detector.engine.adversarial import SelfAdversary
 from detector.engine.ema import ModelEMA
@@ -351,7 +351,7 @@ class Trainer:
 
         `last`: before an optimiser step.
         """
-        batch = turn.batch.to(self.hardware.device, self.hardware.memory_format)
+        batch = self.hardware.move(turn.batch)
         # the same number in all processes, which meet in each; alone, none is empty
         number = min(self.progress.parts, turn.largest)
         parts = batch.parts(number) if number > 1 else [batch]
@@ -382,7 +382,7 @@ class Trainer:
 
     def _images(self, batch: Batch, position: int) -> Tensor:
         """The images in [0, 1], changed if the batch, after the warm-up, is one of the adversary's."""
-        images = batch.images.float() / 255
+        images = scale_images(batch.images)
         if self.adversary is None or position < self.schedule.warmup_batches or not len(batch):
             return images
         if not self.adversary.chooses(*divmod(position, len(self.loader))):

@@ -13,7 +13,7 @@ from detector.evaluation.error_analysis import Analysis, ClassResult, LabelSuspe
 from detector.evaluation.evaluator import Evaluator
 from detector.evaluation.ground_truth import GroundTruth, Results, read_results, save_results
 from detector.evaluation.intervals import RESAMPLES, Resampler, bootstrap, interval
-from detector.evaluation.predict import Clock, predict
+from detector.evaluation.predict import StageTimer, predict
 from detector.evaluation.thresholds import OperatingPoint, ScoreCurve, ThresholdGoal
 from detector.evaluation.tta import TTAView, make_tta_views
 
@@ -23,7 +23,7 @@ __all__ = [
     "Analysis",
     "ClassResult",
     "CocoAP",
-    "Clock",
+    "StageTimer",
     "ScoreCurve",
     "Evaluator",
     "ThresholdGoal",

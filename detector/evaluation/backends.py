@@ -55,7 +55,7 @@ class Backend:
     """An evaluator; `str` says which one, with its version."""
 
     name: str
-    judge: Callable[[GroundTruth, Results, Sequence[AreaRange] | None], CocoResult]
+    evaluate: Callable[[GroundTruth, Results, Sequence[AreaRange] | None], CocoResult]
 
     def __str__(self) -> str:
         return f"{self.name} {importlib.metadata.version(self.name)}"
@@ -76,15 +76,15 @@ def choose_backend(name: str) -> Backend:
             f"eval.backend: hotcoco {have}; pip install 'hotcoco>=1.3,<2', or use auto or pycocotools"
         )
     if name == "pycocotools" or not fast:
-        return Backend("pycocotools", judge_by_pycocotools)
-    return Backend("hotcoco", judge_by_hotcoco)
+        return Backend("pycocotools", evaluate_with_pycocotools)
+    return Backend("hotcoco", evaluate_with_hotcoco)
 
 
 def _version(module: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in module.__version__.split(".")[:2])
 
 
-def judge_by_pycocotools(
+def evaluate_with_pycocotools(
     truth: GroundTruth, results: Results, areas: Sequence[AreaRange] | None = None
 ) -> CocoResult:
     """By COCO's own code; some 40 s and 2 GB for COCO's 5000 images.
@@ -109,7 +109,7 @@ def judge_by_pycocotools(
         return _judged(truth, COCOeval(true, found, "bbox"), areas)
 
 
-def judge_by_hotcoco(
+def evaluate_with_hotcoco(
     truth: GroundTruth, results: Results, areas: Sequence[AreaRange] | None = None
 ) -> CocoResult:
     """By hotcoco; some 0.5 s and 0.15 GB for COCO's 5000 images.

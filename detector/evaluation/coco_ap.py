@@ -55,7 +55,7 @@ class CocoAP:
             backend: auto, hotcoco or pycocotools.
         """
         self.truth = (
-            truth if isinstance(truth, GroundTruth) else GroundTruth.of(truth, category_ids)
+            truth if isinstance(truth, GroundTruth) else GroundTruth.from_coco(truth, category_ids)
         )
         self.backend = choose_backend(backend)
         self.results: Results | None = None
@@ -67,8 +67,10 @@ class CocoAP:
             UserError: an image id or class that the annotation file does not know; a box or score that
                 is not finite.
         """
-        self.results = found if isinstance(found, Results) else Results.of(self.truth, found)
-        judged = self.backend.judge(self.truth, self.results, None)
+        self.results = (
+            found if isinstance(found, Results) else Results.from_detections(self.truth, found)
+        )
+        judged = self.backend.evaluate(self.truth, self.results, None)
         return dict(zip(METRICS, judged.stats.tolist(), strict=True))
 
 

@@ -176,7 +176,7 @@ def analyse(
         backend: who computes each AP.
         goal: what thresholds are chosen for.
     """
-    judged = backend.judge(truth, results, None)
+    judged = backend.evaluate(truth, results, None)
     matches = match(truth, results, areas=EVERY_SIZE, thresholds=AT_HALF)
     curve, curves = score_curves(truth, results, matches)
     point = curve.point(goal)
@@ -298,7 +298,7 @@ def costs(
     """
 
     def ap50(truth: GroundTruth, results: Results) -> float:
-        value = float(backend.judge(truth, results, None).stats[1])
+        value = float(backend.evaluate(truth, results, None).stats[1])
         return value if value >= 0 else 1.0  # nothing is to be found any more: nothing is lost
 
     now = ap50(truth, results)
@@ -352,7 +352,7 @@ def by_size(
     ends = [*SIDES[1:], 1e5]
     areas = [(f"{a}-{b:g}", float(a) ** 2, float(b) ** 2) for a, b in zip(SIDES, ends, strict=True)]
     areas[-1] = (f"> {SIDES[-1]}", *areas[-1][1:])
-    precision = backend.judge(truth, results, areas).precision
+    precision = backend.evaluate(truth, results, areas).precision
     lines = []
     for number, (name, low, high) in enumerate(areas):
         there = precision[:, :, :, number, 2]

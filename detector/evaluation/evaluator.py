@@ -1,107 +1,90 @@
-"""The whole way from a model to its twelve numbers, as one callable."""
+"""From a model to COCO's twelve numbers, as one callable."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
+from detector.device import Hardware
+from detector.distributed import ProcessGroup
 from detector.evaluation.coco_ap import CocoAP
-from detector.evaluation.predict import Clock, predict
-from detector.evaluation.tta import AS_IT_IS, TTAView
+from detector.evaluation.predict import StageTimer, predict
+from detector.evaluation.tta import NO_TTA, TTAView
 from detector.postprocess import Postprocess
 from detector.structures import ImageDetections
 
 
-class Team(Protocol):
-    """The processes that share an evaluation."""
-
-    @property
-    def writes(self) -> bool:
-        """Whether this is the one that judges."""
-        ...
-
-    def gather(self, value: Any) -> list[Any]:
-        """What each has, by rank."""
-        ...
-
-    def first(self, value: Any) -> Any:
-        """What the first has."""
-        ...
-
-
 class Evaluator:
-    """Runs a model over validation batches and judges what it finds.
+    """Runs a model over the validation batches and computes COCO's numbers of its detections.
 
     Attributes:
-        clock: takes the times of the next evaluation, where one is given.
-        unreadable: images that could not be read at the last evaluation; their truths counted as
+        coco_ap: the ground truth, the backend, and the results of the last evaluation.
+        timer: records the next evaluation, if set.
+        unreadable: images that could not be read at the last evaluation; their ground truth counted as
             missed.
-        shown: what was found in the first images at the last evaluation.
+        preview: detections in the first images of the last evaluation.
     """
 
     def __init__(
         self,
         batches: Any,  # sized, iterable over Batch
-        judge: CocoAP,
+        coco_ap: CocoAP,
         postprocess: Postprocess,
         *,
-        device: torch.device,
-        memory_format: torch.memory_format,
-        autocast: Callable[[], AbstractContextManager[Any]],
-        num_shown: int = 16,
-        team: Team | None = None,
-        views: Sequence[TTAView] = AS_IT_IS,
+        hardware: Hardware,
+        process_group: ProcessGroup | None = None,
+        tta_views: Sequence[TTAView] = NO_TTA,
+        num_preview: int = 16,
     ) -> None:
-        """`batches` are this process's: of n processes, number r has batches r, r + n, r + 2n ...
+        """Takes the parts; nothing is computed yet.
 
-        `views`: ways to look at each batch; more than one is test-time augmentation.
+        Args:
+            batches: those of this rank: of n ranks, rank r has batches r, r + n, r + 2n ...
+            coco_ap: ground truth and backend; used on rank 0.
+            postprocess: confidence threshold and NMS.
+            hardware: device, precision and memory format.
+            process_group: the ranks that share the evaluation; one alone by default.
+            tta_views: more than one is test-time augmentation.
+            num_preview: images whose detections are kept in `preview`.
         """
-        self.team = team
-        self.batches, self.judge, self.postprocess = batches, judge, postprocess
-        self.hardware = {
-            "device": device,
-            "memory_format": memory_format,
-            "autocast": autocast,
-        }
-        self.num_shown, self.views = num_shown, views
-        self.clock: Clock | None = None
+        self.batches, self.coco_ap, self.postprocess = batches, coco_ap, postprocess
+        self.hardware, self.tta_views = hardware, tta_views
+        self.process_group = process_group or ProcessGroup()
+        self.num_preview = num_preview
+        self.timer: StageTimer | None = None
         self.unreadable: list[str] = []
-        self.shown: list[ImageDetections] = []
+        self.preview: list[ImageDetections] = []
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """COCO's twelve numbers of a model on the device; the same in every process."""
+        """COCO's twelve numbers of a model on the device; the same on every rank."""
         batches = list(self._predict(model))
-        if self.team is None:
-            return self._judged(batches)
-        parts = self.team.gather((batches, self.unreadable))
+        group = self.process_group
+        parts = group.gather((batches, self.unreadable))
         self.unreadable = [line for _, lines in parts for line in lines]
-        own = [part for part, _ in parts]
-        turns = itertools.zip_longest(*own, fillvalue=())
-        together = [list(batch) for turn in turns for batch in turn]
-        return self.team.first(self._judged(together) if self.team.writes else {})
+        batches_of_ranks = [batches for batches, _ in parts]
+        rounds = itertools.zip_longest(*batches_of_ranks, fillvalue=())
+        detections = [each for batches in rounds for batch in batches for each in batch]
+        return group.first(self._evaluate(detections) if group.writes else {})
 
-    def _judged(self, batches: list[list[ImageDetections]]) -> dict[str, float]:
-        found = [each for batch in batches for each in batch]
-        self.shown = found[: self.num_shown]
-        return self.judge(found)
+    def _evaluate(self, detections: list[ImageDetections]) -> dict[str, float]:
+        self.preview = detections[: self.num_preview]
+        return self.coco_ap(detections)
 
     def _predict(self, model: nn.Module) -> Iterator[list[ImageDetections]]:
         self.unreadable = []
         return predict(
             model,
-            self._watched(),
+            self._iterate_batches(),
             self.postprocess,
-            **self.hardware,
-            views=self.views,
-            clock=self.clock,
+            hardware=self.hardware,
+            tta_views=self.tta_views,
+            timer=self.timer,
         )
 
-    def _watched(self) -> Iterator[Any]:
-        """The batches, with a progress bar where the output is a terminal."""
+    def _iterate_batches(self) -> Iterator[Any]:
+        """The batches, with a progress bar on a terminal; collects what could not be read."""
         for batch in tqdm(self.batches, desc="evaluate", unit="batch", leave=False, disable=None):
             self.unreadable += batch.unreadable
             yield batch

@@ -42,7 +42,7 @@ class GroundTruth:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(
+    def from_coco(
         cls, source: Path | Mapping[str, Any], category_ids: Sequence[int] | None = None
     ) -> Self:
         """From COCO's json, or what would be in one; all its categories by id unless said.
@@ -131,7 +131,7 @@ class Results:
         return Results(self.image[kept], self.label[kept], self.boxes_xywh[kept], self.score[kept])
 
     @classmethod
-    def checked(
+    def from_arrays(
         cls,
         truth: GroundTruth,
         image_ids: np.ndarray,
@@ -162,11 +162,11 @@ class Results:
         return cls(image, label, boxes_xywh, score)
 
     @classmethod
-    def of(cls, truth: GroundTruth, found: Iterable[ImageDetections]) -> "Results":
+    def from_detections(cls, truth: GroundTruth, found: Iterable[ImageDetections]) -> "Results":
         """From what a network found.
 
         Raises:
-            UserError: as for `checked`, or an image that comes twice.
+            UserError: as for `from_arrays`, or an image that comes twice.
         """
         ids, labels, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
         boxes = [np.zeros((0, 4))]
@@ -181,7 +181,7 @@ class Results:
             labels.append(each.detections.labels.numpy())
             scores.append(each.detections.scores.double().numpy())
         _places(np.array(sorted(seen), np.int64), truth.image_ids, "image id {}")
-        return cls.checked(
+        return cls.from_arrays(
             truth,
             np.concatenate(ids),
             np.concatenate(labels),
@@ -212,7 +212,7 @@ def read_results(path: Path, truth: GroundTruth) -> Results:
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: a result without a score that is a number") from None
     boxes = _boxes(entries, str(path))
-    return Results.checked(truth, image_ids, order[at], boxes, score, str(path))
+    return Results.from_arrays(truth, image_ids, order[at], boxes, score, str(path))
 
 
 def save_results(path: Path, results: Results, truth: GroundTruth) -> None:

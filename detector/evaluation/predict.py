@@ -1,8 +1,7 @@
 """Model and batches -> detections in the pixels of the original images."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,51 +9,54 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.decode import candidates
-from detector.evaluation.tta import AS_IT_IS, TTAView
+from detector.decode import decode
+from detector.device import Hardware, scale_images
+from detector.evaluation.tta import NO_TTA, TTAView
 from detector.postprocess import Postprocess
 from detector.structures import Batch, Candidates, Detections, ImageDetections
 
 
 @dataclass(slots=True)
-class Clock:
-    """Seconds that each batch spent; a GPU is waited for, so give one only to measure.
+class StageTimer:
+    """Seconds of each stage of the inference, batch by batch.
+
+    It waits for the GPU after each stage, which costs time; use one only to measure.
 
     Attributes:
-        images: how many the batch had.
-        steps: seconds by step: waiting for images and moving them, the network, decoding with
-            suppression.
+        images: number of images in each batch.
+        seconds: by stage: "images" (waiting for the loader, copying to the device), "network", "boxes"
+            (decoding and NMS).
     """
 
     device: torch.device
     images: list[int] = field(default_factory=list[int])
-    steps: dict[str, list[float]] = field(
+    seconds: dict[str, list[float]] = field(
         default_factory=lambda: {"images": [], "network": [], "boxes": []}
     )
     _last: float = field(default_factory=time.perf_counter)
 
-    def lap(self, step: str) -> None:
-        """What has run since the last lap was this."""
+    def record(self, stage: str) -> None:
+        """Counts the time since the last call as time of this stage."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
-        self.steps[step].append(now - self._last)
+        self.seconds[stage].append(now - self._last)
         self._last = now
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Milliseconds an image of each step: the median over batches, and the 99th percentile."""
+        """Milliseconds per image of each stage: the median over batches and the 99th percentile."""
         count = np.array(self.images)
-        spent = {step: 1000 * np.array(s) / count for step, s in self.steps.items() if len(s)}
+        spent = {stage: 1000 * np.array(s) / count for stage, s in self.seconds.items() if len(s)}
         return {
-            step: {"median": float(np.median(ms)), "p99": float(np.quantile(ms, 0.99))}
-            for step, ms in spent.items()
+            stage: {"median": float(np.median(ms)), "p99": float(np.quantile(ms, 0.99))}
+            for stage, ms in spent.items()
         }
 
     def __str__(self) -> str:
-        parts = [
-            f"{step} {ms['median']:.1f} ({ms['p99']:.1f})" for step, ms in self.summary().items()
+        stages = [
+            f"{stage} {ms['median']:.1f} ({ms['p99']:.1f})" for stage, ms in self.summary().items()
         ]
-        return f"ms an image, median (p99): {', '.join(parts)}"
+        return f"ms per image, median (99th percentile): {', '.join(stages)}"
 
 
 @torch.inference_mode()
@@ -63,64 +65,70 @@ def predict(
     batches: Iterable[Batch],
     postprocess: Postprocess,
     *,
-    device: torch.device,
-    memory_format: torch.memory_format,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    views: Sequence[TTAView] = AS_IT_IS,
-    clock: Clock | None = None,
+    hardware: Hardware,
+    tta_views: Sequence[TTAView] = NO_TTA,
+    timer: StageTimer | None = None,
 ) -> Iterator[list[ImageDetections]]:
-    """Detections, batch by batch; images that could not be read are missing from them.
+    """Detections, batch by batch; images that could not be read have none.
 
     Args:
         model: has `anchors`, `strides` and `decoder` and returns raw maps; set to evaluation mode.
         batches: letterboxed, with `placements`.
-        postprocess: thresholds and suppression.
-        device, memory_format, autocast: how to run the forward pass.
-        views: of each batch; what is found in all of them is joined before suppression.
-        clock: takes the times.
+        postprocess: confidence threshold and NMS.
+        hardware: device, precision and memory format of the forward pass.
+        tta_views: of each batch; the candidates of all views are merged before NMS.
+        timer: records the time of each stage.
     """
     model.eval()
     for batch in batches:
         if not len(batch):
             continue
-        moved = batch.to(device, memory_format)
-        images = moved.images.float() / 255
-        if clock is not None:
-            clock.images.append(len(batch))
-            clock.lap("images")
-        found = _found(model, images, postprocess, autocast, views, clock)
+        images = scale_images(hardware.move(batch).images)
+        if timer is not None:
+            timer.images.append(len(batch))
+            timer.record("images")
+        raws = _run_network(model, images, hardware, tta_views)
+        if timer is not None:
+            timer.record("network")
+        candidates = _decode_views(model, raws, images, postprocess.conf, tta_views)
+        detections = postprocess.suppress(candidates, len(images))
         originals = [
-            ImageDetections(image_id, _to_original(detections, batch, number))
-            for number, (image_id, detections) in enumerate(
-                zip(batch.image_ids, found, strict=True)
-            )
+            ImageDetections(image_id, _to_original(each, batch, number))
+            for number, (image_id, each) in enumerate(zip(batch.image_ids, detections, strict=True))
         ]
-        if clock is not None:
-            clock.lap("boxes")
+        if timer is not None:
+            timer.record("boxes")
         yield originals
 
 
-def _found(
-    model: Any,
-    images: Tensor,
-    postprocess: Postprocess,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    views: Sequence[TTAView],
-    clock: Clock | None,
-) -> list[Detections]:
-    stride = int(max(model.strides))
+def _run_network(
+    model: Any, images: Tensor, hardware: Hardware, tta_views: Sequence[TTAView]
+) -> list[Sequence[Tensor]]:
+    """The raw maps of each view."""
     raws = []
-    for view in views:
-        with autocast():
-            raws.append(model(view.look(images, stride)))
-    if clock is not None:
-        clock.lap("network")
-    seen = []
-    for view, raw in zip(views, raws, strict=True):
-        one = candidates(raw, model.anchors, model.strides, model.decoder, conf=postprocess.conf)
-        seen.append(view.back(one, images, stride))
-    joined = seen[0] if len(seen) == 1 else Candidates.join(seen)
-    return postprocess.suppress(joined, len(images))
+    for view in tta_views:
+        with hardware.autocast():
+            raws.append(model(view.apply(images, int(max(model.strides)))))
+    return raws
+
+
+def _decode_views(
+    model: Any,
+    raws: Sequence[Sequence[Tensor]],
+    images: Tensor,
+    conf: float,
+    tta_views: Sequence[TTAView],
+) -> Candidates:
+    """The candidates of all views, in the pixels of `images`."""
+    candidates = [
+        view.invert(
+            decode(raw, model.anchors, model.strides, model.decoder, conf=conf),
+            images,
+            int(max(model.strides)),
+        )
+        for view, raw in zip(tta_views, raws, strict=True)
+    ]
+    return candidates[0] if len(candidates) == 1 else Candidates.join(candidates)
 
 
 def _to_original(detections: Detections, batch: Batch, number: int) -> Detections:

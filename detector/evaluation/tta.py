@@ -1,4 +1,4 @@
-"""Test-time augmentation: a batch seen mirrored and in other sizes, and the boxes brought back."""
+"""Test-time augmentation: a batch flipped and at several scales, its boxes merged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,53 +9,56 @@ from torch.nn import functional
 
 from detector.structures import Candidates
 
-GREY = 114 / 255  # what stands beside an image, as in the letterbox
+GREY = 114 / 255  # of the padding, as in the letterbox
 
 
 @dataclass(frozen=True, slots=True)
 class TTAView:
-    """One way to look at a batch.
+    """One transform of a batch, and its inverse for the boxes.
 
     Attributes:
-        scale: of both sides.
-        flip: mirrored, left to right.
+        scale: of width and height.
+        flip: left to right.
     """
 
     scale: float = 1.0
     flip: bool = False
 
-    def look(self, images: Tensor, stride: int) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] as seen; grey fills up to a multiple of `stride`."""
+    def apply(self, images: Tensor, stride: int) -> Tensor:
+        """Transforms images [B, 3, H, W] in [0, 1]; grey pads them to a multiple of `stride`."""
         if self.scale != 1:
-            height, width = (max(round(side * self.scale), 1) for side in images.shape[2:])
+            height, width = (self._scale(size) for size in images.shape[2:])
             images = functional.interpolate(
                 images, (height, width), mode="bilinear", antialias=self.scale < 1
             )
             images = functional.pad(images, (0, -width % stride, 0, -height % stride), value=GREY)
         return images.flip(3) if self.flip else images
 
-    def back(self, found: Candidates, images: Tensor, stride: int) -> Candidates:
-        """Candidates of the view, in the pixels of `images`."""
-        boxes = found.boxes_xyxy
+    def invert(self, candidates: Candidates, images: Tensor, stride: int) -> Candidates:
+        """Maps candidates of the transformed batch to the pixels of `images`."""
+        boxes = candidates.boxes_xyxy
         height, width = images.shape[2:]
-        seen = [max(round(side * self.scale), 1) for side in (width, height)]
+        scaled = [self._scale(size) for size in (width, height)]
         if self.flip:
-            whole = width if self.scale == 1 else seen[0] + -seen[0] % stride
+            padded = width if self.scale == 1 else scaled[0] + -scaled[0] % stride
             boxes = torch.stack(
-                [whole - boxes[:, 2], boxes[:, 1], whole - boxes[:, 0], boxes[:, 3]], 1
+                [padded - boxes[:, 2], boxes[:, 1], padded - boxes[:, 0], boxes[:, 3]], 1
             )
         if self.scale != 1:
-            boxes = boxes / boxes.new_tensor([seen[0] / width, seen[1] / height] * 2)
-        return replace(found, boxes_xyxy=boxes)
+            boxes = boxes / boxes.new_tensor([scaled[0] / width, scaled[1] / height] * 2)
+        return replace(candidates, boxes_xyxy=boxes)
+
+    def _scale(self, size: int) -> int:
+        return max(round(size * self.scale), 1)
 
 
-AS_IT_IS = (TTAView(),)
+NO_TTA = (TTAView(),)
 
 
 def make_tta_views(scales: Sequence[float], *, flip: bool) -> tuple[TTAView, ...]:
-    """Every scale, and where wanted its mirror image."""
+    """A view for each scale and, with `flip`, another one flipped."""
     return tuple(
-        TTAView(scale, mirrored)
+        TTAView(scale, flipped)
         for scale in scales
-        for mirrored in ((False, True) if flip else (False,))
+        for flipped in ((False, True) if flip else (False,))
     )

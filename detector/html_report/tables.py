@@ -78,11 +78,11 @@ def numbers(point: OperatingPoint) -> list[str]:
 
 def speed(outcome: Evaluation) -> str:
     """Median and 99th percentile of each step."""
-    if outcome.clock is None:
+    if outcome.timer is None:
         return "<p>Not measured: these are results from a file.</p>"
     rows = [
         [STEPS[step], f"{ms['median']:.1f}", f"{ms['p99']:.1f}"]
-        for step, ms in outcome.clock.summary().items()
+        for step, ms in outcome.timer.summary().items()
     ]
     device = text(outcome.row.about.get("device", ""))
     return table(("step", "median", "99th percentile"), rows) + f"<p>{device}</p>"

@@ -136,7 +136,7 @@ class YOLOLoss(nn.Module):
         """CIoU of each match's predicted and true box, float32 [m], in (-1.5, 1]."""
         cells = torch.stack([match.column, match.row], -1).float()
         anchors = self.anchors[number][match.anchor] / self.strides[number]
-        found = self.decoder.cells(number, values[:, :4], cells, anchors, 1.0)
+        found = self.decoder.decode_cells(number, values[:, :4], cells, anchors, 1.0)
         return 1 - complete_box_iou_loss(
             box_convert(found, "cxcywh", "xyxy"),
             box_convert(match.boxes_cxcywh, "cxcywh", "xyxy"),

@@ -17,7 +17,7 @@ Picture = tuple[np.ndarray, np.ndarray, Sequence[str]]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def colour_of(word: str) -> tuple[int, int, int]:
+def class_color(word: str) -> tuple[int, int, int]:
     """A vivid colour, RGB, the same one for the same word."""
     hue = sum((i + 1) * ord(c) * 47 for i, c in enumerate(word)) % 180
     pixel = cv2.cvtColor(np.uint8([[[hue, 210, 255]]]), cv2.COLOR_HSV2RGB)  # pyright: ignore
@@ -35,7 +35,7 @@ def draw_boxes(picture: Picture) -> np.ndarray:
     line = max(1, round(max(height, width) / 400))
     size = max(0.35, max(height, width) / 1600)
     for (x1, y1, x2, y2), caption in zip(np.round(boxes_xyxy).tolist(), captions, strict=True):
-        colour = colour_of(caption.split(" ")[0])
+        colour = class_color(caption.split(" ")[0])
         corner, other = (int(x1), int(y1)), (int(x2) - 1, int(y2) - 1)
         cv2.rectangle(image, corner, other, colour, line, cv2.LINE_AA)
         (text_width, text_height), base = cv2.getTextSize(caption, _FONT, size, 1)
@@ -50,7 +50,7 @@ def draw_boxes(picture: Picture) -> np.ndarray:
     return image
 
 
-def picture_of(sample: Sample, names: Sequence[str]) -> Picture:
+def caption_ground_truth(sample: Sample, names: Sequence[str]) -> Picture:
     """A sample with the names of its boxes; crowd regions come last, as such."""
     boxes = np.concatenate([sample.boxes_xyxy, sample.ignore_xyxy])
     captions = [names[int(label)] for label in sample.labels.tolist()]
@@ -58,7 +58,7 @@ def picture_of(sample: Sample, names: Sequence[str]) -> Picture:
     return sample.image, boxes, captions
 
 
-def pictures_of(batch: Batch, names: Sequence[str]) -> list[Picture]:
+def caption_batch(batch: Batch, names: Sequence[str]) -> list[Picture]:
     """The images of a batch, each with the names of its boxes."""
     images = batch.images.permute(0, 2, 3, 1).numpy()
     pictures: list[Picture] = []

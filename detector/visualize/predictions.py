@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 
 from detector.structures import Detections, ImageDetections, Sample
-from detector.visualize.draw import Picture, contact_sheet, picture_of
+from detector.visualize.draw import Picture, caption_ground_truth, contact_sheet
 
 SHOWN_SCORE = 0.25  # boxes with a lower score are left out of pictures
 MOST_PAIRS, PAIRS_A_ROW = 8, 2
 TITLE = 28  # px, height of the line of titles
 
 
-def as_picture(
+def caption_detections(
     image: np.ndarray, detections: Detections, names: Sequence[str], conf: float
 ) -> Picture:
     """Image and detections of score `conf` or more, captioned `name score`."""
@@ -42,8 +42,8 @@ def draw_ground_truth_and_detections(
     """
     pictures: list[Picture] = []
     for _, sample, each in zip(range(MOST_PAIRS), samples, detections, strict=False):
-        pictures.append(picture_of(sample, names))
-        pictures.append(as_picture(sample.image, each.detections, names, SHOWN_SCORE))
+        pictures.append(caption_ground_truth(sample, names))
+        pictures.append(caption_detections(sample.image, each.detections, names, SHOWN_SCORE))
     columns = 2 * min(PAIRS_A_ROW, max(len(pictures) // 2, 1))
     sheet = contact_sheet(pictures, columns=columns)
     titles = np.full((TITLE, sheet.shape[1], 3), 255, np.uint8)

@@ -154,20 +154,13 @@ def build_detector(
     """A function from an image, uint8 [H, W, 3] RGB, to what it shows, in the image's pixels."""
     model = hardware.place(loaded.model)
     config = loaded.config
-    find, protocol = build_postprocess(config.eval, conf), build_protocol(config)
+    postprocess, protocol = build_postprocess(config.eval, conf), build_protocol(config)
 
     def detect(image: np.ndarray) -> Detections:
         size = np.array([image.shape[:2]])
         _, (shape,) = protocol.plan(size, 1)
         batch = collate([Item(*protocol.place(unlabelled(image), shape))])
-        (found,) = predict(
-            model,
-            [batch],
-            find,
-            device=hardware.device,
-            memory_format=hardware.memory_format,
-            autocast=hardware.autocast,
-        )
-        return found[0].detections
+        ((detected,),) = predict(model, [batch], postprocess, hardware=hardware)
+        return detected.detections
 
     return detect

@@ -7,7 +7,7 @@ from detector.api.augmentation_preview import SWITCHES, Showcase
 from detector.build import build_bag, build_data
 from detector.config import load_config
 from detector.data import Bag
-from detector.visualize.draw import draw_boxes, picture_of
+from detector.visualize.draw import caption_ground_truth, draw_boxes
 
 CFG = ["--cfg", "yolov4-pacsp-n-mish"]
 
@@ -33,7 +33,7 @@ def test_a_sample_is_the_one_of_training(tool, digits_yaml, tmp_path):
     data = build_data(load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml)))
     drawn = cv2.cvtColor(cv2.imread(str(tmp_path / "s.png")), cv2.COLOR_BGR2RGB)
     sample = data.train.sample(2, 7, drawn.shape[:2]).sample
-    assert np.array_equal(drawn, draw_boxes(picture_of(sample, data.names)))
+    assert np.array_equal(drawn, draw_boxes(caption_ground_truth(sample, data.names)))
     status, _, err = tool("show_batch", *CFG, "--data", digits_yaml, "--sample", 0, 99)
     assert status == 2
     assert "no such sample" in err

@@ -69,7 +69,7 @@ def test_boxes_saved_give_the_same_numbers_again(tool, two_runs, digits_root, tm
             (other,) = json.loads((tmp_path / "b.json").read_text())
             assert other["metrics"] == row["metrics"]
             assert backend == "auto" or other["evaluator"].startswith("pycocotools 2.")
-    truth = GroundTruth.of(val_json(digits_root))
+    truth = GroundTruth.from_coco(val_json(digits_root))
     assert len(read_results(tmp_path / "boxes.json", truth)) > 100
 
 

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from detector.device import scale_images
 from detector.engine import (
     FIRST_BATCHES,
     EventLog,
@@ -33,7 +34,7 @@ def test_losses_of_the_first_batches_are_exact(tmp_path):
     # the first batch's, computed beside
     trainer = make(loader=loader)
     batch = next(loader.epoch(0))
-    raw = trainer.model(batch.images.float() / 255)
+    raw = trainer.model(scale_images(batch.images))
     weights = trainer.criterion.weights
     terms = trainer.criterion(raw.detach(), batch, None)
     expected = {name: weights[name] * value.item() for name, value in terms.items()}

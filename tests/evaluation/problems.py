@@ -32,7 +32,7 @@ def make_problem(seed, *, images=6, classes=3, per_image=6, ids_from=1):
         "categories": [{"id": i, "name": f"c{i}"} for i in category_ids],
         "annotations": annotations,
     }
-    truth = GroundTruth.of(tree, category_ids)
+    truth = GroundTruth.from_coco(tree, category_ids)
     return tree, truth, make_results(truth, rng)
 
 

@@ -35,11 +35,11 @@ def test_both_give_the_same_bits(start):
         _, truth, results = make_problem(
             seed, images=1 + seed % 8, classes=1 + seed % 4, per_image=seed % 9
         )
-        slow = backends.judge_by_pycocotools(truth, results)
-        assert same(backends.judge_by_hotcoco(truth, results), slow), seed
+        slow = backends.evaluate_with_pycocotools(truth, results)
+        assert same(backends.evaluate_with_hotcoco(truth, results), slow), seed
         bins = [("a", 0, 500.0), ("b", 500.0, 1e10)]
-        slow = backends.judge_by_pycocotools(truth, results, bins)
-        assert same(backends.judge_by_hotcoco(truth, results, bins), slow), seed
+        slow = backends.evaluate_with_pycocotools(truth, results, bins)
+        assert same(backends.evaluate_with_hotcoco(truth, results, bins), slow), seed
 
 
 def test_more_than_a_hundred_boxes_of_a_class():
@@ -51,7 +51,8 @@ def test_more_than_a_hundred_boxes_of_a_class():
     results = Results(*(np.concatenate([getattr(part, n) for part in parts]) for n in names))
     assert np.bincount(results.image).max() > 150
     assert same(
-        backends.judge_by_hotcoco(truth, results), backends.judge_by_pycocotools(truth, results)
+        backends.evaluate_with_hotcoco(truth, results),
+        backends.evaluate_with_pycocotools(truth, results),
     )
 
 
@@ -84,7 +85,7 @@ def test_a_known_average_precision(backend):
             for n, x in ((1, 0), (2, 100))
         ],
     }
-    truth = GroundTruth.of(tree)
+    truth = GroundTruth.from_coco(tree)
     boxes = np.array([[0.0, 0, 10, 10], [50, 0, 10, 10], [100, 0, 10, 10]])
     results = Results(np.zeros(3, int), np.zeros(3, int), boxes, np.array([0.9, 0.8, 0.7]))
     metrics = CocoAP(truth, backend=backend)(results)
@@ -96,7 +97,9 @@ def test_nothing_found_is_zero(backend):
     _, truth, results = make_problem(5)
     metrics = CocoAP(truth, backend=backend)(results.rows(np.zeros(len(results), bool)))
     assert metrics["AP"] == metrics["AR100"] == 0
-    nothing = GroundTruth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
+    nothing = GroundTruth.from_coco(
+        {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []}
+    )
     none = results.rows(np.zeros(len(results), bool))
     assert set(CocoAP(nothing, backend=backend)(none).values()) == {-1.0}
 
@@ -113,7 +116,7 @@ def test_order_of_images_and_classes_changes_nothing(backend):
             for key, entries in tree.items()
             if key != "annotations"
         } | {"annotations": tree["annotations"]}
-        other = GroundTruth.of(shuffled, truth.category_ids[order].tolist())
+        other = GroundTruth.from_coco(shuffled, truth.category_ids[order].tolist())
         moved = replace(results, label=np.argsort(order)[results.label])
         mixed = moved.rows(rng.permutation(len(results)))
         assert CocoAP(other, backend=backend)(mixed) == CocoAP(truth, backend=backend)(results)
@@ -125,7 +128,7 @@ def test_large_image_ids(backend):
     ids = {entry["id"]: entry["id"] + (1 << 60) for entry in tree["images"]}
     tree["images"] = [{**entry, "id": ids[entry["id"]]} for entry in tree["images"]]
     tree["annotations"] = [{**a, "image_id": ids[a["image_id"]]} for a in tree["annotations"]]
-    large = GroundTruth.of(tree, truth.category_ids.tolist())
+    large = GroundTruth.from_coco(tree, truth.category_ids.tolist())
     assert CocoAP(large, backend=backend)(results) == CocoAP(truth, backend=backend)(results)
 
 
@@ -137,11 +140,11 @@ def test_annotation_ids_do_not_matter_and_odd_ones_are_told(backend):
             **tree,
             "annotations": [{**a, "id": first + n} for n, a in enumerate(tree["annotations"])],
         }
-        told = GroundTruth.of(odd, truth.category_ids.tolist())
+        told = GroundTruth.from_coco(odd, truth.category_ids.tolist())
         assert CocoAP(told, backend=backend)(results) == expected
         assert any(word in note for note in told.notes) if word else not told.notes
     twins = {**tree, "annotations": [{**a, "id": 8} for a in tree["annotations"]]}
-    told = GroundTruth.of(twins, truth.category_ids.tolist())
+    told = GroundTruth.from_coco(twins, truth.category_ids.tolist())
     assert CocoAP(told, backend=backend)(results) == expected
     assert "id 8 occurs" in told.notes[0]
 
@@ -167,20 +170,20 @@ def test_ids_that_are_unknown_or_twice_are_refused():
     with pytest.raises(UserError, match="evaluated twice"):
         CocoAP(truth)([ImageDetections(int(truth.image_ids[0]), one)] * 2)
     with pytest.raises(UserError, match=r"image id \d+ occurs twice"):
-        GroundTruth.of({**tree, "images": tree["images"] * 2})
+        GroundTruth.from_coco({**tree, "images": tree["images"] * 2})
     with pytest.raises(UserError, match=r"category id \d+ occurs twice"):
-        GroundTruth.of({**tree, "categories": tree["categories"] * 2})
+        GroundTruth.from_coco({**tree, "categories": tree["categories"] * 2})
     strange = {**tree["annotations"][0], "image_id": 999}
     with pytest.raises(UserError, match="image id 999, which is not in"):
-        GroundTruth.of({**tree, "annotations": [strange]})
+        GroundTruth.from_coco({**tree, "annotations": [strange]})
     strange = {**tree["annotations"][0], "category_id": 999}
     with pytest.raises(UserError, match="category id 999, which is not in"):
-        GroundTruth.of({**tree, "annotations": [strange]})
+        GroundTruth.from_coco({**tree, "annotations": [strange]})
     strange = {**tree["annotations"][0], "bbox": [0, 0, float("nan"), 1]}
     with pytest.raises(UserError, match="not finite"):
-        GroundTruth.of({**tree, "annotations": [strange]})
+        GroundTruth.from_coco({**tree, "annotations": [strange]})
     with pytest.raises(UserError, match="no category id 999"):
-        GroundTruth.of(tree, [999])
+        GroundTruth.from_coco(tree, [999])
 
 
 def test_results_through_a_file(tmp_path, backend):

@@ -25,7 +25,7 @@ def scene(found):
     }
     image, label, x, score = (np.array(column) for column in zip(*found, strict=True))
     boxes = np.stack([x, x * 0, x * 0 + 20, x * 0 + 20], 1).astype(float)
-    return GroundTruth.of(tree), Results(image, label, boxes, score.astype(float))
+    return GroundTruth.from_coco(tree), Results(image, label, boxes, score.astype(float))
 
 
 EACH_KIND = [
@@ -115,7 +115,9 @@ def test_nothing_found_and_nothing_there():
     assert analysis.point is None
     assert analysis.errors["missed"] == (4, 1.0)
     assert {one.kind for one in analysis.suspects} == {"nothing there"}
-    empty = GroundTruth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
+    empty = GroundTruth.from_coco(
+        {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []}
+    )
     for found in (none, results.rows(results.label == 0)):
         analysis = analyse(empty, replace(found, image=found.image * 0), BACKEND)
         assert analysis.classes[0].ap is None

@@ -141,7 +141,9 @@ def test_an_interval_narrows_with_more_images_and_holds_the_number():
 
 
 def test_nothing_to_find_has_no_interval():
-    truth = GroundTruth.of({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []})
+    truth = GroundTruth.from_coco(
+        {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []}
+    )
     zero = np.zeros(0, int)
     results = Results(zero, zero, np.zeros((0, 4)), np.zeros(0))
     samples = bootstrap([Resampler(truth, results)], 1, seed=0, resamples=3)

@@ -32,7 +32,7 @@ def evaluate(folder: Path, processes: ProcessGroup, protocol: str) -> dict[str, 
     model = hardware.place(randomised(build_model(config.model, 10)))
     evaluator = build_evaluator(config, val, hardware, processes)
     numbers = evaluator(model)
-    judged = evaluator.judge.results
+    judged = evaluator.coco_ap.results
     return {
         "numbers": numbers,
         "boxes": judged and {name: torch.from_numpy(getattr(judged, name)) for name in COLUMNS},

@@ -18,7 +18,7 @@ from detector.engine.run_folder import RunFolder
 from detector.engine.trainer import Trainer, TrainerObserver
 from detector.errors import writing
 from detector.structures import Batch
-from detector.visualize.draw import contact_sheet, pictures_of, save_image
+from detector.visualize.draw import caption_batch, contact_sheet, save_image
 
 Observer = TrainerObserver
 
@@ -151,7 +151,7 @@ class TrainBatchPicture(Observer):
         """Draws the very first batch of a run, once."""
         if number or self.path.exists() or not trainer.processes.writes:
             return
-        sheet = contact_sheet(pictures_of(batch, self.names))
+        sheet = contact_sheet(caption_batch(batch, self.names))
         save_image(self.path, sheet)
         if self.show is not None:
             self.show(trainer, "train_batch", sheet)
