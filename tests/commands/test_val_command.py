@@ -16,7 +16,7 @@ from detector.config import Config, ModelConfig, config_to_dict
 from detector.engine import save_checkpoint
 from detector.evaluation import METRICS, GroundTruth, read_results
 from tests.commands.running import SMALL, table_of
-from tests.models.test_networks import randomised
+from tests.models.networks import randomize_norms
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def two_runs(tmp_path, digits_yaml):
         config = config.model_copy(
             update={"data": config.data.model_copy(update={"dataset": str(digits_yaml)})}
         )
-        model = randomised(build_model(config.model, 10))
+        model = randomize_norms(build_model(config.model, 10))
         (tmp_path / name).mkdir()
         save_checkpoint(
             tmp_path / name / "best.pt",

@@ -15,7 +15,7 @@ from detector.config import load_config
 from detector.data.digits.digits import make_digits
 from detector.engine import ProcessGroup
 from detector.evaluation import METRICS
-from tests.models.test_networks import randomised
+from tests.models.networks import randomize_norms
 from tests.ranks import meet, run_two
 
 PROTOCOLS = ("letterbox", "rectangular")
@@ -29,7 +29,7 @@ def evaluate(folder: Path, processes: ProcessGroup, protocol: str) -> dict[str, 
     words += ["eval.batch_size=2", f"eval.protocol={protocol}"]
     config = load_config("yolov4-pacsp-n-mish", words, data=str(folder / "d.yaml"))
     hardware, val = build_hardware(config), build_val(config)
-    model = hardware.place(randomised(build_model(config.model, 10)))
+    model = hardware.place(randomize_norms(build_model(config.model, 10)))
     evaluator = build_evaluator(config, val, hardware, processes)
     numbers = evaluator(model)
     judged = evaluator.coco_ap.results

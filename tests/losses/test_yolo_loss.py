@@ -116,10 +116,10 @@ def test_perfect_predictions_cost_nothing():
         optimizer.step()
     assert losses["box"] < 0.02
     assert losses["cls"] < 0.02
-    boxes, objectness, classes = decode([level.detach() for level in raw], ANCHORS, STRIDES)
-    best = objectness[0].argmax()
-    assert boxes[0, best].tolist() == pytest.approx([28, 31, 16, 18], abs=0.5)
-    assert classes[0, best].argmax() == 2
+    candidates = decode([level.detach() for level in raw], ANCHORS, STRIDES, conf=0.5)
+    best = candidates.scores.argmax()
+    assert candidates.boxes_xyxy[best].tolist() == pytest.approx([20, 22, 36, 40], abs=0.5)
+    assert candidates.labels[best] == 2
 
 
 def test_images_without_objects_only_teach_the_background():

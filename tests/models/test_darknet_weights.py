@@ -8,7 +8,7 @@ from detector.config import Config, ModelConfig
 from detector.errors import UserError
 from detector.models import VARIANTS, Header, load_darknet, save_darknet, stored_layers
 from detector.weights.darknet import DarknetOptions, network, read_darknet, usual_classes
-from tests.models.test_networks import randomised
+from tests.models.networks import randomize_norms
 
 PAIRS = [(arch, order) for arch, row in VARIANTS.items() for order in row.orders]
 
@@ -29,7 +29,7 @@ def small(tmp_path_factory):
     """A random -s in both orders: {order: path}, and the model."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    model = randomised(fresh("yolov4-pacsp-s"))
+    model = randomize_norms(fresh("yolov4-pacsp-s"))
     paths = {order: folder / f"{order}.weights" for order in ("pacsp", "csp")}
     for order, path in paths.items():
         save_darknet(model, path, order=order, header=Header(seen=12345))
@@ -38,7 +38,7 @@ def small(tmp_path_factory):
 
 @pytest.mark.parametrize(("arch", "order"), PAIRS)
 def test_import_then_export_gives_the_same_bytes(arch, order, tmp_path):
-    model = randomised(fresh(arch))
+    model = randomize_norms(fresh(arch))
     first, second = tmp_path / "first.weights", tmp_path / "second.weights"
     save_darknet(model, first, order=order, header=Header(0, 2, 5, 32_013_312))
     copy = fresh(arch)
@@ -123,7 +123,7 @@ def test_no_such_file(tmp_path):
 )
 def test_header_variants(header, size, tmp_path):
     assert len(header.pack()) == size
-    model, path = randomised(fresh("yolov4-pacsp-n", 3)), tmp_path / "a.weights"
+    model, path = randomize_norms(fresh("yolov4-pacsp-n", 3)), tmp_path / "a.weights"
     save_darknet(model, path, header=header)
     got = load_darknet(fresh("yolov4-pacsp-n", 3), path)
     assert got.header == header
@@ -171,7 +171,7 @@ def test_a_prefix_has_to_be_called_one_and_to_end_with_a_convolution(small, tmp_
 def test_a_custom_number_of_classes_is_read_off_the_size(tmp_path):
     path = tmp_path / "mine.weights"
     for arch in ("yolov4-pacsp-n", "yolov4-tiny"):
-        save_darknet(randomised(fresh(arch, 7)), path)
+        save_darknet(randomize_norms(fresh(arch, 7)), path)
         weights = read_darknet(path, Config(model=ModelConfig(arch=arch)), DarknetOptions())
         assert weights.names == tuple(f"class_{n}" for n in range(7))
 

@@ -12,7 +12,8 @@ from torch import nn
 from detector.config import ModelConfig, PartActivations, load_config
 from detector.models import VARIANTS, file_size, measure, stored_layers
 from detector.nn import ACTIVATIONS, ConvNormAct, fuse_batch_norms
-from detector.weights.darknet import network, usual_classes
+from detector.weights.darknet import network
+from tests.models.networks import build_on_meta, randomize_norms
 
 LAYERS = Path(__file__).parent / "layers"
 # parameters, GFLOPs at a side, bytes of a weight file: with 80 classes, the classifier with 1000
@@ -28,27 +29,10 @@ PUBLISHED = {
 DETECTORS = [name for name in VARIANTS if name != "csdarknet53"]
 
 
-def on_meta(arch, classes=None, **settings):
-    config = ModelConfig(arch=arch, **settings)
-    with torch.device("meta"):
-        return network(config, classes or usual_classes(config))
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Running statistics and affine parameters that differ from their initial values."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-            nn.init.normal_(module.running_mean, 0, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval()
-
-
 @pytest.mark.parametrize("arch", PUBLISHED)
 def test_parameters_flops_and_bytes_are_the_published_ones(arch):
     parameters, gflops, side, size = PUBLISHED[arch]
-    model = on_meta(arch)
+    model = build_on_meta(arch)
     assert sum(p.numel() for p in model.parameters()) == parameters
     if size:
         assert file_size(model) == size
@@ -73,7 +57,7 @@ def test_convolutions_one_by_one(path):
         )
     if arch == "yolov4-tiny":
         settings["activation"] = "leaky_relu"
-    model = on_meta(arch, **settings)
+    model = build_on_meta(arch, **settings)
     acts = {m.conv: m.act for m in model.modules() if isinstance(m, ConvNormAct)}
     kinds = {"Mish": "mish", "LeakyReLU": "leaky", "NoneType": "linear"}
     found = [
@@ -93,7 +77,7 @@ def test_convolutions_one_by_one(path):
 @pytest.mark.parametrize("arch", DETECTORS)
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (96, 160)])
 def test_shapes_on_square_and_other_images(arch, height, width):
-    model = on_meta(arch, 3)
+    model = build_on_meta(arch, 3)
     raw = model(torch.zeros(2, 3, height, width, device="meta"))
     expected = [(2, 3, height // s, width // s, 8) for s in model.strides]
     assert [tuple(level.shape) for level in raw] == expected
@@ -116,7 +100,7 @@ def test_the_classifier_classifies():
 @pytest.mark.parametrize("arch", VARIANTS)
 @pytest.mark.parametrize("name", list(ACTIVATIONS))
 def test_any_activation_by_name(arch, name):
-    model = on_meta(arch, 2, activation=name)
+    model = build_on_meta(arch, 2, activation=name)
     kinds = {type(m.act) for m in model.modules() if isinstance(m, ConvNormAct)}
     assert kinds == {type(ACTIVATIONS[name](1))}
 
@@ -124,7 +108,7 @@ def test_any_activation_by_name(arch, name):
 @pytest.mark.parametrize("arch", ["yolov4", "csdarknet53-yolov3", "yolov4-tiny"])
 def test_an_activation_for_each_part(arch):
     parts = PartActivations(backbone="mish", neck="leaky_relu", head="relu")
-    model = on_meta(arch, 2, activation=parts)
+    model = build_on_meta(arch, 2, activation=parts)
     kinds = {
         part: {
             type(m.act).__name__
@@ -138,7 +122,7 @@ def test_an_activation_for_each_part(arch):
 
 @pytest.mark.parametrize("arch", VARIANTS)
 def test_fused_batch_norms_change_nothing(arch):
-    model = randomised(network(ModelConfig(arch=arch), 3))
+    model = randomize_norms(network(ModelConfig(arch=arch), 3))
     fused = fuse_batch_norms(model)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()), "the model itself stays"
@@ -152,7 +136,7 @@ def test_fused_batch_norms_change_nothing(arch):
 @pytest.mark.parametrize("arch", VARIANTS)
 @pytest.mark.filterwarnings("default")  # torch.export's own
 def test_torch_export_of_the_forward(arch):
-    model = randomised(network(ModelConfig(arch=arch), 3))
+    model = randomize_norms(network(ModelConfig(arch=arch), 3))
     x = torch.rand(1, 3, 64, 96)
     exported = torch.export.export(model, (x,)).module()
     with torch.no_grad():
@@ -162,7 +146,7 @@ def test_torch_export_of_the_forward(arch):
 
 def test_which_half_of_the_channels_tiny_splits_off():
     config = ModelConfig(arch="yolov4-tiny", activation="relu")
-    second = randomised(network(config, 2))
+    second = randomize_norms(network(config, 2))
     first = network(config.model_copy(update={"split_half": "first"}), 2).eval()
     first.load_state_dict(second.state_dict())
     x = torch.rand(1, 3, 64, 64)

@@ -8,24 +8,19 @@ from detector.engine import parameter_groups
 from detector.models import VARIANTS
 from detector.nn import ACTIVATIONS, SPPBlock, activation
 from detector.nn.blocks import BatchNormSettings
-from detector.weights.darknet import network
+from tests.models.networks import build_on_meta
 
 
 def count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def on_meta(arch: str, num_classes: int = 80) -> nn.Module:
-    with torch.device("meta"):
-        return network(ModelConfig(arch=arch), num_classes)
-
-
 def test_n_is_below_two_million():
-    assert count(on_meta("yolov4-pacsp-n")) < 2_000_000
+    assert count(build_on_meta("yolov4-pacsp-n")) < 2_000_000
 
 
 def test_three_parameter_groups_of_the_base_model():
-    groups = parameter_groups(on_meta("yolov4-pacsp"))
+    groups = parameter_groups(build_on_meta("yolov4-pacsp"))
     assert {name: len(group) for name, group in groups.items()} == {
         "weight": 115,
         "gain": 112,
@@ -35,7 +30,7 @@ def test_three_parameter_groups_of_the_base_model():
 
 @pytest.mark.parametrize("arch", VARIANTS)
 def test_batchnorm_settings_reach_every_layer(arch):
-    norms = [m for m in on_meta(arch).modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in build_on_meta(arch).modules() if isinstance(m, nn.BatchNorm2d)]
     assert {(m.eps, m.momentum) for m in norms} == {(1e-4, 0.03)}
 
 

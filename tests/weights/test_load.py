@@ -14,7 +14,7 @@ from detector.weights.darknet import DarknetOptions, network, read_config, read_
 from detector.weights.load import export_darknet, load_model, read_weights, save_weights
 from detector.weights.transfer import adopt, transfer
 from tests.models import darknet_texts as texts
-from tests.models.test_networks import randomised
+from tests.models.networks import randomize_norms
 
 S = Config(model=ModelConfig(arch="yolov4-pacsp-s"))
 
@@ -24,7 +24,7 @@ def small(tmp_path_factory):
     """A random -s of 80 classes in both orders."""
     folder = tmp_path_factory.mktemp("pretrained")
     torch.manual_seed(0)
-    model = randomised(network(S.model, 80))
+    model = randomize_norms(network(S.model, 80))
     for order in ("pacsp", "csp"):
         save_darknet(model, folder / order, order=order, header=Header(0, 2, 5, 999))
     return {order: folder / order for order in ("pacsp", "csp")}
@@ -72,7 +72,7 @@ def test_darknets_yolov4_is_assumed_where_two_have_one_name(tmp_path, monkeypatc
     """Name and size of yolov4.weights are darknet's and PyTorch_YOLOv4's: a smaller network stands in."""
     tiny = ModelConfig(arch="yolov4-tiny", activation="leaky_relu")
     path = tmp_path / "yolov4.weights"
-    save_darknet(randomised(network(tiny, 80)), path)
+    save_darknet(randomize_norms(network(tiny, 80)), path)
     entries = [
         entry.model_copy(update={"size": path.stat().st_size})
         for entry in published.published_files()
@@ -185,7 +185,7 @@ def test_a_users_own_cfg_and_weights(tmp_path):
     cfg, path = tmp_path / "my.cfg", tmp_path / "my.weights"
     cfg.write_text(texts.everything(new_coords=1))
     config = read_config(str(cfg))
-    model = randomised(network(config.model, 2))
+    model = randomize_norms(network(config.model, 2))
     save_darknet(model, path)
     loaded = load_model(path, cfg=str(cfg))
     assert loaded.names == ("class_0", "class_1")

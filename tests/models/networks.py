@@ -1,0 +1,50 @@
+"""Networks for tests: on the meta device, with random statistics, and small ones of the same topology."""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from detector.config import ModelConfig
+from detector.models import CSPDarknet, Variant
+from detector.weights.darknet import network, usual_classes
+
+
+def build_on_meta(arch: str, classes: int | None = None, **settings) -> nn.Module:
+    """A network without values; by default with the number of classes of its published weights."""
+    config = ModelConfig(arch=arch, **settings)
+    with torch.device("meta"):
+        return network(config, classes or usual_classes(config))
+
+
+def randomize_norms(model: nn.Module) -> nn.Module:
+    """Running statistics and affine parameters that differ from their initial values; evaluation mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def shrink(variant: Variant) -> Variant:
+    """The same blocks in the same order, with few channels and each stage's least number of units."""
+    if variant.halves:  # yolov4-tiny
+        return replace(
+            variant,
+            backbone=partial(variant.backbone, stem=(8, 16)),
+            neck=partial(variant.neck, width=32),
+            head=partial(variant.head, hidden=(16, 24)),
+        )
+    depths = variant.backbone.keywords.get("depths", (1, 2, 2, 2, 2))
+    small = {
+        "stem": 8,
+        "channels": (8, 16, 24, 32, 40),
+        "stage1_hidden": 4,
+        "depths": tuple(min(depth, 2) for depth in depths),
+    }
+    assert variant.backbone.func is CSPDarknet
+    neck = None if variant.neck is None else partial(variant.neck, width=32)
+    return replace(variant, backbone=partial(variant.backbone, **small), neck=neck)
