@@ -2,7 +2,7 @@
 
 from detector.commands import cli
 from detector.errors import UserError
-from detector.models import measure, table
+from detector.models import format_stages, measure_stages
 from detector.weights.darknet import network, read_config, usual_classes
 
 
@@ -29,7 +29,7 @@ def main() -> None:
         for stride, anchors in zip(model.strides, model.anchors.tolist(), strict=True):
             print(f"stride {stride:>2}: anchors {'  '.join(f'{w:g},{h:g}' for w, h in anchors)}")
         print(f"boxes: {model.decoder}")
-    print(table(measure(model.to("meta"), height, width), height))
+    print(format_stages(measure_stages(model.to("meta"), height, width), height))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 
 from detector.commands import cli
 from detector.errors import UserError
-from detector.nn import ACTIVATIONS, curves
+from detector.nn import ACTIVATIONS, compute_curves
 
 SHOWN = ("mish", "swish", "gelu", "softplus", "relu", "leaky_relu")
 TITLES = ("value", "first derivative", "second derivative")
@@ -37,7 +37,7 @@ def main() -> None:
     figure, panels = pyplot.subplots(1, 3, figsize=(15, 5), layout="constrained")
     for number, name in enumerate(names):
         style = ("-", "--", ":")[number // 10 % 3]  # matplotlib has ten colours
-        for panel, values in zip(panels, curves(name, x), strict=True):
+        for panel, values in zip(panels, compute_curves(name, x), strict=True):
             panel.plot(x.numpy(), values.numpy(), style, label=name, linewidth=1.6)
     for panel, title in zip(panels, TITLES, strict=True):
         panel.set_title(title)

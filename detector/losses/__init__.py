@@ -1,4 +1,4 @@
-"""What the network is trained on: `assign` (targets -> cells), then `yolo` (box, objectness, class)."""
+"""The loss: `assign` (ground truth -> cells), then `yolo` (box, objectness and class terms)."""
 
 from detector.losses.assign import Matches, assign
 from detector.losses.yolo import BALANCE, YOLOLoss

@@ -1,4 +1,4 @@
-"""True boxes -> the (level, anchor, cell) triples that have to find them."""
+"""Target assignment: ground-truth boxes -> the (level, anchor, cell) triples that predict them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from torchvision.ops import box_convert
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """The m matches of one level. A box may stand in several rows.
+    """The m matches of one level. A box may have several.
 
     Attributes:
         image, anchor, row, column: int64 [m], indices into the level's raw map.
-        box: int64 [m], which of the true boxes.
+        box: int64 [m], index of the ground-truth box.
         boxes_cxcywh: float32 [m, 4], that box in units of the level's cells.
     """
 
@@ -35,22 +35,25 @@ def assign(
     anchor_ratio: float,
     reach: Sequence[float],
 ) -> list[Matches]:
-    """Matches by level.
+    """Assigns ground-truth boxes to anchors and cells, level by level.
 
-    A box goes to every anchor whose sides differ from its own by a factor below `anchor_ratio`, on
-    any level, and there to up to three cells: its own, the left or right neighbour that its centre
-    is nearer to than `reach`, and the upper or lower one. A neighbour outside the grid
-    gives none. Source: the yolov4-csp recipe; its slow twin stands in the tests.
+    A box matches every anchor, on any level, whose width and height differ from its own by a factor below
+    `anchor_ratio`, there in up to three cells: the cell of its centre, the left or right neighbour if the
+    centre is within `reach` of it, and the upper or lower one likewise. Neighbours outside the grid are
+    skipped. Source: the yolov4-csp recipe; the tests have a slow reference implementation.
 
     Args:
         boxes_xyxy: float32 [n, 4], pixels.
         image_index: int64 [n].
         anchors: float32 [levels, A, 2], pixels.
-        strides: pixels a cell, by level.
+        strides: pixels per cell, by level.
         shapes: (rows, columns) of the raw map, by level.
-        anchor_ratio: > 1; 4 in the recipe, which the decoder's largest size matches.
-        reach: by level, how far in cells the decoder can move a centre out of its cell; 0.5 in the
-            recipe, and 0 leaves the own cell alone.
+        anchor_ratio: > 1; 4 in the recipe, the largest size that the (2s)^2 decoder reaches.
+        reach: by level, how far, in cells, the decoder can move a centre out of its cell; 0.5 in the
+            recipe; with 0 only the cell of the centre matches.
+
+    Returns:
+        The matches of each level.
     """
     return [
         _assign_level(boxes_xyxy, image_index, level_anchors, stride, shape, anchor_ratio, r)

@@ -11,12 +11,13 @@ from detector.decode import Decoder, grid
 from detector.losses.assign import Matches, assign
 from detector.structures import Batch
 
-# weight of the objectness by level, finest first; published for three levels, two take the first two
+# Weight of the objectness loss by level, finest first. Published for three levels; a network with two
+# levels takes the first two.
 BALANCE = (4.0, 1.0, 0.4, 0.1)
 
 
-def _alone(count: Tensor) -> Tensor:
-    """The total over one process."""
+def _sum_over_one_rank(count: Tensor) -> Tensor:
+    """The sum over the only rank: the count itself."""
     return count
 
 
@@ -25,13 +26,13 @@ class YOLOLoss(nn.Module):
 
     * box: 1 - CIoU, mean over the matches of a level, summed over levels. Zheng et al., "Distance-IoU
       Loss", 2020, equation 10.
-    * obj: cross-entropy of every (anchor, cell) with the CIoU of its match, or 0 without one; mean
-      over a level, weighted by `balance`. Cells within a crowd region take no part.
-    * cls: cross-entropy of each class, mean over matches and classes, summed over levels; 0 with one
-      class.
+    * obj: binary cross-entropy of every (anchor, cell) with the CIoU of its match, or 0 without one;
+      mean over a level, weighted by `balance`. Cells inside a crowd region are ignored.
+    * cls: binary cross-entropy of each class, mean over matches and classes, summed over levels; 0 with
+      one class.
 
-    Differs from the published code where several matches meet in one (anchor, cell): the greatest
-    CIoU is the target, not the one written last, so that CPU and GPU agree.
+    Differs from the published code where several matches share one (anchor, cell): the target is the
+    largest CIoU, not the one written last, so CPU and GPU agree.
 
     Attributes:
         weights: gain of each term; the total is `sum(weights[name] * losses[name])`.
@@ -53,11 +54,13 @@ class YOLOLoss(nn.Module):
     ) -> None:
         """`gains["cls"]` is for 80 classes; the weight is scaled by num_classes / 80.
 
-        `decoder` is the model's: boxes are compared as it decodes them, and only cells from which it
-        can reach a centre are matched.
+        `decoder` is the model's: it decodes the boxes that are compared with ground truth, and its reach
+        limits which cells are matched.
         """
         super().__init__()
-        assert len(anchors) == len(strides) == len(balance), "one entry a level"
+        assert len(anchors) == len(strides) == len(balance), (
+            "anchors, strides and balance need one entry per level"
+        )
         self.register_buffer("anchors", anchors.clone())
         self.strides = tuple(strides)
         self.balance = tuple(balance)
@@ -69,12 +72,15 @@ class YOLOLoss(nn.Module):
         self.weights = {**gains, "cls": gains["cls"] * num_classes / 80}
 
     def forward(
-        self, raw: Sequence[Tensor], batch: Batch, total: Callable[[Tensor], Tensor] = _alone
+        self,
+        raw: Sequence[Tensor],
+        batch: Batch,
+        sum_over_ranks: Callable[[Tensor], Tensor] = _sum_over_one_rank,
     ) -> dict[str, Tensor]:
         """Raw maps, by level [B, A, H, W, 5 + classes], and their batch -> unweighted scalars.
 
-        `total` adds a count up over the processes of a run. Each then gets its part of the losses of
-        the joined batch: means over the matches and cells of all, whose sum is that of one process.
+        `sum_over_ranks` sums counts over the ranks of a run. Means are then taken over the matches and
+        cells of all ranks: the losses of the ranks add up to the loss of the joined batch on one rank.
 
         Returns:
             {"box", "obj", "cls"}, float32 scalars (of float64 maps float64), each a mean, independent of
@@ -95,22 +101,23 @@ class YOLOLoss(nn.Module):
             [len(match.box), level[..., 0].numel()]
             for match, level in zip(matches, raw, strict=True)
         ]
-        counts = total(torch.tensor(counts, dtype=torch.float64)).tolist()  # [levels, 2]
+        counts = sum_over_ranks(torch.tensor(counts, dtype=torch.float64)).tolist()  # [levels, 2]
         zero = raw[0].new_zeros(())
         losses = {"box": zero, "obj": zero, "cls": zero}
         for number, (level, match) in enumerate(zip(raw, matches, strict=True)):
-            for name, value in self._level(number, level, match, batch, *counts[number]).items():
+            for name, value in self._level_losses(
+                number, level, match, batch, *counts[number]
+            ).items():
                 losses[name] = losses[name] + value
         return losses
 
-    def _level(
+    def _level_losses(
         self, number: int, level: Tensor, match: Matches, batch: Batch, matched: float, cells: float
     ) -> dict[str, Tensor]:
-        """`matched` and `cells`: how many there are of each, the divisors of the means."""
+        """The three terms of one level; `matched` and `cells` are the divisors of their means."""
         losses: dict[str, Tensor] = {}
-        target = level.new_zeros(
-            level.shape[:4]
-        )  # [B, A, H, W]; contiguous, so that it can be flat
+        # CIoU of each (anchor, cell) or 0, [B, A, H, W]; contiguous, for the flat index below
+        target = level.new_zeros(level.shape[:4])
         if len(match.box):
             where = (match.image, match.anchor, match.row, match.column)
             values = level[where]  # [m, 5 + classes]
@@ -127,31 +134,30 @@ class YOLOLoss(nn.Module):
                 entropy = binary_cross_entropy_with_logits(values[:, 5:], wanted, reduction="sum")
                 losses["cls"] = entropy / (matched * self.num_classes)
 
-        weight = self._outside_crowds(number, target, match, batch)
+        weight = self._mask_crowds(number, target, match, batch)
         entropy = binary_cross_entropy_with_logits(level[..., 4], target, weight, reduction="sum")
         losses["obj"] = self.balance[number] * entropy / cells
         return losses
 
     def _ciou(self, number: int, values: Tensor, match: Matches) -> Tensor:
-        """CIoU of each match's predicted and true box, float32 [m], in (-1.5, 1]."""
+        """CIoU of each match's predicted and ground-truth box, float32 [m], in (-1.5, 1]."""
         cells = torch.stack([match.column, match.row], -1).float()
         anchors = self.anchors[number][match.anchor] / self.strides[number]
-        found = self.decoder.decode_cells(number, values[:, :4], cells, anchors, 1.0)
+        predicted = self.decoder.decode_cells(number, values[:, :4], cells, anchors, 1.0)
         return 1 - complete_box_iou_loss(
-            box_convert(found, "cxcywh", "xyxy"),
+            box_convert(predicted, "cxcywh", "xyxy"),
             box_convert(match.boxes_cxcywh, "cxcywh", "xyxy"),
         )
 
-    def _outside_crowds(
+    def _mask_crowds(
         self, number: int, target: Tensor, match: Matches, batch: Batch
     ) -> Tensor | None:
-        """1 for every (anchor, cell) that counts, 0 where the cell lies in a crowd and has no match."""
+        """Weights [B, A, H, W]: 0 for unmatched cells inside a crowd, else 1; None without crowds."""
         if not len(batch.ignore_index):
             return None
         weight = torch.ones_like(target)
-        centre = (grid(target.shape[2], target.shape[3], target.device) + 0.5) * self.strides[
-            number
-        ]  # [H, W, 2]
+        cells = grid(target.shape[2], target.shape[3], target.device)
+        centre = (cells + 0.5) * self.strides[number]  # [H, W, 2]
         for image, (x1, y1, x2, y2) in zip(batch.ignore_index, batch.ignore_xyxy, strict=True):
             x, y = centre.unbind(-1)
             weight[image].masked_fill_((x > x1) & (x < x2) & (y > y1) & (y < y2), 0.0)

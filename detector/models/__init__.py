@@ -1,24 +1,25 @@
 """The networks.
 
 Read `variants` (the table), `backbone`, `neck`, `head`, then `yolo` (assembled). `darknet_weights` reads
-and writes darknet's `.weights`, `darknet_cfg` and `darknet_net` read its `.cfg`; `info` counts.
+and writes darknet's `.weights`; `darknet_cfg` parses its `.cfg` and `darknet_net` builds it; `info`
+measures parameters and FLOPs.
 """
 
 from detector.models.backbone import Classifier, CSPDarknet, TinyDarknet
 from detector.models.darknet_cfg import cfg_classes, cfg_with_classes, parse_cfg
 from detector.models.darknet_net import DarknetNet
 from detector.models.darknet_weights import (
+    DarknetSerializable,
     Header,
-    Imported,
-    Stored,
+    LoadResult,
     file_size,
+    list_layers,
     load_darknet,
     read_header,
     save_darknet,
-    stored_layers,
 )
 from detector.models.head import YOLOHead
-from detector.models.info import Stage, measure, table
+from detector.models.info import StageCost, format_stages, measure_stages
 from detector.models.neck import CSPPANet, PANet, TinyNeck, YOLOv3Neck
 from detector.models.variants import VARIANTS, Variant
 from detector.models.yolo import YOLO
@@ -30,10 +31,10 @@ __all__ = [
     "Classifier",
     "DarknetNet",
     "Header",
-    "Imported",
+    "LoadResult",
     "PANet",
-    "Stage",
-    "Stored",
+    "StageCost",
+    "DarknetSerializable",
     "TinyDarknet",
     "TinyNeck",
     "Variant",
@@ -44,10 +45,10 @@ __all__ = [
     "cfg_with_classes",
     "file_size",
     "load_darknet",
-    "measure",
+    "measure_stages",
     "parse_cfg",
     "read_header",
     "save_darknet",
-    "stored_layers",
-    "table",
+    "list_layers",
+    "format_stages",
 ]

@@ -14,7 +14,7 @@ from detector.nn import (
 
 
 class CSPDarknet(nn.Module):
-    """Stem, a first stage that is plain or CSP, four CSP stages.
+    """Stem, a plain or CSP first stage, four CSP stages.
 
     Attributes:
         out_channels: of C3, C4, C5. strides: of the same.
@@ -44,7 +44,7 @@ class CSPDarknet(nn.Module):
             stem: channels of the first convolution, at full resolution.
             channels: output channels of the stages.
             stage1_hidden: bottleneck width of the residual units in stage 1.
-            stage1_csp: stage 1 is a CSP stage too, with branches of full width, as in yolov4.
+            stage1_csp: make stage 1 a CSP stage, with branches of full width, as in yolov4.
             depths: residual units in the stages.
             act, norm: of every convolution.
         """
@@ -90,7 +90,7 @@ class TinyDarknet(nn.Module):
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
-        """`first_half`: which channels the stages split off; False is darknet's convention."""
+        """`first_half`: use the first half of the channels in each stage; darknet uses the second."""
         super().__init__()
         s, c = stem
         self.out_channels = (4 * c, 8 * c)
@@ -112,7 +112,7 @@ class TinyDarknet(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone that classifies: the mean over its coarsest map, then a 1x1 convolution with bias."""
+    """An image classifier: backbone, global average pooling, a 1x1 convolution with bias."""
 
     def __init__(self, backbone: CSPDarknet, *, num_classes: int) -> None:
         super().__init__()
@@ -125,6 +125,6 @@ class Classifier(nn.Module):
         c5 = self.backbone(images)[-1]
         return torch.flatten(self.head(c5.mean((2, 3), keepdim=True)), 1)
 
-    def stored(self, order: str) -> list[nn.Module]:
-        """The parts in the order in which darknet's files store them."""
+    def list_parts(self, order: str) -> list[nn.Module]:
+        """The parts in the order of darknet's weight files."""
         return [self.backbone, self.head]

@@ -1,12 +1,12 @@
-"""Darknet's `.cfg` files: the sections with their options and lines. `darknet_net` builds them."""
+"""Parses darknet's `.cfg` files into sections with options and line numbers for `darknet_net`."""
 
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from detector.errors import UserError
 
-# Keys that change what a layer computes. Those that only training in darknet reads are left aside.
-COMPUTING = {
+# Keys that define the network.
+SUPPORTED = {
     "convolutional": "batch_normalize filters size stride pad padding groups activation",
     "shortcut": "from activation",
     "route": "layers groups group_id",
@@ -15,7 +15,8 @@ COMPUTING = {
     "dropout": "probability",
     "yolo": "mask anchors classes num scale_x_y new_coords",
 }
-ASIDE = {
+# Keys that only training in darknet reads: accepted without effect.
+IGNORED = {
     "convolutional": "stopbackward learning_rate burnin_update train_only_bn",
     "yolo": (
         "jitter resize random ignore_thresh truth_thresh iou_thresh iou_loss iou_normalizer "
@@ -28,7 +29,7 @@ ASIDE = {
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One `[kind]` of a file: its options as written, and the line it starts at."""
+    """One `[kind]` section of a file: its options as text, and the line of its start."""
 
     source: str
     kind: str
@@ -40,7 +41,7 @@ class Section:
         raise UserError(f"{self.source}:{self.line}: [{self.kind}]: {message}")
 
     def numbers(self, key: str, default: str | None = None) -> list[float]:
-        """A list of numbers, separated by commas."""
+        """Parses an option as numbers, separated by commas."""
         text = self.options.get(key, default)
         if text is None:
             self.fail(f"{key}= is missing")
@@ -50,30 +51,30 @@ class Section:
             self.fail(f"{key}={text}: expected numbers, separated by commas")
 
     def number(self, key: str, default: str | None = None) -> float:
-        """One number."""
+        """Parses an option as one number."""
         values = self.numbers(key, default)
         if len(values) != 1:
             self.fail(f"{key}={self.options.get(key)}: expected one number")
         return values[0]
 
     def whole(self, key: str, default: str | None = None, *, least: int = 0) -> int:
-        """One whole number, `least` or more."""
+        """Parses an option as an integer, at least `least`."""
         value = self.number(key, default)
         if value != int(value) or value < least:
-            self.fail(f"{key}={self.options.get(key)}: expected a whole number from {least} on")
+            self.fail(f"{key}={self.options.get(key)}: expected an integer of at least {least}")
         return int(value)
 
 
 def parse_cfg(text: str, source: str) -> list[Section]:
-    """The sections of a file, [net] first.
+    """Parses a file into its sections, [net] first.
 
     Args:
         text: of the file.
         source: its name, for messages.
 
     Raises:
-        UserError: a line that is neither section, option nor comment; a section or an option that this
-            reader does not know; no [net] at the start.
+        UserError: a line that is neither section, option nor comment; an unsupported section or option;
+            no [net] at the start.
     """
     sections: list[Section] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -89,41 +90,41 @@ def parse_cfg(text: str, source: str) -> list[Section]:
         if not equals or not sections:
             raise UserError(f"{where}: expected a [section] or key=value, not {line!r}")
         if key in sections[-1].options:
-            raise UserError(f"{where}: {key} stands twice in [{sections[-1].kind}]")
+            raise UserError(f"{where}: duplicate option {key} in [{sections[-1].kind}]")
         sections[-1].options[key] = value
     if not sections or sections[0].kind != "net":
-        raise UserError(f"{source}: not a darknet cfg: it does not start with [net]")
+        raise UserError(f"{source}: not a darknet cfg: expected [net] as the first section")
     for section in sections[1:]:
         _refuse_unknown(section)
     return sections
 
 
 def _refuse_unknown(section: Section) -> None:
-    if section.kind not in COMPUTING:
-        section.fail(f"this section is not supported (known: {', '.join(COMPUTING)})")
-    known = f"{COMPUTING[section.kind]} {ASIDE.get(section.kind, '')}".split()
+    if section.kind not in SUPPORTED:
+        section.fail(f"section not supported (known: {', '.join(SUPPORTED)})")
+    known = f"{SUPPORTED[section.kind]} {IGNORED.get(section.kind, '')}".split()
     for key in section.options:
         if key not in known:
-            section.fail(f"the option {key} is not supported (known: {', '.join(known)})")
+            section.fail(f"option {key} is not supported (known: {', '.join(known)})")
 
 
 def cfg_classes(sections: list[Section]) -> int:
-    """The number of classes of a detector, from its first [yolo].
+    """The number of classes of a detector, from its first [yolo] section.
 
     Raises:
-        UserError: there is no [yolo].
+        UserError: there is no [yolo] section.
     """
     outputs = [section for section in sections if section.kind == "yolo"]
     if not outputs:
-        sections[0].fail("no [yolo] section follows: nothing is detected")
+        sections[0].fail("no [yolo] section follows, so the network has no detection output")
     return outputs[0].whole("classes", "20", least=1)
 
 
 def cfg_with_classes(sections: list[Section], classes: int) -> str:
-    """The text of the same network for another number of classes; comments are lost.
+    """The cfg of the same network for another number of classes, without comments.
 
     Raises:
-        UserError: there is no [yolo], or its `filters=` does not fit its classes.
+        UserError: there is no [yolo] section, or its `filters=` does not fit its classes.
     """
     old = cfg_classes(sections)
     texts = []

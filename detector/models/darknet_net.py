@@ -1,6 +1,6 @@
-"""A network from a darknet `.cfg`, made of the same modules as the rest.
+"""Builds a network from a darknet `.cfg`, of the same modules as the other networks.
 
-Layer numbers are darknet's: the first section after [net] is 0.
+Layers are numbered as in darknet: the first section after [net] is 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from torch.nn.functional import max_pool2d, pad
 
 from detector.decode import Decoder
 from detector.models.darknet_cfg import Section, cfg_classes
-from detector.models.head import as_raw, bias_to_priors
+from detector.models.head import init_output_bias, split_anchors
 from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
 
 ACTIVATION_NAMES = {"leaky": "leaky_relu", "linear": "identity"}  # darknet's name -> the registry's
@@ -21,7 +21,7 @@ ACTIVATIONS = ("leaky", "mish", "swish", "relu", "linear", "logistic")
 
 
 class Concat(nn.Module):
-    """[route]: maps joined along the channels; of each, one of `groups` equal parts."""
+    """[route]: concatenates maps along the channels; of each, part `group` of `groups`."""
 
     def __init__(self, groups: int, group: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Concat(nn.Module):
 
 
 class Sum(nn.Module):
-    """[shortcut]: maps added, then an activation."""
+    """[shortcut]: adds maps, then applies an activation."""
 
     def __init__(self, act: nn.Module) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Sum(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """[maxpool]: `padding` pixels in all, less than half of them before; outside is -infinity."""
+    """[maxpool]: `padding` pixels in total, the smaller half on the left and top, filled with -inf."""
 
     def __init__(self, size: int, stride: int, padding: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class MaxPool(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """What is known of a layer's output while building: channels, and pixels a cell."""
+    """The output of a layer while building: its channels, and its stride in pixels."""
 
     channels: int
     stride: Fraction
@@ -70,7 +70,7 @@ class _Map:
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """A [yolo] section: the layer whose map it reads, and how."""
+    """A [yolo] section: the layer whose map it reads, and how to decode it."""
 
     layer: int
     stride: int
@@ -82,12 +82,14 @@ class _Output:
 
 
 class DarknetNet(nn.Module):
-    """A detector that a .cfg describes; the same interface as `YOLO`.
+    """A detector described by a .cfg, with the interface of `YOLO`.
 
     Attributes:
-        anchors: float32 [levels, anchors, 2], pixels; strides, decoder: by level, finest first.
+        anchors: float32 [levels, anchors, 2], pixels.
+        strides: pixels per cell, by level, finest first.
+        decoder: how the raw values become boxes.
         num_classes: of the cfg.
-        orders: one: the cfg's own.
+        orders: only "darknet", the order of the cfg.
     """
 
     anchors: Tensor
@@ -103,11 +105,11 @@ class DarknetNet(nn.Module):
 
         Args:
             sections: from `parse_cfg`.
-            activation: a registered name -> its factory.
+            activation: maps a registered name to its factory.
             norm: of every batch-normalised convolution.
 
         Raises:
-            UserError: what does not fit together, with its line.
+            UserError: sections that do not fit together; the message has the line.
         """
         super().__init__()
         net, *rest = sections
@@ -115,7 +117,7 @@ class DarknetNet(nn.Module):
         self.num_classes = cfg_classes([*sections])
         self.layers, self._inputs = builder.layers, builder.inputs
         outputs = sorted(builder.outputs, key=lambda output: output.stride)
-        _refuse_uneven(outputs)
+        _check_outputs_agree(outputs)
         self._outputs = [output.layer for output in outputs]
         self._last_use = {i: n for n, inputs in enumerate(self._inputs) for i in inputs}
         self.strides = tuple(output.stride for output in outputs)
@@ -126,7 +128,7 @@ class DarknetNet(nn.Module):
         self.register_buffer("anchors", torch.tensor([output.anchors for output in outputs]))
         for output in outputs:
             conv = next(m for m in self.layers[output.layer].modules() if isinstance(m, nn.Conv2d))
-            bias_to_priors(conv, len(output.anchors), output.stride)
+            init_output_bias(conv, len(output.anchors), output.stride)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] in [0, 1] -> raw values [B, A, H/s, W/s, 5 + classes], finest first."""
@@ -136,14 +138,15 @@ class DarknetNet(nn.Module):
             for i in set(inputs):
                 if self._last_use[i] == number and i not in self._outputs:
                     del maps[i]
-        return [as_raw(maps[number], self.anchors.shape[1]) for number in self._outputs]
+        return [split_anchors(maps[number], self.anchors.shape[1]) for number in self._outputs]
 
-    def stored(self, order: str) -> list[nn.Module]:
+    def list_parts(self, order: str) -> list[nn.Module]:
         """All layers, in the order of the cfg."""
         return [self.layers]
 
 
-def _refuse_uneven(outputs: list[_Output]) -> None:
+def _check_outputs_agree(outputs: list[_Output]) -> None:
+    """Raises a UserError where [yolo] sections differ in what must be equal on all levels."""
     first = outputs[0]
     for other in outputs[1:]:
         for what in ("classes", "new_coords"):
@@ -157,7 +160,7 @@ def _refuse_uneven(outputs: list[_Output]) -> None:
 
 
 class _Builder:
-    """Layers, their inputs and the outputs, section by section."""
+    """Builds layers, their inputs and the outputs, section by section."""
 
     def __init__(
         self,
@@ -186,12 +189,12 @@ class _Builder:
         return self.activation(ACTIVATION_NAMES.get(name, name))(channels)
 
     def _sources(self, number: int, section: Section, key: str) -> tuple[int, ...]:
-        """Layer numbers: negative ones count back from here."""
+        """Layer numbers of an option; negative ones are relative to this layer."""
         sources = []
         for value in section.numbers(key):
             layer = int(value) if value >= 0 else number + int(value)
             if not 0 <= layer < number:
-                section.fail(f"{key}={value:g}: there is no such layer before layer {number}")
+                section.fail(f"{key}={value:g}: no such layer before layer {number}")
             sources.append(layer)
         if not sources:
             section.fail(f"{key}= is empty")
@@ -207,7 +210,7 @@ class _Builder:
         )
         if source.channels % groups or filters % groups:
             section.fail(
-                f"groups={groups} divides neither {source.channels} nor {filters} channels"
+                f"groups={groups} does not divide {source.channels} input and {filters} output channels"
             )
         padding = size // 2 if section.whole("pad", "0") else section.whole("padding", "0")
         result = _Map(filters, source.stride * stride)
@@ -225,7 +228,7 @@ class _Builder:
             )
             return layer, (number - 1,), result
         conv = nn.Conv2d(source.channels, filters, size, stride, padding, groups=groups)
-        if before_yolo:  # raw values: the decoder takes the sigmoid
+        if before_yolo:  # raw values: the decoder applies the sigmoid
             return conv, (number - 1,), result
         act = self._act(section, filters, "logistic")
         return nn.Sequential(conv, act), (number - 1,), result
@@ -236,7 +239,7 @@ class _Builder:
         for other in sources[1:]:
             if self.maps[other] != first:
                 section.fail(
-                    f"adds layer {other} ({_shape(self.maps[other])}) to {_shape(first)}: "
+                    f"adds layer {other} ({_describe(self.maps[other])}) to {_describe(first)}: "
                     f"only equal shapes are supported"
                 )
         return Sum(self._act(section, first.channels)), sources, first
@@ -246,9 +249,11 @@ class _Builder:
         groups, group = section.whole("groups", "1", least=1), section.whole("group_id", "0")
         maps = [self.maps[source] for source in sources]
         if len({each.stride for each in maps}) > 1:
-            section.fail(f"joins maps of different sizes: {', '.join(map(_shape, maps))}")
+            section.fail(f"concatenates maps of different sizes: {', '.join(map(_describe, maps))}")
         if group >= groups or any(each.channels % groups for each in maps):
-            section.fail(f"group_id={group} of groups={groups}: there is no such part")
+            section.fail(
+                f"group_id={group}: no such part of groups={groups}, or channels that groups does not divide"
+            )
         channels = sum(each.channels // groups for each in maps)
         return Concat(groups, group), sources, _Map(channels, maps[0].stride)
 
@@ -273,10 +278,13 @@ class _Builder:
     def _yolo(self, number: int, section: Section):
         before, source = self.sections[number - 1], self.maps[number - 1]
         if number == 0 or before.kind != "convolutional":
-            section.fail("has to follow a [convolutional] section")
+            section.fail("must follow a [convolutional] section")
         new_coords = bool(section.whole("new_coords", "0"))
-        wanted, found = ("logistic" if new_coords else "linear"), before.options.get("activation")
-        if found != wanted or before.options.get("batch_normalize", "0") != "0":
+        wanted = "logistic" if new_coords else "linear"
+        if (
+            before.options.get("activation") != wanted
+            or before.options.get("batch_normalize", "0") != "0"
+        ):
             section.fail(
                 f"new_coords={int(new_coords)} needs activation={wanted} without batch_normalize in "
                 f"the [convolutional] in line {before.line}"
@@ -304,5 +312,5 @@ class _Builder:
         return nn.Identity(), (number - 1,), source
 
 
-def _shape(each: _Map) -> str:
+def _describe(each: _Map) -> str:
     return f"{each.channels} channels, stride {each.stride}"

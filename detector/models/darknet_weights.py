@@ -1,12 +1,12 @@
-"""Darknet's `.weights` files, in and out.
+"""Reads and writes darknet's `.weights` files.
 
 A file is a header (three int32: major, minor, revision; then `seen`, the images trained on) and float32
 numbers, little-endian: for each convolution, in the order of the cfg, either beta, gamma, running
-mean, running variance and weight, or bias and weight. Nothing in it names the network, so everything is
-checked: the exact end of the file, and that no running variance is negative.
+mean, running variance and weight, or bias and weight. Nothing in it names the network, so a reader
+checks the exact file size, and that no running variance is negative.
 
-One network can have two orders: `pacsp` stores each head after its map, `csp` stores the heads at the
-end. Both have one size; read in the wrong one, about a tenth of the variances come out negative.
+A network can have two orders: `pacsp` stores each head after its map, `csp` stores the heads at the
+end. The sizes are equal; in the wrong order, about a tenth of the variances are negative.
 """
 
 import os
@@ -24,23 +24,23 @@ from detector.errors import UserError
 from detector.nn import ConvNormAct
 
 
-class Stored(Protocol):
-    """A network that knows how darknet stores it.
+class DarknetSerializable(Protocol):
+    """A network that can be stored in a darknet weights file.
 
     Attributes:
-        orders: names of the orders in which files of it exist, the usual one first.
+        orders: names of the orders of its files, the usual one first.
     """
 
     orders: tuple[str, ...]
 
-    def stored(self, order: str) -> Sequence[nn.Module]:
-        """The parts in that order; each registers its convolutions as they are stored."""
+    def list_parts(self, order: str) -> Sequence[nn.Module]:
+        """The parts in that order; each registers its convolutions in file order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file starts with.
+    """The header of a weights file.
 
     Attributes:
         major, minor, revision: the version; 0, 2, 5 in today's files.
@@ -54,19 +54,19 @@ class Header:
 
     @property
     def layout(self) -> str:
-        """For `struct`."""
+        """Format string for `struct`."""
         return "<3iq" if self.major * 10 + self.minor >= 2 else "<3ii"
 
     def pack(self) -> bytes:
-        """The header's bytes: 20, or 16 for old versions."""
+        """Encodes the header: 20 bytes, 16 before version 0.2."""
         return struct.pack(self.layout, self.major, self.minor, self.revision, self.seen)
 
     @classmethod
     def unpack(cls, data: bytes, source: str) -> "Header":
-        """The header that a file's first bytes hold.
+        """Decodes the header from a file's first bytes.
 
         Raises:
-            UserError: too short, or no version of darknet's.
+            UserError: too short, or not a version of darknet.
         """
         if len(data) >= 16:
             version = struct.unpack_from("<3i", data)
@@ -74,18 +74,20 @@ class Header:
                 layout = cls(*version).layout
                 if len(data) >= struct.calcsize(layout):
                     return cls(*struct.unpack_from(layout, data))
-        raise UserError(f"{source}: not a darknet weights file: it does not start with a version")
+        raise UserError(
+            f"{source}: not a darknet weights file: expected a version number at its start"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """What a file brought.
+class LoadResult:
+    """What `load_darknet` loaded.
 
     Attributes:
-        header: the file's.
+        header: of the file.
         order: the order in which it was read.
-        convolutions: how many were loaded, of `total`.
-        tensors: the model's own tensors that were filled.
+        convolutions: number loaded, of `total`.
+        tensors: the tensors of the model that were loaded.
     """
 
     header: Header
@@ -97,13 +99,13 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One convolution and its BatchNorm, or None where it has a bias."""
+    """One convolution and its BatchNorm; None where the convolution has a bias."""
 
     conv: nn.Conv2d
     norm: nn.BatchNorm2d | None
 
     def tensors(self) -> list[Tensor]:
-        """As stored."""
+        """The tensors in file order."""
         first: list[Tensor | None] = [self.conv.bias]
         if self.norm is not None:
             norm = self.norm
@@ -111,43 +113,45 @@ class Layer:
         return [tensor for tensor in (*first, self.conv.weight) if tensor is not None]
 
     @property
-    def learned(self) -> int:
-        """Numbers stored that are learned: all but the running statistics."""
+    def num_parameters(self) -> int:
+        """How many of the stored numbers are parameters, that is, not running statistics."""
         return sum(t.numel() for t in self.tensors() if isinstance(t, nn.Parameter))
 
     @property
     def size(self) -> int:
-        """Numbers stored."""
+        """How many numbers the file stores for this layer."""
         return sum(tensor.numel() for tensor in self.tensors())
 
 
-def stored_layers(model: Stored, order: str) -> list[Layer]:
-    """Every convolution of a model, in the order of its files."""
-    return [layer for part in model.stored(order) for layer in _layers(part)]
+def list_layers(model: DarknetSerializable, order: str) -> list[Layer]:
+    """Every convolution of a model, in file order."""
+    return [layer for part in model.list_parts(order) for layer in _find_layers(part)]
 
 
-def _layers(part: nn.Module) -> Iterator[Layer]:
+def _find_layers(part: nn.Module) -> Iterator[Layer]:
     normed = set()
     for module in part.modules():
         if isinstance(module, ConvNormAct):
-            assert isinstance(module.norm, nn.BatchNorm2d), "a fused model cannot be stored"
+            assert isinstance(module.norm, nn.BatchNorm2d), (
+                "a model with fused BatchNorms cannot be stored"
+            )
             normed.add(module.conv)
             yield Layer(module.conv, module.norm)
         elif isinstance(module, nn.Conv2d) and module not in normed:
             yield Layer(module, None)
 
 
-def file_size(model: Stored, header: Header | None = None) -> int:
-    """Bytes of a whole file of this model."""
-    layers = stored_layers(model, model.orders[0])
+def file_size(model: DarknetSerializable, header: Header | None = None) -> int:
+    """Bytes of a complete weights file of this model."""
+    layers = list_layers(model, model.orders[0])
     return len((header or Header()).pack()) + 4 * sum(layer.size for layer in layers)
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file.
+    """Reads the header of a file.
 
     Raises:
-        UserError: no such file, or not darknet's.
+        UserError: no such file, or not a darknet weights file.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -156,34 +160,34 @@ def read_header(path: Path) -> Header:
 
 
 def load_darknet(
-    model: Stored, path: Path, *, order: str | None = None, partial: bool = False
-) -> Imported:
-    """Loads a file into a model, all of it or nothing.
+    model: DarknetSerializable, path: Path, *, order: str | None = None, partial: bool = False
+) -> LoadResult:
+    """Loads a file into a model; on an error the model is unchanged.
 
     Args:
-        model: of the file's network, class count included.
+        model: of the same architecture and class count as the file.
         path: of the file.
-        order: one of `model.orders`; None tells them apart by their running variances.
-        partial: the file may end at the end of any convolution; the rest of the model stays as it is.
+        order: one of `model.orders`; None detects it from the running variances.
+        partial: accept a file that ends after any convolution; the other layers keep their values.
 
     Raises:
-        UserError: missing, not darknet's, too short, too long, or of another network.
+        UserError: missing, not a darknet weights file, too short, too long, or of another network.
     """
     header = read_header(path)
     start, size = len(header.pack()), path.stat().st_size
     if order is not None and order not in model.orders:
         raise UserError(
-            f"{path}: there is no order {order!r} for this network (known: {', '.join(model.orders)})"
+            f"{path}: this network has no order {order!r} (known: {', '.join(model.orders)})"
         )
     expected = file_size(model, header)
     if (size != expected and not partial) or size > expected:
         problem = "too long" if size > expected else "truncated, or of another network"
-        raise UserError(f"{path}: {problem}: {size:,} bytes, this network has {expected:,}")
+        raise UserError(f"{path}: {problem}: {size:,} bytes, expected {expected:,}")
     count = (size - start) // 4
     values = np.fromfile(path, "<f4", count=count, offset=start)
     if len(values) * 4 != size - start:
-        raise UserError(f"{path}: truncated: it ends within a number, at byte {size:,}")
-    chosen, layers = _choose(model, values, order, path)
+        raise UserError(f"{path}: truncated: byte {size:,} is in the middle of a number")
+    chosen, layers = _detect_order(model, values, order, path)
     position = 0
     with torch.no_grad():
         for layer in layers:
@@ -191,20 +195,20 @@ def load_darknet(
                 part = values[position : position + tensor.numel()]
                 tensor.copy_(torch.from_numpy(part).view_as(tensor))
                 position += tensor.numel()
-    total = len(stored_layers(model, chosen))
+    total = len(list_layers(model, chosen))
     filled = [tensor for layer in layers for tensor in layer.tensors()]
-    return Imported(header, chosen, len(layers), total, filled)
+    return LoadResult(header, chosen, len(layers), total, filled)
 
 
-def _choose(
-    model: Stored, values: np.ndarray, order: str | None, path: Path
+def _detect_order(
+    model: DarknetSerializable, values: np.ndarray, order: str | None, path: Path
 ) -> tuple[str, list[Layer]]:
-    """The one order in which the numbers make sense, and the layers that they fill."""
+    """The order in which the running variances are valid, and the layers that the numbers fill."""
     clean: dict[str, list[Layer]] = {}
     faults = []
     for name in [order] if order else model.orders:
-        layers, left = _prefix(stored_layers(model, name), len(values))
-        bad, variances = _negative_variances(layers, values)
+        layers, left = _match_prefix(list_layers(model, name), len(values))
+        bad, variances = _count_negative_variances(layers, values)
         if left:
             faults.append(f"{name}: ends {left:,} numbers into convolution {len(layers)}")
         elif bad:
@@ -212,19 +216,21 @@ def _choose(
         else:
             clean[name] = layers
     if not clean:
-        raise UserError(f"{path}: weights of another network, or damaged ({'; '.join(faults)})")
+        raise UserError(
+            f"{path}: weights of another network, or a damaged file ({'; '.join(faults)})"
+        )
     first, *others = clean
     for other in others:
         same = [layer.conv for layer in clean[first]] == [layer.conv for layer in clean[other]]
         if not same:
             raise UserError(
-                f"{path}: makes sense in the orders {' and '.join(clean)}; say which: --order"
+                f"{path}: valid in the orders {' and '.join(clean)}; choose one with --order"
             )
     return first, clean[first]
 
 
-def _prefix(layers: list[Layer], count: int) -> tuple[list[Layer], int]:
-    """The layers that the first `count` numbers fill, and how many numbers are left over."""
+def _match_prefix(layers: list[Layer], count: int) -> tuple[list[Layer], int]:
+    """The layers that the first `count` numbers fill, and the number of numbers left over."""
     kept = []
     for layer in layers:
         if count < layer.size:
@@ -234,8 +240,8 @@ def _prefix(layers: list[Layer], count: int) -> tuple[list[Layer], int]:
     return kept, count
 
 
-def _negative_variances(layers: list[Layer], values: np.ndarray) -> tuple[int, int]:
-    """How many running variances are negative or not numbers, and how many there are."""
+def _count_negative_variances(layers: list[Layer], values: np.ndarray) -> tuple[int, int]:
+    """How many running variances are negative or NaN, and how many there are in all."""
     bad = total = position = 0
     for layer in layers:
         if layer.norm is not None:
@@ -248,29 +254,35 @@ def _negative_variances(layers: list[Layer], values: np.ndarray) -> tuple[int, i
 
 
 def save_darknet(
-    model: Stored, path: Path, *, header: Header | None = None, order: str | None = None
+    model: DarknetSerializable,
+    path: Path,
+    *,
+    header: Header | None = None,
+    order: str | None = None,
 ) -> None:
-    """Writes a model as darknet's file; the old file stays whole until the new one is on the disk.
+    """Writes a model as a darknet weights file; replaces an existing file atomically.
 
     Args:
-        model: not fused.
+        model: with its BatchNorms (not fused).
         path: of the file; its folder exists.
-        header: the first bytes; version 0.2.5 and nothing seen, unless said.
-        order: one of `model.orders`; the first unless said.
+        header: version 0.2.5 and seen 0 by default.
+        order: one of `model.orders`; the first by default.
 
     Raises:
-        UserError: no such order.
+        UserError: no such order, or activations with learned parameters.
     """
     order = order or model.orders[0]
     if order not in model.orders:
-        raise UserError(f"there is no order {order!r} (known: {', '.join(model.orders)})")
-    layers = stored_layers(model, order)
-    held = sum(layer.learned for layer in layers)
-    total = sum(p.numel() for part in model.stored(order) for p in part.parameters())
+        raise UserError(
+            f"{path}: this network has no order {order!r} (known: {', '.join(model.orders)})"
+        )
+    layers = list_layers(model, order)
+    held = sum(layer.num_parameters for layer in layers)
+    total = sum(p.numel() for part in model.list_parts(order) for p in part.parameters())
     if held != total:
         raise UserError(
-            f"{path}: not written: the network learns {total - held:,} numbers in its activations, for "
-            f"which darknet's files have no place"
+            f"{path}: not written: the activations of this network have {total - held:,} learned parameters, "
+            f"which the darknet format cannot store; use an activation without parameters"
         )
     new = path.with_name(path.name + ".new")
     with new.open("wb") as file:

@@ -10,10 +10,10 @@ from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
 
 
 @torch.no_grad()
-def bias_to_priors(output: nn.Conv2d, num_anchors: int, stride: int) -> None:
-    """Starts an output from rare objects: 8 in a 640 px image, spread over the cells, and even classes.
+def init_output_bias(output: nn.Conv2d, num_anchors: int, stride: int) -> None:
+    """Initialises an output's biases for rare objects: 8 per 640 px image, and equal class priors.
 
-    On top of torch's own initialisation, as the published recipe has it.
+    Added to torch's own initialisation, as in the published recipe.
     """
     assert output.bias is not None
     bias = output.bias.view(num_anchors, -1)  # [A, 5 + classes]
@@ -21,13 +21,13 @@ def bias_to_priors(output: nn.Conv2d, num_anchors: int, stride: int) -> None:
     bias[:, 5:] += math.log(0.6 / (bias.shape[1] - 5 - 0.99))
 
 
-def as_raw(maps: Tensor, num_anchors: int) -> Tensor:
-    """[B, A * V, H, W], anchor-major -> [B, A, H, W, V]."""
+def split_anchors(maps: Tensor, num_anchors: int) -> Tensor:
+    """Splits the channels by anchor: [B, A * V, H, W], anchor-major -> [B, A, H, W, V]."""
     return maps.unflatten(1, (num_anchors, -1)).permute(0, 1, 3, 4, 2)
 
 
 class YOLOHead(nn.Module):
-    """Raw maps: for each level, anchor and cell the values (x, y, w, h, objectness, classes).
+    """Predicts raw maps: for each level, anchor and cell (x, y, w, h, objectness, classes).
 
     Channels are anchor-major: channel = anchor * (5 + classes) + value.
     """
@@ -43,7 +43,7 @@ class YOLOHead(nn.Module):
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
-        """`hidden`: channels of the 3x3 convolution by level, twice `cin` unless said."""
+        """`hidden`: channels of the 3x3 convolution by level; twice `cin` by default."""
         super().__init__()
         hidden = hidden or [2 * c for c in cin]
         self.num_anchors = num_anchors
@@ -53,11 +53,11 @@ class YOLOHead(nn.Module):
             for c, h in zip(cin, hidden, strict=True)
         )
         for level, stride in zip(self.levels, strides, strict=True):
-            bias_to_priors(level[1], num_anchors, stride)  # pyright: ignore
+            init_output_bias(level[1], num_anchors, stride)  # pyright: ignore
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps [B, c, H, W] by level -> raw values [B, anchors, H, W, 5 + classes] by level."""
         return [
-            as_raw(level(x), self.num_anchors)
+            split_anchors(level(x), self.num_anchors)
             for level, x in zip(self.levels, features, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds and shapes, stage by stage, without running it."""
+"""Parameters, FLOPs and output shapes of a network, stage by stage, computed on the meta device."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 @dataclass(slots=True)
-class Stage:
-    """One stage of a network.
+class StageCost:
+    """The cost of one stage of a network.
 
     Attributes:
         name: the module's name.
-        parameters: learnable ones.
+        parameters: number of learnable ones.
         flops: of its convolutions, 2 x multiply-adds, for one image.
-        shapes: (channels, height, width) of each map it gives.
+        shapes: (channels, height, width) of each output map.
     """
 
     name: str
@@ -23,32 +23,32 @@ class Stage:
     shapes: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
 
 
-def stages_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that a table shows a row each: the parts of backbone, neck and head, or all layers."""
-    found: dict[str, nn.Module] = {}
+def list_stages(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that get a row of the table: the parts of backbone, neck and head, or all layers."""
+    stages: dict[str, nn.Module] = {}
     for name, part in model.named_children():
         inner = dict(part.named_children())
         if isinstance(part, nn.Conv2d) or not inner:
-            found[name] = part
+            stages[name] = part
             continue
         for child, module in inner.items():
             if isinstance(module, nn.ModuleList):
-                found |= {f"{name}.{child}.{i}": level for i, level in enumerate(module)}
+                stages |= {f"{name}.{child}.{i}": level for i, level in enumerate(module)}
             elif any(True for _ in module.parameters()) or isinstance(part, nn.ModuleList):
-                found[f"{name}.{child}"] = module
-    return found
+                stages[f"{name}.{child}"] = module
+    return stages
 
 
-def measure(model: nn.Module, height: int, width: int) -> list[Stage]:
-    """Every stage of a model for an image of this size.
+def measure_stages(model: nn.Module, height: int, width: int) -> list[StageCost]:
+    """Measures every stage of a model for an image of this size.
 
     Args:
-        model: on the meta device: nothing is computed, only shapes.
+        model: on the meta device, which computes shapes only.
         height, width: pixels, multiples of the largest stride.
     """
-    stages = {name: Stage(name) for name in stages_of(model)}
+    stages = {name: StageCost(name) for name in list_stages(model)}
     hooks = []
-    for name, module in stages_of(model).items():
+    for name, module in list_stages(model).items():
         stages[name].parameters = sum(p.numel() for p in module.parameters())
         hooks.append(module.register_forward_hook(_shape_hook(stages[name])))
         for inner in module.modules():
@@ -63,23 +63,25 @@ def measure(model: nn.Module, height: int, width: int) -> list[Stage]:
     return list(stages.values())
 
 
-def _shape_hook(stage: Stage):
-    def note(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+def _shape_hook(stage: StageCost):
+    def record_shape(
+        _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]
+    ) -> None:
         maps = (output,) if isinstance(output, Tensor) else output
         stage.shapes = [(m.shape[1], m.shape[2], m.shape[3]) for m in maps if m.ndim == 4]
 
-    return note
+    return record_shape
 
 
-def _flops_hook(stage: Stage):
-    def note(conv: nn.Conv2d, _inputs: object, output: Tensor) -> None:
+def _flops_hook(stage: StageCost):
+    def add_flops(conv: nn.Conv2d, _inputs: object, output: Tensor) -> None:
         stage.flops += 2 * conv.weight[0].numel() * output[0].numel()
 
-    return note
+    return add_flops
 
 
-def table(stages: list[Stage], height: int) -> str:
-    """A line a stage: parameters, GFLOPs, shape and stride; then the sums."""
+def format_stages(stages: list[StageCost], height: int) -> str:
+    """A table with a line per stage: parameters, GFLOPs, shape and stride; totals in the last line."""
     lines = [f"{'stage':<22} {'parameters':>12} {'GFLOPs':>8}  {'output':<18} stride"]
     for stage in stages:
         shapes = ", ".join(f"{c} x {h} x {w}" for c, h, w in stage.shapes)

@@ -1,7 +1,7 @@
 """The necks: CSP-PANet (pacsp), PANet (yolov4), the top-down necks of YOLOv3 and yolov4-tiny.
 
-Each neck takes the backbone's maps, finest first, and gives as many, finest first. `stored` says where
-darknet's weight files put the heads between its parts.
+Each neck maps the backbone's features, finest first, to as many maps, finest first. Its `interleave_heads`
+gives the place of each head among its parts in darknet's weight files.
 """
 
 from abc import ABC, abstractmethod
@@ -21,16 +21,16 @@ from detector.nn import (
 )
 from detector.nn.blocks import SpatialPyramidPooling
 
-# input channels, output channels -> a block that mixes two joined maps
+# input channels, output channels -> a block on two concatenated maps
 Mixer = Callable[[int, int], nn.Module]
 
 
 class Neck(nn.Module, ABC):
-    """What every neck has.
+    """The interface of every neck.
 
     Attributes:
         out_channels: by level, finest first.
-        drop: what each map of the neck's path goes through on leaving its block: nothing, or DropBlock.
+        drop: applied to the output of each block of the neck: the identity, or DropBlock.
     """
 
     out_channels: tuple[int, ...]
@@ -40,14 +40,14 @@ class Neck(nn.Module, ABC):
         self.drop: nn.Module = nn.Identity()
 
     @abstractmethod
-    def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
-        """Parts and heads (finest first) in the order of the cfg that has each head by its map."""
+    def interleave_heads(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
+        """Merges the neck's parts and the heads (finest first) in the order of darknet's cfg."""
 
 
 class TopDown(nn.Module):
-    """A coarse map, narrowed and upsampled, joined with the backbone's next finer map.
+    """Narrows and upsamples a coarse map and concatenates it with the backbone's next finer map.
 
-    concat[lateral, up], where the lateral is narrowed as well unless `narrow_lateral` is off.
+    concat[lateral, up]; the lateral map is narrowed as well unless `narrow_lateral` is False.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class TopDown(nn.Module):
         self.lateral = (
             ConvNormAct(lateral, cout, 1, act=act, norm=norm) if narrow_lateral else nn.Identity()
         )
-        joined = cout + (cout if narrow_lateral else lateral)
-        self.block = mix(joined, cout) if mix else nn.Identity()
-        self.out_channels = cout if mix else joined
+        concatenated = cout + (cout if narrow_lateral else lateral)
+        self.block = mix(concatenated, cout) if mix else nn.Identity()
+        self.out_channels = cout if mix else concatenated
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """[B, coarse, H, W] and [B, lateral, 2H, 2W] -> [B, out_channels, 2H, 2W]."""
@@ -81,7 +81,7 @@ class TopDown(nn.Module):
 
 
 class BottomUp(nn.Module):
-    """A fine map, brought down by a 3x3/2 convolution, joined with the top-down map there."""
+    """Downsamples a fine map by a 3x3/2 convolution and concatenates it with the top-down map there."""
 
     def __init__(self, fine: int, mix: Mixer, *, act: ActFactory, norm: BatchNormSettings) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class BottomUp(nn.Module):
 
 
 class PathAggregation(Neck):
-    """Pyramid pooling on C5, then top-down and bottom-up paths of one kind of block.
+    """Spatial pyramid pooling on C5, then top-down and bottom-up paths of one kind of block.
 
     Source: Liu et al., "Path Aggregation Network", 2018.
     """
@@ -109,7 +109,7 @@ class PathAggregation(Neck):
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
-        """`width`: channels at stride 32; a half and a quarter of it at 16 and 8."""
+        """`width`: channels at stride 32; half of it at 16 and a quarter at 8."""
         super().__init__()
         c3, c4, _ = cin
         self.out_channels = (width // 4, width // 2, width)
@@ -128,8 +128,8 @@ class PathAggregation(Neck):
         m4 = self.drop(self.bottom_up4(n3, n4))
         return n3, m4, self.drop(self.bottom_up5(m4, n5))
 
-    def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
-        """Finest head first, each right after its map."""
+    def interleave_heads(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
+        """Finest head first, each directly after its map."""
         top = [self.spp, self.top_down4, self.top_down3, heads[0]]
         return [*top, self.bottom_up4, heads[1], self.bottom_up5, heads[2]]
 
@@ -158,7 +158,7 @@ class CSPPANet(PathAggregation):
 
 
 class PANet(PathAggregation):
-    """The neck of yolov4: SPP between three and three convolutions, blocks of five convolutions."""
+    """The neck of yolov4: SPP between two stacks of three convolutions, blocks of five convolutions."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class PANet(PathAggregation):
 
 
 class YOLOv3Neck(Neck):
-    """Top-down only: five convolutions on C5; halved, upsampled, joined with C4; five; so with C3.
+    """Top-down only: conv stacks of five on C5, on C4 with upsampled C5, on C3 with upsampled C4.
 
     Source: Redmon and Farhadi, "YOLOv3", 2018.
     """
@@ -191,7 +191,7 @@ class YOLOv3Neck(Neck):
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
-        """`width`: channels at stride 32; a half and a quarter of it at 16 and 8."""
+        """`width`: channels at stride 32; half of it at 16 and a quarter at 8."""
         super().__init__()
         c3, c4, c5 = cin
         self.out_channels = (width // 4, width // 2, width)
@@ -210,13 +210,13 @@ class YOLOv3Neck(Neck):
         n4 = self.drop(self.top_down4(n5, c4))
         return self.drop(self.top_down3(n4, c3)), n4, n5
 
-    def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
-        """Coarsest head first, each right after its map."""
+    def interleave_heads(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
+        """Coarsest head first, each directly after its map."""
         return [self.top5, heads[2], self.top_down4, heads[1], self.top_down3, heads[0]]
 
 
 class TinyNeck(Neck):
-    """The neck of yolov4-tiny: a 1x1 on C5; halved, upsampled and joined with C4."""
+    """The neck of yolov4-tiny: 1x1 on C5; narrowed, upsampled and concatenated with C4."""
 
     def __init__(
         self,
@@ -247,6 +247,6 @@ class TinyNeck(Neck):
         n5 = self.drop(self.top5(c5))
         return self.drop(self.top_down4(n5, c4)), n5
 
-    def stored(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
-        """Coarsest head first, each right after its map."""
+    def interleave_heads(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
+        """Coarsest head first, each directly after its map."""
         return [self.top5, heads[1], self.top_down4, heads[0]]

@@ -1,4 +1,4 @@
-"""The family as data: one row a network. Widths and depths are the constructors' own words."""
+"""The family as data: one row per network. Widths and depths are keywords of the constructors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from detector.models.neck import CSPPANet, Neck, PANet, TinyNeck, YOLOv3Neck
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
-# (width, height) in pixels at strides 8, 16, 32; those of every published network but tiny
+# (width, height) in pixels at strides 8, 16, 32; of every published network except tiny
 YOLOV4_ANCHORS: Anchors = (
     ((12, 16), (19, 36), (40, 28)),
     ((36, 75), (76, 55), (72, 146)),
     ((142, 110), (192, 243), (459, 401)),
 )
-# strides 16, 32. 81,82 stands twice and 10,14 nowhere: an old slip that the published weights need
+# strides 16, 32. 81,82 occurs twice and 10,14 never: a slip of the cfg that the published weights rely on
 TINY_ANCHORS: Anchors = (
     ((23, 27), (37, 58), (81, 82)),
     ((81, 82), (135, 169), (344, 319)),
@@ -32,14 +32,14 @@ class Variant:
     """One network.
 
     Attributes:
-        backbone: its constructor with all but `act` and `norm` given.
+        backbone: its constructor with every argument bound except `act` and `norm`.
         neck: the same, taking the backbone's channels first; None for a classifier.
         head: the same, taking the neck's channels first.
         anchors: by level, finest first.
-        scale_x_y: by level, what darknet's own cfg of this network decodes centres with.
-        darknet_size: how darknet's own cfg decodes sizes: "sigmoid", (2s)^2, or "exp".
-        orders: in which orders weight files of it exist; see `darknet_weights`.
-        halves: its backbone splits channels in halves and takes `first_half`.
+        scale_x_y: by level, the scale with which darknet's cfg of this network decodes centres.
+        darknet_size: how darknet's cfg decodes sizes: "sigmoid", (2s)^2, or "exp".
+        orders: the orders of its weight files, the usual one first; see `darknet_weights`.
+        halves: whether its backbone splits channels in halves and takes `first_half`.
     """
 
     backbone: Callable[..., nn.Module]

@@ -1,4 +1,4 @@
-"""The assembled detector: backbone, neck, head, and the anchors that its raw values refer to."""
+"""The assembled detector: backbone, neck, head and anchors."""
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ class YOLO(nn.Module):
         anchors: float32 [levels, anchors, 2], width and height in pixels.
         strides: pixels a cell, by level.
         decoder: how the raw values become boxes.
-        orders: the orders in which darknet's weight files store this network; the first is the usual.
+        orders: the orders in which darknet's weight files store this network, the usual one first.
     """
 
     anchors: Tensor
@@ -41,14 +41,14 @@ class YOLO(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] in [0, 1] -> raw values [B, anchors, H/s, W/s, 5 + classes], s = stride.
 
-        `detector.decode` turns them into boxes; the loss takes them as they are.
+        `detector.decode` turns them into boxes; the loss takes them raw.
         """
         return self.head(self.neck(self.backbone(images)))
 
-    def stored(self, order: str) -> list[nn.Module]:
-        """The parts in the order in which darknet's files of that order store them."""
-        assert order in self.orders, f"this network has the orders {self.orders}"
+    def list_parts(self, order: str) -> list[nn.Module]:
+        """The parts in the order of darknet's weight files, `order` one of `orders`."""
+        assert order in self.orders, f"unknown order {order}: this network has {self.orders}"
         heads = list(self.head.levels)
         if order == "csp":
             return [self.backbone, self.neck, *heads]
-        return [self.backbone, *self.neck.stored(heads)]
+        return [self.backbone, *self.neck.interleave_heads(heads)]

@@ -15,7 +15,7 @@ from detector.nn.blocks import (
     TinyStage,
     conv_stack,
 )
-from detector.nn.curves import curves
+from detector.nn.curves import compute_curves
 from detector.nn.dropblock import DropBlock2d
 from detector.nn.fuse import fuse_batch_norms
 
@@ -34,7 +34,7 @@ __all__ = [
     "SPPBlock",
     "TinyStage",
     "activation",
-    "curves",
+    "compute_curves",
     "fuse_batch_norms",
     "conv_stack",
     "synchronise_batch_norms",

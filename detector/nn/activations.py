@@ -6,8 +6,8 @@ Adding one is a function and a name:
     def squareplus(channels: int, *, b: float = 4.0) -> nn.Module:
         return Squareplus(b)
 
-An entry is told the channel count (activations may learn a value a channel) and takes its
-parameters, which a YAML may set (`activation: {name: leaky_relu, negative_slope: 0.2}`), by keyword.
+An entry takes the channel count (an activation may learn one value per channel) and, by keyword, the
+parameters that a YAML may set: `activation: {name: leaky_relu, negative_slope: 0.2}`.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,17 @@ ACTIVATIONS: Registry[Callable[..., nn.Module]] = Registry("activation")
 
 
 def activation(name: str, **parameters: Any) -> ActFactory:
-    """The factory of a registered activation.
+    """Looks up a registered activation and binds its parameters.
 
     Args:
         name: a name in `ACTIVATIONS`.
         parameters: passed to the entry by keyword.
 
+    Returns:
+        Its factory: channels -> module.
+
     Raises:
-        UserError: unknown name, or a parameter that the activation does not have.
+        UserError: unknown name, or a parameter that the activation does not take.
 
     Example:
         >>> activation("leaky_relu", negative_slope=0.2)(64)
@@ -43,14 +46,14 @@ def activation(name: str, **parameters: Any) -> ActFactory:
 
 
 class Mish(nn.Module):
-    """x * tanh(softplus(x)), by the compiled kernels where they are there (`python -m detector.ops`).
+    """x * tanh(softplus(x)), by the compiled kernels where they are available (`python -m detector.ops`).
 
     Range [-0.309, inf). Source: D. Misra, "Mish: A Self Regularized Non-Monotonic Activation
     Function", 2019, equation 1.
     """
 
     def __init__(self, inplace: bool = False) -> None:
-        """`inplace`: overwrite the input where no gradient is recorded."""
+        """`inplace`: overwrite the input unless autograd is recording."""
         super().__init__()
         self.inplace = inplace
 
@@ -62,7 +65,7 @@ class Mish(nn.Module):
         return ops.mish(x)
 
     def extra_repr(self) -> str:
-        """For print(), as torch's activations have it."""
+        """As in torch's activations."""
         return "inplace=True" if self.inplace else ""
 
 
@@ -78,13 +81,13 @@ class Swish(nn.Module):
         return x * torch.sigmoid(self.beta * x)
 
 
-def _wide(x: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32, where squares and exponentials need the range."""
+def _upcast(x: Tensor) -> Tensor:
+    """Converts float16 and bfloat16 to float32: squares and exponentials need its range."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class Formula(nn.Module):
-    """An activation that is one function of x; computed in float32 at least."""
+    """An activation given by one function of x, computed in float32 or wider."""
 
     def __init__(self, function: Callable[..., Tensor], **parameters: float) -> None:
         super().__init__()
@@ -92,19 +95,19 @@ class Formula(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape in, the same shape and dtype out."""
-        return self.function(_wide(x), **self.settings).to(x.dtype)
+        return self.function(_upcast(x), **self.settings).to(x.dtype)
 
     def extra_repr(self) -> str:
-        """For print()."""
+        """Function name and parameters."""
         return ", ".join(
             [self.function.__name__, *(f"{k}={v:g}" for k, v in self.settings.items())]
         )
 
 
 class SReLU(nn.Module):
-    """Three straight pieces, whose ends and outer slopes are learned, four values a channel.
+    """Piecewise linear in three pieces; thresholds and outer slopes are learned, four values per channel.
 
-    high + high_slope (x - high) from `high` on, low + low_slope (x - low) up to `low`, x between.
+    high + high_slope (x - high) for x >= high, low + low_slope (x - low) for x <= low, else x.
     Source: X. Jin et al., "Deep Learning with S-shaped Rectified Linear Activation Units", 2015.
     """
 
@@ -127,12 +130,12 @@ class SReLU(nn.Module):
         return torch.where(x >= high, above, torch.where(x <= low, below, x))
 
 
-# ---- The entries. Each says its formula, derivative, range and source ----
+# ---- The entries, each with its formula, derivative, range and source ----
 
 
 @ACTIVATIONS.register("mish")
 def _mish(channels: int) -> nn.Module:
-    """X tanh(softplus(x)).
+    """x tanh(softplus(x)).
 
     Derivative: tanh(softplus(x)) + x sigmoid(x) sech^2(softplus(x)). Range: [-0.309, inf). Source:
     D. Misra, 2019.
@@ -142,7 +145,7 @@ def _mish(channels: int) -> nn.Module:
 
 @ACTIVATIONS.register("swish", "silu")
 def _swish(channels: int, *, beta: float = 1.0) -> nn.Module:
-    """X s with s = sigmoid(beta x).
+    """x s, with s = sigmoid(beta x).
 
     Derivative: s + beta x s (1 - s). Range: [-0.278 / beta, inf). Source: P. Ramachandran et al.,
     2017.
@@ -152,9 +155,10 @@ def _swish(channels: int, *, beta: float = 1.0) -> nn.Module:
 
 @ACTIVATIONS.register("gelu")
 def _gelu(channels: int) -> nn.Module:
-    """X P(X <= x), X normal.
+    """x P(X <= x), with X standard normal.
 
-    Derivative: P + x density(x). Range: [-0.170, inf). Source: D. Hendrycks and K. Gimpel, 2016.
+    Derivative: P(X <= x) + x p(x), with p the density of X. Range: [-0.170, inf). Source:
+    D. Hendrycks and K. Gimpel, 2016.
     """
     return nn.GELU()
 
@@ -163,7 +167,7 @@ def _gelu(channels: int) -> nn.Module:
 def _relu(channels: int) -> nn.Module:
     """max(x, 0).
 
-    Derivative: 0 or 1. Range: [0, inf). Source: V. Nair and G. Hinton, 2010.
+    Derivative: 1 for x > 0, else 0. Range: [0, inf). Source: V. Nair and G. Hinton, 2010.
     """
     return nn.ReLU(inplace=True)
 
@@ -172,25 +176,26 @@ def _relu(channels: int) -> nn.Module:
 def _leaky_relu(channels: int, *, negative_slope: float = 0.1) -> nn.Module:
     """max(x, slope x).
 
-    Derivative: slope or 1. Range: all numbers. Source: A. Maas et al., 2013; 0.1 as darknet has it.
+    Derivative: 1 for x > 0, else slope. Range: all reals. Source: A. Maas et al., 2013; 0.1 is
+    darknet's slope.
     """
     return nn.LeakyReLU(negative_slope, inplace=True)  # in place: BatchNorm keeps its input
 
 
 @ACTIVATIONS.register("elu")
 def _elu(channels: int, *, alpha: float = 1.0) -> nn.Module:
-    """x, below 0 alpha (e^x - 1).
+    """x for x > 0, else alpha (e^x - 1).
 
-    Derivative: 1 or alpha e^x. Range: (-alpha, inf). Source: D.-A. Clevert et al., 2015.
+    Derivative: 1 for x > 0, else alpha e^x. Range: (-alpha, inf). Source: D.-A. Clevert et al., 2015.
     """
     return nn.ELU(alpha, inplace=True)
 
 
 @ACTIVATIONS.register("selu")
 def _selu(channels: int) -> nn.Module:
-    """1.0507 elu(x) with alpha 1.6733.
+    """1.0507 elu(x), with alpha = 1.6733.
 
-    Derivative: as elu. Range: (-1.758, inf). Source: G. Klambauer et al., 2017.
+    Derivative: 1.0507 times that of elu. Range: (-1.758, inf). Source: G. Klambauer et al., 2017.
     """
     return nn.SELU(inplace=True)
 
@@ -213,24 +218,24 @@ def _srelu(
     high: float = 1.0,
     high_slope: float = 1.0,
 ) -> nn.Module:
-    """Three straight pieces, learned by channel.
+    """Piecewise linear in three pieces, learned per channel.
 
-    Derivative: their slopes. Range: all numbers. Source: X. Jin et al., 2015.
+    Derivative: the slope of the piece. Range: all reals. Source: X. Jin et al., 2015.
     """
     return SReLU(channels, low, low_slope, high, high_slope)
 
 
 @ACTIVATIONS.register("isru")
 def _isru(channels: int, *, alpha: float = 1.0) -> nn.Module:
-    """X / sqrt(1 + alpha x^2).
+    """x / sqrt(1 + alpha x^2).
 
     Derivative: (1 + alpha x^2)^(-3/2). Range: (-1, 1) / sqrt(alpha). Source: B. Carlile et al., 2017.
     """
-    return Formula(_isru_of, alpha=alpha)
+    return Formula(_compute_isru, alpha=alpha)
 
 
-def _isru_of(x: Tensor, *, alpha: float) -> Tensor:
-    size = x.abs().clamp(min=1.0)  # taken out first: x^2 could overflow
+def _compute_isru(x: Tensor, *, alpha: float) -> Tensor:
+    size = x.abs().clamp(min=1.0)  # factored out, since x^2 could overflow
     return x / size * torch.rsqrt(size**-2 + alpha * (x / size) ** 2)
 
 
@@ -245,12 +250,12 @@ def _tanh(channels: int) -> nn.Module:
 
 @ACTIVATIONS.register("rrelu")
 def _rrelu(channels: int, *, lower: float = 1 / 8, upper: float = 1 / 3) -> nn.Module:
-    """x, below 0 a x.
+    """x for x > 0, else a x.
 
-    Derivative: a or 1. Range: all numbers. Source: B. Xu et al., 2015.
+    Derivative: 1 for x > 0, else a. Range: all reals. Source: B. Xu et al., 2015.
 
-    In training each a is drawn from lower .. upper, by torch's generator, which the run seeds and its
-    checkpoints hold; in evaluation it is their mean.
+    In training each a is drawn uniformly from [lower, upper] by torch's generator, which the run seeds
+    and its checkpoints save; in evaluation a is the mean of the two.
     """
     return nn.RReLU(lower, upper)
 
@@ -262,10 +267,10 @@ def _arctan_softplus(channels: int) -> nn.Module:
     Derivative: softplus(x) / (1 + x^2) + arctan(x) sigmoid(x). Range: [-0.251, inf). Source: D.
     Misra, 2019.
     """
-    return Formula(_arctan_softplus_of)
+    return Formula(_compute_arctan_softplus)
 
 
-def _arctan_softplus_of(x: Tensor) -> Tensor:
+def _compute_arctan_softplus(x: Tensor) -> Tensor:
     return torch.atan(x) * functional.softplus(x)
 
 
@@ -276,58 +281,59 @@ def _tanh_softplus(channels: int) -> nn.Module:
     Derivative: sech^2(x) softplus(x) + tanh(x) sigmoid(x). Range: [-0.247, inf). Source: D. Misra,
     2019.
     """
-    return Formula(_tanh_softplus_of)
+    return Formula(_compute_tanh_softplus)
 
 
-def _tanh_softplus_of(x: Tensor) -> Tensor:
+def _compute_tanh_softplus(x: Tensor) -> Tensor:
     return torch.tanh(x) * functional.softplus(x)
 
 
 @ACTIVATIONS.register("log_arctan_exp")
 def _log_arctan_exp(channels: int) -> nn.Module:
-    """X log(1 + arctan(e)), e = e^x.
+    """x log(1 + arctan(E)), with E = e^x.
 
-    Derivative: log(1 + arctan(e)) + x e / ((1 + e^2)(1 + arctan(e))). Range: [-0.308, inf). Source:
+    Derivative: log(1 + arctan(E)) + x E / ((1 + E^2)(1 + arctan(E))). Range: [-0.308, inf). Source:
     D. Misra, 2019.
     """
-    return Formula(_log_arctan_exp_of)
+    return Formula(_compute_log_arctan_exp)
 
 
-def _log_arctan_exp_of(x: Tensor) -> Tensor:
-    return x * torch.log1p(torch.atan(_exp(x)))
+def _compute_log_arctan_exp(x: Tensor) -> Tensor:
+    return x * torch.log1p(torch.atan(_exp_up_to_20(x)))
 
 
 @ACTIVATIONS.register("log_tanh_exp")
 def _log_tanh_exp(channels: int) -> nn.Module:
-    """X log(1 + tanh(e)), e = e^x.
+    """x log(1 + tanh(E)), with E = e^x.
 
-    Derivative: log(1 + tanh(e)) + x e sech^2(e) / (1 + tanh(e)). Range: [-0.308, inf). Source: D.
+    Derivative: log(1 + tanh(E)) + x E sech^2(E) / (1 + tanh(E)). Range: [-0.308, inf). Source: D.
     Misra, 2019.
     """
-    return Formula(_log_tanh_exp_of)
+    return Formula(_compute_log_tanh_exp)
 
 
-def _log_tanh_exp_of(x: Tensor) -> Tensor:
-    return x * torch.log1p(torch.tanh(_exp(x)))
+def _compute_log_tanh_exp(x: Tensor) -> Tensor:
+    return x * torch.log1p(torch.tanh(_exp_up_to_20(x)))
 
 
-def _exp(x: Tensor) -> Tensor:
-    """e^x up to x = 20, where arctan and tanh of it no longer change: so no inf times 0 in a slope."""
+def _exp_up_to_20(x: Tensor) -> Tensor:
+    """e^min(x, 20): beyond it arctan and tanh are constant, and a slope would be inf times 0."""
     return x.clamp(max=20.0).exp()
 
 
 @ACTIVATIONS.register("hardswish")
 def _hardswish(channels: int) -> nn.Module:
-    """X clip(x + 3, 0, 6) / 6.
+    """x clip(x + 3, 0, 6) / 6.
 
-    Derivative: 0, (2 x + 3) / 6 or 1. Range: [-0.375, inf). Source: A. Howard et al., 2019.
+    Derivative: 0 for x < -3, (2 x + 3) / 6 in between, 1 for x > 3. Range: [-0.375, inf). Source:
+    A. Howard et al., 2019.
     """
     return nn.Hardswish(inplace=True)
 
 
 @ACTIVATIONS.register("logistic", "sigmoid")
 def _logistic(channels: int) -> nn.Module:
-    """S = 1 / (1 + e^-x).
+    """s = 1 / (1 + e^-x).
 
     Derivative: s (1 - s). Range: (0, 1). Source: P. Verhulst, 1845.
     """
@@ -336,8 +342,8 @@ def _logistic(channels: int) -> nn.Module:
 
 @ACTIVATIONS.register("identity", "linear")
 def _identity(channels: int) -> nn.Module:
-    """X.
+    """x.
 
-    Derivative: 1. Range: all numbers.
+    Derivative: 1. Range: all reals.
     """
     return nn.Identity()

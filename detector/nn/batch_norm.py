@@ -1,4 +1,4 @@
-"""BatchNorm that computes the activation after it at the same time, and over several processes."""
+"""The module `BatchNormAct2d`: parameters and buffers around the function of `detector.ops.batch_norm`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,8 @@ from torch import Tensor, distributed, nn
 from detector import ops
 from detector.nn.activations import Mish, Swish
 
-# What has one kernel with BatchNorm. By exact type: a subclass may compute something else.
-_FUSED: dict[type[nn.Module], Callable[[Any], ops.Activation]] = {
+# Activations that the kernels fuse with BatchNorm, by exact type: a subclass may compute something else.
+_FUSIBLE: dict[type[nn.Module], Callable[[Any], ops.Activation]] = {
     nn.Identity: lambda act: ops.IDENTITY,
     nn.ReLU: lambda act: ops.leaky_relu(0.0),
     nn.LeakyReLU: lambda act: ops.leaky_relu(act.negative_slope),
@@ -20,17 +20,16 @@ _FUSED: dict[type[nn.Module], Callable[[Any], ops.Activation]] = {
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d`, with its parameters, buffers and state-dict keys, to be called with the
-    activation that follows.
+    """`torch.nn.BatchNorm2d` that also applies the activation after it; same parameters, buffers, keys.
 
-    Mish, leaky_relu, relu and swish are computed in the same pass over memory, and in training keep one
-    map for the backward pass where BatchNorm and Mish keep two; every other activation runs after it.
+    Mish, Leaky ReLU, ReLU and Swish are computed in the same pass over memory, and training saves one map
+    for the backward pass where BatchNorm and Mish save two. Every other activation runs separately.
 
     Attributes:
-        sync: in training, normalise with the statistics of all processes of torch.distributed, which
-            then train as one process on the joined batch would; on any device, CPUs included. Gradients
-            of weight and bias are of each process's part, as DistributedDataParallel expects them.
-            See `synchronise_batch_norms`.
+        sync: in training, normalise with the statistics of all ranks of torch.distributed, which then
+            train like one rank on the joined batch; on any device, CPUs included. Gradients of weight
+            and bias cover each rank's own images, as DistributedDataParallel expects. See
+            `synchronise_batch_norms`.
     """
 
     sync = False
@@ -38,11 +37,11 @@ class BatchNormAct2d(nn.BatchNorm2d):
     def forward(self, input: Tensor, act: nn.Module | None = None) -> Tensor:
         """act(batch_norm(x)), [B, C, H, W] -> the same shape, dtype and memory format.
 
-        An activation that somebody has hung a hook on runs by itself, so that the hook sees it; a hook on
-        this module sees what is behind the activation.
+        An activation with a hook runs separately, so that the hook is called; a hook on this module sees
+        the output of the activation.
         """
         self._check_input_dim(input)
-        fused = ops.IDENTITY if act is None else self._fused(act)
+        fused = ops.IDENTITY if act is None else self._find_fused(act)
         x = ops.batch_norm_act(
             input,
             self.weight,
@@ -57,16 +56,17 @@ class BatchNormAct2d(nn.BatchNorm2d):
         )
         return x if act is None or fused is not None else act(x)
 
-    def _fused(self, act: nn.Module) -> ops.Activation | None:
+    def _find_fused(self, act: nn.Module) -> ops.Activation | None:
+        """The kernels' form of an activation; None where it has hooks or no kernel."""
         hooks = (act._forward_hooks, act._forward_pre_hooks)
         hooked = any((*hooks, act._backward_hooks, act._backward_pre_hooks))
-        return None if hooked or type(act) not in _FUSED else _FUSED[type(act)](act)
+        return None if hooked or type(act) not in _FUSIBLE else _FUSIBLE[type(act)](act)
 
     def _count_batch(self) -> float:
-        """Counts one more batch; the weight that it has in the running statistics."""
+        """Counts one more batch and returns its weight in the running statistics."""
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # the plain average over all batches so far
+            if self.momentum is None:  # cumulative average over all batches
                 return 1.0 / float(self.num_batches_tracked)
         return self.momentum or 0.0
 
@@ -82,7 +82,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norms(model: nn.Module, sync: bool = True) -> int:
-    """Sets `sync` of every BatchNormAct2d of a model; returns how many there are."""
+    """Sets `sync` of every BatchNormAct2d of a model; returns their number."""
     norms = [module for module in model.modules() if isinstance(module, BatchNormAct2d)]
     for norm in norms:
         norm.sync = sync

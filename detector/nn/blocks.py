@@ -1,4 +1,4 @@
-"""The few blocks of which the whole YOLOv4 family is made.
+"""The building blocks of the YOLOv4 family.
 
 Every block registers its convolutions in the order in which darknet's weight files store them.
 """
@@ -14,8 +14,9 @@ from detector.nn.batch_norm import BatchNormAct2d
 
 @dataclass(frozen=True, slots=True)
 class BatchNormSettings:
-    """What BatchNorm needs beside the channel count. 1e-4 and 0.03 are the published PyTorch values;
-    darknet itself uses eps 1e-5, ScaledYOLOv4-large 1e-3.
+    """Arguments of BatchNorm besides the channel count.
+
+    1e-4 and 0.03 are the published PyTorch values; darknet uses eps 1e-5, ScaledYOLOv4-large 1e-3.
     """
 
     eps: float = 1e-4
@@ -27,8 +28,7 @@ class ConvNormAct(nn.Module):
 
     Attributes:
         conv: k x k, with zero padding.
-        norm: BatchNormAct2d, which computes the activation with it where it can, or Identity once
-            `fuse_batch_norms` folded it.
+        norm: BatchNormAct2d, which fuses the activation where it can; Identity after `fuse_batch_norms`.
         act: the activation.
     """
 
@@ -44,7 +44,7 @@ class ConvNormAct(nn.Module):
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
-        """`padding` is kernel // 2 unless said."""
+        """`padding` defaults to kernel // 2."""
         super().__init__()
         padding = kernel // 2 if padding is None else padding
         self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, groups=groups, bias=False)
@@ -60,7 +60,7 @@ class ConvNormAct(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + 3x3(1x1(x)), nothing after the sum; channels -> hidden -> channels."""
+    """x + 3x3(1x1(x)), no activation after the sum; channels -> hidden -> channels."""
 
     def __init__(
         self, channels: int, hidden: int, *, act: ActFactory, norm: BatchNormSettings
@@ -77,8 +77,8 @@ class Residual(nn.Module):
 class CSPStage(nn.Module):
     """A cross-stage-partial stage of the backbone: halves the resolution.
 
-    down 3x3/2; a bypass and an entry of `branch` channels; residual units on the entry; an exit;
-    1x1 merge of concat[exit, bypass]. Source: Wang et al., "CSPNet", 2019, as in yolov4-csp.
+    3x3/2 downsampling; two 1x1 branches of `branch` channels, bypass and entry; residual units and a 1x1
+    exit on the entry; 1x1 merge of concat[exit, bypass]. Source: Wang et al., "CSPNet", 2019, as in yolov4-csp.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class CSPStage(nn.Module):
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
-        """`branch` is half of `cout` unless said; `hidden`, inside the units, is `branch` unless said."""
+        """`branch` defaults to half of `cout`; `hidden`, the width inside the units, to `branch`."""
         super().__init__()
         branch = branch or cout // 2
         self.down = ConvNormAct(cin, cout, 3, 2, act=act, norm=norm)
@@ -111,10 +111,10 @@ class CSPStage(nn.Module):
         return self.merge(torch.cat([self.exit(self.residuals(self.entry(x))), bypass], 1))
 
 
-def alternate(
+def same_width_stack(
     channels: int, kernels: tuple[int, ...], *, act: ActFactory, norm: BatchNormSettings
 ) -> nn.Sequential:
-    """Convolutions of one width in a row, with these kernel sizes and no sums."""
+    """A chain of convolutions of constant width, with these kernel sizes and no residual sums."""
     return nn.Sequential(
         *[ConvNormAct(channels, channels, kernel, act=act, norm=norm) for kernel in kernels]
     )
@@ -123,7 +123,7 @@ def alternate(
 def conv_stack(
     cin: int, channels: int, kernels: tuple[int, ...], *, act: ActFactory, norm: BatchNormSettings
 ) -> nn.Sequential:
-    """Convolutions in a row, no sums: each 1x1 narrows to `channels`, each 3x3 widens to twice that.
+    """A chain of convolutions: each 1x1 narrows to `channels`, each 3x3 widens to twice that.
 
     [B, cin, H, W] -> [B, channels, H, W] where the last kernel is 1. The neck of YOLOv3 and YOLOv4.
     """
@@ -136,8 +136,10 @@ def conv_stack(
 
 
 class CSPBlock(nn.Module):
-    """The neck's block: 1x1 squeeze; a bypass; `depth` pairs (1x1, 3x3) without sums; merge of
-    concat[pairs, bypass]. [B, cin, H, W] -> [B, channels, H, W].
+    """The neck's CSP block; [B, cin, H, W] -> [B, channels, H, W].
+
+    1x1 squeeze; a 1x1 bypass; `depth` pairs (1x1, 3x3) without residual sums; merge of
+    concat[pairs, bypass].
     """
 
     def __init__(
@@ -146,7 +148,7 @@ class CSPBlock(nn.Module):
         super().__init__()
         self.squeeze = ConvNormAct(cin, channels, 1, act=act, norm=norm)
         self.bypass = ConvNormAct(channels, channels, 1, act=act, norm=norm)
-        self.pairs = alternate(channels, (1, 3) * depth, act=act, norm=norm)
+        self.pairs = same_width_stack(channels, (1, 3) * depth, act=act, norm=norm)
         self.merge = ConvNormAct(2 * channels, channels, 1, act=act, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,8 +160,8 @@ class CSPBlock(nn.Module):
 class SpatialPyramidPooling(nn.Module):
     """concat[13, 9, 5, identity]: max pools of these sizes, stride 1; [B, c, ..] -> [B, 4c, ..].
 
-    The order is that of the weight files. A pool of 9 is two of 5 in a row, one of 13 is three: computed
-    so, the values are the same and the cost a third.
+    The order is that of the weight files. A pool of 9 equals two chained pools of 5, one of 13 three:
+    the values are the same at a third of the cost.
     """
 
     def __init__(self) -> None:
@@ -192,13 +194,13 @@ class SPPBlock(nn.Module):
     ) -> None:
         """Kernel sizes `before` the pools (the first takes `cin`) and `after` (the first takes 4x)."""
         super().__init__()
-        assert before[0] == after[0] == 1, "both rows start with a 1x1 convolution"
+        assert before[0] == after[0] == 1, "before and after must start with a 1x1 convolution"
         self.bypass = ConvNormAct(cin, channels, 1, act=act, norm=norm)
         self.squeeze = ConvNormAct(cin, channels, 1, act=act, norm=norm)
-        self.before = alternate(channels, before[1:], act=act, norm=norm)
+        self.before = same_width_stack(channels, before[1:], act=act, norm=norm)
         self.pyramid = SpatialPyramidPooling()
         self.fuse = ConvNormAct(4 * channels, channels, 1, act=act, norm=norm)
-        self.after = alternate(channels, after[1:], act=act, norm=norm)
+        self.after = same_width_stack(channels, after[1:], act=act, norm=norm)
         self.merge = ConvNormAct(2 * channels, channels, 1, act=act, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -212,7 +214,7 @@ class TinyStage(nn.Module):
     """A stage of yolov4-tiny at constant resolution; [B, c, H, W] -> two maps.
 
     a = 3x3; half of a's channels through two 3x3; mix = 1x1 of concat[second, first]. The stage's output
-    is concat[a, mix]; `mix` alone goes to the neck. Which half is a convention that weights depend on:
+    is concat[a, mix]; `mix` alone goes to the neck. Which half depends on the weights:
     darknet takes the second, PyTorch_YOLOv4 the first.
     """
 

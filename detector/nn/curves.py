@@ -1,4 +1,4 @@
-"""Values and derivatives of activations over a range, for pictures and tables."""
+"""Values and derivatives of activations over a range, for plots and tables."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,11 @@ from torch import Tensor
 from detector.nn.activations import activation
 
 
-def curves(name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """An activation, its first and its second derivative.
+def compute_curves(name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Evaluates an activation and its first and second derivative.
 
     Args:
-        name: in the registry; a random one as in evaluation, a learned one as it starts.
+        name: in the registry; random ones in evaluation mode, learned ones with their initial values.
         x: [n], float64.
 
     Returns:
@@ -21,7 +21,7 @@ def curves(name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     act = activation(name)(1).double().eval()
     x = x.detach().clone().requires_grad_()
-    y = act((x * 1.0).view(-1, 1)).view(-1)  # a value that an in-place activation may overwrite
+    y = act((x * 1.0).view(-1, 1)).view(-1)  # a copy, since the activation may work in place
     (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     if not first.requires_grad:
         return y.detach(), first.detach(), torch.zeros_like(x)

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolutions before it, for inference."""
+"""Folds BatchNorm into the convolution before it, for inference."""
 
 import copy
 
@@ -9,9 +9,9 @@ from detector.nn.blocks import ConvNormAct
 
 
 def fuse_batch_norms(model: nn.Module) -> nn.Module:
-    """A copy of a model in evaluation mode whose ConvNormAct have no BatchNorm any more.
+    """Copies a model in evaluation mode and folds every BatchNorm into the convolution before it.
 
-    Its convolutions have biases instead; outputs agree to 1e-4, state-dict keys differ.
+    The convolutions get biases instead; outputs agree to 1e-4, state-dict keys differ.
     """
     assert not model.training, "running statistics are folded: call model.eval() first"
     fused = copy.deepcopy(model)

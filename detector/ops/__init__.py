@@ -5,7 +5,7 @@ Read `_mish.py` (routing, autograd), `batch_norm.py` (with an activation, over s
 dtype.
 """
 
-from detector.ops._load import compiled
+from detector.ops._load import has_kernel
 from detector.ops._mish import mish, mish_
 from detector.ops._table import implementation_table
 from detector.ops.batch_norm import IDENTITY, MISH, Activation, batch_norm_act, leaky_relu, swish
@@ -15,7 +15,7 @@ __all__ = [
     "MISH",
     "Activation",
     "batch_norm_act",
-    "compiled",
+    "has_kernel",
     "implementation_table",
     "leaky_relu",
     "mish",

@@ -60,13 +60,13 @@ def status(device: str = "cpu") -> Status:
     return Status(True)
 
 
-def compiled(op: str, x: Tensor) -> bool:
+def has_kernel(op: str, x: Tensor) -> bool:
     """Whether a compiled kernel of `op` takes the device and dtype of x."""
     device = x.device.type
     return x.dtype in KERNELS[op].get(device, ()) and status(device).usable
 
 
-def why_not(op: str, device: str, dtype: torch.dtype) -> str:
+def explain_fallback(op: str, device: str, dtype: torch.dtype) -> str:
     """The reason why `op` is not the compiled one there; empty where it is."""
     if device not in KERNELS[op]:
         return f"no kernel for {device}"
@@ -77,14 +77,14 @@ def why_not(op: str, device: str, dtype: torch.dtype) -> str:
     return status(device).reason
 
 
-def library_for(device: str) -> Path:
+def library_path(device: str) -> Path:
     """The compiled kernels for a device type, whether they are there or not."""
     return FOLDER / f"_C_{device}.so"
 
 
 def _built(device: str) -> str:
     """Why there is no library for a device type; empty where there is one."""
-    library = library_for(device)
+    library = library_path(device)
     if library.exists():
         return ""
     error = library.with_name(f"{library.stem}_build_error.txt")
@@ -101,7 +101,7 @@ def _load(device: str) -> None:
     """
     if why := _built(device):
         raise RuntimeError(why)
-    torch.ops.load_library(library_for(device))
+    torch.ops.load_library(library_path(device))
     _register_fakes()
 
 
@@ -176,5 +176,5 @@ def _test(device: str) -> None:
 def _compare(what: str, ours: Tensor, expected: Tensor) -> None:
     tolerance = 1e-2 if ours.dtype in (torch.bfloat16, torch.float16) else 1e-4
     if not torch.allclose(ours, expected, rtol=tolerance, atol=tolerance):
-        library = library_for(ours.device.type).name
+        library = library_path(ours.device.type).name
         raise RuntimeError(f"self-test failed: {what} of {library} is wrong for {ours.dtype}")

@@ -35,14 +35,14 @@ def mish(x: Tensor) -> Tensor:
         >>> mish(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([-0.3034,  0.0000,  0.8651])
     """
-    if special_mode():
+    if needs_torch_operators():
         compiling = torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export()
         return rational_mish(x) if compiling else functional.mish(x)
-    if not _load.compiled("mish", x):
+    if not _load.has_kernel("mish", x):
         return functional.mish(x)
     if torch.is_grad_enabled() and x.requires_grad:
-        return _Mish.apply(dense(x))
-    return torch.ops.detector_ops.mish_forward(dense(x))
+        return _Mish.apply(to_dense(x))
+    return torch.ops.detector_ops.mish_forward(to_dense(x))
 
 
 def mish_(x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def mish_(x: Tensor) -> Tensor:
         x itself.
     """
     recording = torch.is_grad_enabled() and x.requires_grad
-    if special_mode() or recording or not _load.compiled("mish", x) or not _is_dense(x):
+    if needs_torch_operators() or recording or not _load.has_kernel("mish", x) or not _is_dense(x):
         return functional.mish(x, inplace=True)
     torch.ops.detector_ops.mish_(x)
     if not x.is_inference():
@@ -76,9 +76,11 @@ class _Mish(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         (grad,) = grads
-        if torch.is_grad_enabled() or special_mode():  # it will be differentiated, or is batched
+        if (
+            torch.is_grad_enabled() or needs_torch_operators()
+        ):  # it will be differentiated, or is batched
             return grad * rational_mish_derivative(x)
-        return torch.ops.detector_ops.mish_backward(like_layout(grad, x), x)
+        return torch.ops.detector_ops.mish_backward(match_layout(grad, x), x)
 
 
 def rational_mish(x: Tensor) -> Tensor:
@@ -105,7 +107,7 @@ def rational_mish_derivative(x: Tensor) -> Tensor:
     return torch.where(above, 1.0, slope).to(x.dtype)
 
 
-def special_mode() -> bool:
+def needs_torch_operators() -> bool:
     """Whether plain torch operators are needed: for a compiler, exporter, tracer, functorch, or
     derivatives forwards.
     """
@@ -122,12 +124,12 @@ def _is_dense(x: Tensor) -> bool:
     return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
-def dense(x: Tensor) -> Tensor:
+def to_dense(x: Tensor) -> Tensor:
     """x, copied only where it has holes or overlaps."""
     return x if _is_dense(x) else x.contiguous()
 
 
-def like_layout(grad: Tensor, x: Tensor) -> Tensor:
+def match_layout(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient with the strides of x (both [*shape]): kernels walk both by one flat index.
 
     y.sum().backward() sends a gradient of strides 0, a permute one in another order.

@@ -22,7 +22,7 @@ def implementation_table() -> list[dict[str, str]]:
 
 
 def _row(op: str, device: str, dtype: torch.dtype) -> dict[str, str]:
-    reason = _load.why_not(op, device, dtype)
+    reason = _load.explain_fallback(op, device, dtype)
     return {
         "op": op,
         "device": device,

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 from torch.nn import functional
 
 from detector.ops import _load
-from detector.ops._mish import like_layout, mish, rational_mish, special_mode
+from detector.ops._mish import match_layout, mish, needs_torch_operators, rational_mish
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +201,11 @@ class _BatchNormAct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         how, steps = ctx.how, ctx.how.steps
-        if torch.is_grad_enabled() or special_mode():  # it will be differentiated, or is batched
+        if (
+            torch.is_grad_enabled() or needs_torch_operators()
+        ):  # it will be differentiated, or is batched
             return (*_differentiable_backward(ctx, grads[0]), None, None, None, None)
-        grad, grad_x = like_layout(grads[0], x), torch.empty_like(x)
+        grad, grad_x = match_layout(grads[0], x), torch.empty_like(x)
         given = (grad, x, mean, rstd, weight, bias, *how.act)
         if x.numel() == 0:
             sums = torch.zeros_like(mean), torch.zeros_like(mean)
@@ -319,8 +321,8 @@ def _fusible(x: Tensor, *channel_values: Tensor | None) -> bool:
     return (
         x.dim() == 4
         and x.numel() > x.shape[1]  # else torch's own says what is wrong
-        and not special_mode()
-        and _load.compiled("batch_norm_act", x)
+        and not needs_torch_operators()
+        and _load.has_kernel("batch_norm_act", x)
         and all(
             v is None
             or (

@@ -181,11 +181,11 @@ def test_dropblock_is_in_the_neck_and_in_no_file(digits_yaml):
     plain, other = make(digits_yaml), make(digits_yaml, "bag.dropblock=0.1")
     assert isinstance(other.model.neck.drop, DropBlock2d)
     assert list(plain.model.state_dict()) == list(other.model.state_dict())
-    stored = [
-        [type(m) for part in trainer.model.stored("pacsp") for m in part.modules()]
+    parts = [
+        [type(m) for part in trainer.model.list_parts("pacsp") for m in part.modules()]
         for trainer in (plain, other)
     ]
-    assert stored[0] == stored[1]
+    assert parts[0] == parts[1]
     x = torch.rand(1, 3, 64, 64)
     other.model.neck.drop.advance(1.0)
     other.model.load_state_dict(plain.model.state_dict())

@@ -6,7 +6,7 @@ import torch
 
 from detector.config import Config, ModelConfig
 from detector.errors import UserError
-from detector.models import VARIANTS, Header, load_darknet, save_darknet, stored_layers
+from detector.models import VARIANTS, Header, list_layers, load_darknet, save_darknet
 from detector.weights.darknet import DarknetOptions, network, read_darknet, usual_classes
 from tests.models.networks import randomize_norms
 
@@ -78,7 +78,7 @@ def test_the_wrong_order_is_refused(small):
     paths, _ = small
     with pytest.raises(UserError, match=r"csp: [\d,]+ of 10,272 running variances are negative"):
         load_darknet(fresh("yolov4-pacsp-s"), paths["pacsp"], order="csp")
-    with pytest.raises(UserError, match="no order 'darknet' for this network"):
+    with pytest.raises(UserError, match="this network has no order 'darknet'"):
         load_darknet(fresh("yolov4-pacsp-s"), paths["pacsp"], order="darknet")
 
 
@@ -93,11 +93,11 @@ def damaged(path, tmp_path, change):
     [
         (lambda b: b[:-4], "truncated, or of another network: 33,164,676 bytes"),
         (lambda b: b[:-1], "truncated, or of another network: 33,164,679 bytes"),
-        (lambda b: b + b"\0\0\0\0", "too long: 33,164,684 bytes, this network has 33,164,680"),
+        (lambda b: b + b"\0\0\0\0", "too long: 33,164,684 bytes, expected 33,164,680"),
         (lambda b: b[:10], "not a darknet weights file"),
         (lambda b: b"", "not a darknet weights file"),
         (lambda b: b"PK\3\4" + b[4:], "not a darknet weights file"),
-        (lambda b: b[:20] + b[24:] + b[20:24], "weights of another network, or damaged"),
+        (lambda b: b[:20] + b[24:] + b[20:24], "weights of another network, or a damaged file"),
     ],
 )
 def test_damage_is_named(small, tmp_path, change, message):
@@ -135,7 +135,7 @@ def test_header_variants(header, size, tmp_path):
 
 
 def prefix_of(model, order, count, path, source):
-    size = 20 + 4 * sum(layer.size for layer in stored_layers(model, order)[:count])
+    size = 20 + 4 * sum(layer.size for layer in list_layers(model, order)[:count])
     path.write_bytes(source.read_bytes()[:size])
     return path
 
@@ -152,7 +152,7 @@ def test_a_prefix_fills_what_it_holds(small, tmp_path, order, count):
     assert all(torch.equal(tensor, own[name]) for name, tensor in weights.tensors.items())
     assert sum(name.endswith("conv.weight") for name in weights.tensors) <= count
     assert len(weights.tensors) == 5 * count - 3 * sum(
-        layer.norm is None for layer in stored_layers(model, order)[:count]
+        layer.norm is None for layer in list_layers(model, order)[:count]
     )
 
 
@@ -184,6 +184,8 @@ def test_the_size_of_another_network_is_recognised(small):
 
 def test_learned_activations_have_no_place_in_a_file(tmp_path):
     model = network(ModelConfig(arch="yolov4-pacsp-n", activation="srelu"), 2)
-    with pytest.raises(UserError, match=r"not written: the network learns [\d,]+ numbers"):
+    with pytest.raises(
+        UserError, match=r"not written: the activations of this network have [\d,]+ learned"
+    ):
         save_darknet(model, tmp_path / "a.weights")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from detector.config import ModelConfig, PartActivations, load_config
-from detector.models import VARIANTS, file_size, measure, stored_layers
+from detector.models import VARIANTS, file_size, list_layers, measure_stages
 from detector.nn import ACTIVATIONS, ConvNormAct, fuse_batch_norms
 from detector.weights.darknet import network
 from tests.models.networks import build_on_meta, randomize_norms
@@ -36,7 +36,7 @@ def test_parameters_flops_and_bytes_are_the_published_ones(arch):
     assert sum(p.numel() for p in model.parameters()) == parameters
     if size:
         assert file_size(model) == size
-        stages = measure(model, side, side)
+        stages = measure_stages(model, side, side)
         assert sum(stage.parameters for stage in stages) == parameters
         assert sum(stage.flops for stage in stages) / 1e9 == pytest.approx(gflops, abs=0.006)
 
@@ -69,7 +69,7 @@ def test_convolutions_one_by_one(path):
             "norm": "bn" if layer.norm else "bias",
             "act": kinds[type(acts.get(layer.conv)).__name__],
         }
-        for layer in stored_layers(model, order)
+        for layer in list_layers(model, order)
     ]
     assert found == rows
 

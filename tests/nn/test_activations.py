@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from detector.errors import UserError
-from detector.nn import ACTIVATIONS, BatchNormSettings, ConvNormAct, Mish, activation, curves
+from detector.nn import (
+    ACTIVATIONS,
+    BatchNormSettings,
+    ConvNormAct,
+    Mish,
+    activation,
+    compute_curves,
+)
 
 
 def softplus(x):
@@ -84,7 +91,7 @@ X = torch.linspace(-9, 9, 102, dtype=torch.float64)  # 0 and the corners at +-3 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_values_and_derivatives(name):
-    value, first, second = curves(name, X)
+    value, first, second = compute_curves(name, X)
     formula, derivative = FORMULAS[name]
     torch.testing.assert_close(value, formula(X), atol=1e-7, rtol=1e-7)  # srelu's 0.2 is float32
     torch.testing.assert_close(first, derivative(X), atol=1e-7, rtol=1e-7)

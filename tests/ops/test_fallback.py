@@ -119,7 +119,7 @@ def test_default_device_does_not_mislead_the_self_test():
 @pytest.mark.usefixtures("compiled")
 def test_cuda_library_loads_where_there_is_no_gpu():
     """It needs nothing but torch: the CUDA runtime is inside."""
-    if not _load.library_for("cuda").exists() or torch.version.cuda is None:
+    if not _load.library_path("cuda").exists() or torch.version.cuda is None:
         pytest.skip("no CUDA library was built here")
-    torch.ops.load_library(_load.library_for("cuda"))
+    torch.ops.load_library(_load.library_path("cuda"))
     assert torch._C._dispatch_has_kernel_for_dispatch_key("detector_ops::mish_forward", "CUDA")

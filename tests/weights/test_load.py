@@ -9,7 +9,7 @@ from detector import published
 from detector.build import build_loss
 from detector.config import Config, DecoderConfig, ModelConfig
 from detector.errors import UserError
-from detector.models import Header, save_darknet, stored_layers
+from detector.models import Header, list_layers, save_darknet
 from detector.weights.darknet import DarknetOptions, network, read_config, read_darknet
 from detector.weights.load import export_darknet, load_model, read_weights, save_weights
 from detector.weights.transfer import adopt, transfer
@@ -161,7 +161,7 @@ def test_transfer_of_a_prefix_and_of_another_network(small, tmp_path):
     prefix = tmp_path / "yolov4-pacsp-s.conv.50"
     whole = small["csp"].read_bytes()
     sizes, size = [], 20
-    for layer in stored_layers(network(S.model, 80), "csp"):
+    for layer in list_layers(network(S.model, 80), "csp"):
         size += 4 * layer.size
         sizes.append(size)
     prefix.write_bytes(whole[: sizes[20]])

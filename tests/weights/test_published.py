@@ -5,7 +5,7 @@ import torch
 
 from detector.config import load_config
 from detector.errors import UserError
-from detector.models import file_size, stored_layers
+from detector.models import file_size, list_layers
 from detector.weights.darknet import network, usual_classes
 from detector.weights.published import find_published, published_as, published_files
 
@@ -20,7 +20,7 @@ def test_an_entry_fits_its_network(entry):
     assert len(entry.decoder.scale_x_y) in (1, levels)
     if entry.partial:
         sizes, size = set(), 20
-        for layer in stored_layers(model, entry.order):
+        for layer in list_layers(model, entry.order):
             size += 4 * layer.size
             sizes.add(size)
         assert entry.size in sizes, "it ends at the end of a convolution"
