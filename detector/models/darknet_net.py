@@ -252,7 +252,7 @@ class _Builder:
             section.fail(f"concatenates maps of different sizes: {', '.join(map(_describe, maps))}")
         if group >= groups or any(each.channels % groups for each in maps):
             section.fail(
-                f"group_id={group}: no such part of groups={groups}, or channels that groups does not divide"
+                f"group_id={group}: no such part of groups={groups}, or it does not divide the channels"
             )
         channels = sum(each.channels // groups for each in maps)
         return Concat(groups, group), sources, _Map(channels, maps[0].stride)

@@ -281,8 +281,8 @@ def save_darknet(
     total = sum(p.numel() for part in model.list_parts(order) for p in part.parameters())
     if held != total:
         raise UserError(
-            f"{path}: not written: the activations of this network have {total - held:,} learned parameters, "
-            f"which the darknet format cannot store; use an activation without parameters"
+            f"{path}: not written: the activations of this network have {total - held:,} learned "
+            f"parameters, which the darknet format cannot store; use an activation without parameters"
         )
     new = path.with_name(path.name + ".new")
     with new.open("wb") as file:

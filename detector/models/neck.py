@@ -1,6 +1,6 @@
 """The necks: CSP-PANet (pacsp), PANet (yolov4), the top-down necks of YOLOv3 and yolov4-tiny.
 
-Each neck maps the backbone's features, finest first, to as many maps, finest first. Its `interleave_heads`
+Each neck maps the backbone's features, finest first, to as many maps, finest first. `interleave_heads`
 gives the place of each head among its parts in darknet's weight files.
 """
 

@@ -1,4 +1,4 @@
-"""The module `BatchNormAct2d`: parameters and buffers around the function of `detector.ops.batch_norm`."""
+"""The module `BatchNormAct2d`: parameters and buffers for `ops.batch_norm.batch_norm_act`."""
 
 from collections.abc import Callable
 from typing import Any

@@ -78,7 +78,8 @@ class CSPStage(nn.Module):
     """A cross-stage-partial stage of the backbone: halves the resolution.
 
     3x3/2 downsampling; two 1x1 branches of `branch` channels, bypass and entry; residual units and a 1x1
-    exit on the entry; 1x1 merge of concat[exit, bypass]. Source: Wang et al., "CSPNet", 2019, as in yolov4-csp.
+    exit on the entry; 1x1 merge of concat[exit, bypass]. Source: Wang et al., "CSPNet", 2019,
+    as in yolov4-csp.
     """
 
     def __init__(

@@ -135,7 +135,7 @@ NET = "[net]\nwidth=64\nheight=64\n"
         (NET + texts.conv(8) + "[shortcut]\nfrom=-5\n", "no such layer before layer 1"),
         (NET + texts.conv(8) + texts.conv(16) + "[shortcut]\nfrom=-2\n", "only equal shapes"),
         (NET + texts.conv(8) + texts.conv(8, 3, 2) + texts.route(-1, -2), "different sizes"),
-        (NET + texts.conv(9) + texts.route(-1, groups=2, group_id=0), "group_id=0: no such part of groups=2"),
+        (NET + texts.conv(9) + texts.route(-1, groups=2, group_id=0), "no such part of groups=2"),
         (NET + texts.conv(8), r"my.cfg:1: \[net\]: no \[yolo\] section follows"),
         (NET + texts.conv(20, act="linear", bn=0) + texts.yolo("0,1,2", texts.TINY_SIZES),
          "need filters=21 in the .convolutional. in line 4, which has 20"),
