@@ -1,7 +1,7 @@
-// The activations that BatchNorm is fused with, for the host and for the device; torch-free.
+// The activations that are fused with BatchNorm, for host and device; torch-free.
 //
-// Each has its value and its slope at y, in float. What else the registry of activations has runs as
-// an operator of its own after the normalisation.
+// Each has its value and its slope at y, in float. The other activations of the registry run as separate
+// operators after the normalisation.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct Mish {
   HOST_DEVICE float slope(float y) const { return mish_derivative(y); }
 };
 
-// Slope 1 below zero is no activation at all, slope 0 is ReLU.
+// Negative slope 1 is the identity, 0 is ReLU.
 struct LeakyRelu {
   float negative_slope;
   HOST_DEVICE float value(float y) const { return y > 0 ? y : y * negative_slope; }
@@ -36,10 +36,10 @@ struct Swish {
   }
 };
 
-// As the operators are told; detector/ops/batch_norm.py has the same numbers.
+// The operators' argument `activation`; detector/ops/activation_codes.py has the same numbers.
 enum class Activation : int64_t { kLeakyRelu = 0, kMish = 1, kSwish = 2 };
 
-// function(activation) with the activation of that number; false where there is none.
+// Calls function(activation) with the activation of that code; false for an unknown code.
 template <typename Function>
 bool with_activation(int64_t number, double parameter, const Function& function) {
   switch (static_cast<Activation>(number)) {

@@ -1,4 +1,4 @@
-// BatchNorm and an activation in one: what the four operators check and return, once for every device.
+// BatchNorm fused with an activation: the checks and results of the four operators, for every device.
 //
 //   bn_stats                mean and variance of a batch
 //   bn_act_apply            y = (x - mean) * scale + bias, scale = weight * rstd;  z = act(y)
@@ -6,12 +6,11 @@
 //                           the gradients of bias and weight
 //   bn_act_backward_apply_  grad_x = scale * (dy - sum(dy) / n - xhat * sum(dy * xhat) / n)
 //
-// Cut where processes exchange what they know: after the first, and after the third. With statistics
-// that are constants the sums in grad_x are 0. Few passes over memory, and of the maps only x is kept
-// between forward and backward. Source: S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3.
+// Ranks exchange their sums after the first and after the third. With frozen statistics the sums in
+// grad_x are 0. Of the maps only x is saved between forward and backward. Source: S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3.
 //
-// bn_act_backward_reduce may leave in grad_x what spares bn_act_backward_apply_ a computation: on a CPU
-// dy, since the exponential is dearer than the memory; on a GPU, where it is the other way round, nothing.
+// bn_act_backward_reduce may leave an intermediate result in grad_x for bn_act_backward_apply_: on a CPU
+// dy, since the exponential costs more than the memory traffic; on a GPU nothing, since it costs less.
 //
 // A Device is made from the tensor that it works for, and has, for maps of float, BFloat16 and Half,
 //
@@ -111,7 +110,7 @@ struct BatchNormOperators {
     return {dy, dy_xhat};
   }
 
-  // `count`: elements a channel behind the sums; more than there are in x where processes share them.
+  // `count`: elements per channel behind the sums; more than x has where ranks share them.
   static void backward_apply(const Tensor& grad, const Tensor& x, const Tensor& mean,
                              const Tensor& rstd, const Tensor& weight, const Tensor& bias,
                              int64_t activation, double parameter, const Tensor& sum_dy,
@@ -141,7 +140,7 @@ struct BatchNormOperators {
     STD_TORCH_CHECK(values.scalar_type() == ScalarType::Float && values.is_contiguous() &&
                         values.numel() == x.size(1) &&
                         values.get_device_index() == x.get_device_index(),
-                    "detector_ops: one float32 value a channel, contiguous, beside the maps, please");
+                    "detector_ops: expected contiguous float32 values [C] on the device of the maps");
     return data<float>(values);
   }
 
@@ -153,7 +152,7 @@ struct BatchNormOperators {
 
   static void check_alike(const Tensor& x, const Tensor& grad, const Tensor& grad_x) {
     STD_TORCH_CHECK(same_layout(grad, x) && same_layout(grad_x, x),
-                    "detector_ops: grad and grad_x must be like x: shape, strides, dtype, device");
+                    "detector_ops: grad and grad_x need the shape, strides, dtype and device of x");
   }
 
   static Tensor new_channel_values(const Tensor& x) {
@@ -168,7 +167,7 @@ struct BatchNormOperators {
     const bool known = with_activation(activation, parameter, [&](auto act) {
       with_map_type_of(x, [&](auto element) { function(element, act); });
     });
-    STD_TORCH_CHECK(known, "detector_ops: no fused activation has the number ", activation);
+    STD_TORCH_CHECK(known, "detector_ops: unknown activation code ", activation);
   }
 };
 

@@ -1,4 +1,4 @@
-"""python -m detector.ops: a table of what runs where."""
+"""python -m detector.ops: which implementation runs for each operator, device and dtype."""
 
 import torch
 

@@ -1,8 +1,8 @@
 """Loads the compiled kernels, checks them, and says why where they cannot be used.
 
-One library a device type, each loaded at its first use there; what is decided then stays: `status()`
-is either usable or carries the reason. `DETECTOR_NATIVE=1` in the environment switches the kernels off
-without a word; every other reason is told in one RuntimeWarning.
+There is one library per device type, loaded at its first use. The outcome is final for the process:
+`status()` is either usable or has the reason. `DETECTOR_NATIVE=1` in the environment switches the kernels
+off silently; every other reason is reported by one RuntimeWarning.
 """
 
 import functools
@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from detector.ops.activation_codes import ActivationCode
+
 FOLDER = Path(__file__).parent
-# Operator -> device type -> the dtypes there is a kernel for.
+# Operator -> device type -> dtypes with a kernel.
 KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
     "mish": {
         "cpu": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
@@ -43,47 +45,47 @@ def status(device: str = "cpu") -> Status:
     """Loads the library for a device type at the first call; warns at most once, at that call."""
     if os.environ.get(_SWITCH, "0") not in ("", "0"):
         return Status(False, f"switched off by {_SWITCH}={os.environ[_SWITCH]}")
-    if device != "cpu" and not status("cpu").usable:  # it says what operators there are
+    if device != "cpu" and not status("cpu").usable:  # the CPU library defines the operators
         return status("cpu")
     try:
         _load(device)
-        with torch.device(device):  # whatever torch.set_default_device says
+        with torch.device(device):  # overrides torch.set_default_device
             _test(device)
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         warnings.warn(
-            f"detector: the compiled {device} kernels are not in use, torch's own run instead: {reason}",
+            f"detector: compiled {device} kernels not used, torch's operators run instead: {reason}",
             RuntimeWarning,
-            stacklevel=4,  # the line that called mish: this, compiled, mish, it
+            stacklevel=4,  # the caller of mish: status, has_kernel, mish, caller
         )
         return Status(False, reason)
     return Status(True)
 
 
 def has_kernel(op: str, x: Tensor) -> bool:
-    """Whether a compiled kernel of `op` takes the device and dtype of x."""
+    """Whether there is a usable compiled kernel of `op` for the device and dtype of x."""
     device = x.device.type
     return x.dtype in KERNELS[op].get(device, ()) and status(device).usable
 
 
 def explain_fallback(op: str, device: str, dtype: torch.dtype) -> str:
-    """The reason why `op` is not the compiled one there; empty where it is."""
+    """Why `op` has no compiled kernel for a device and dtype; empty where it has one."""
     if device not in KERNELS[op]:
         return f"no kernel for {device}"
     if dtype not in KERNELS[op][device]:
         return f"no {device} kernel for this dtype"
     if device == "cuda" and not torch.cuda.is_available():
-        return _built("cuda") or "torch finds no NVIDIA GPU here"
+        return _explain_missing("cuda") or "torch finds no NVIDIA GPU"
     return status(device).reason
 
 
 def library_path(device: str) -> Path:
-    """The compiled kernels for a device type, whether they are there or not."""
+    """Path of the compiled kernels for a device type; the file may be missing."""
     return FOLDER / f"_C_{device}.so"
 
 
-def _built(device: str) -> str:
-    """Why there is no library for a device type; empty where there is one."""
+def _explain_missing(device: str) -> str:
+    """Why a device type has no library; empty where it has one."""
     library = library_path(device)
     if library.exists():
         return ""
@@ -93,21 +95,21 @@ def _built(device: str) -> str:
 
 
 def _load(device: str) -> None:
-    """Loads a library and tells torch the shapes its operators return.
+    """Loads a library and registers the shapes that its operators return.
 
     Raises:
-        RuntimeError: not built; the message quotes the build's own.
-        OSError: built, but the dynamic linker refuses it.
+        RuntimeError: not built; with the error of the build.
+        OSError: the dynamic linker cannot load it.
     """
-    if why := _built(device):
+    if why := _explain_missing(device):
         raise RuntimeError(why)
     torch.ops.load_library(library_path(device))
     _register_fakes()
 
 
-@functools.cache  # torch takes each once
+@functools.cache  # torch accepts one registration per operator
 def _register_fakes() -> None:
-    """What torch.compile, torch.export and FakeTensor need: results without values."""
+    """Registers the shape functions for torch.compile, torch.export and FakeTensor."""
 
     @torch.library.register_fake("detector_ops::mish_forward")
     def _(x: Tensor) -> Tensor:
@@ -147,10 +149,10 @@ def _channel_values(x: Tensor) -> Tensor:
 
 
 def _test(device: str) -> None:
-    """A library that loads may still be wrong here (another torch, CPU or driver): 2 ms to find out.
+    """Compares the kernels with torch: another torch, CPU or driver may break them. Takes 2 ms.
 
     Raises:
-        RuntimeError: a value differs from torch's own, or the device refuses the kernel.
+        RuntimeError: a value differs from torch's, or the device cannot run the kernel.
     """
     kernels = torch.ops.detector_ops
     for dtype in KERNELS["mish"][device]:
@@ -160,7 +162,7 @@ def _test(device: str) -> None:
         slope = torch.ops.aten.mish_backward(ones, x)
         _compare("mish backward", kernels.mish_backward(ones, x), slope)
 
-    wide = torch.float32  # whatever torch.set_default_dtype says
+    wide = torch.float32  # overrides torch.set_default_dtype
     maps = torch.linspace(-3.0, 5.0, 2 * 3 * 35, dtype=wide).reshape(2, 3, 5, 7)
     weight, bias = torch.tensor([[0.5, 1.0, 2.0], [-1.0, 0.0, 1.0]], dtype=wide)
     expected = functional.mish(functional.batch_norm(maps, None, None, weight, bias, True))
@@ -168,8 +170,10 @@ def _test(device: str) -> None:
         for memory_format in (torch.contiguous_format, torch.channels_last):
             x = maps.to(dtype).contiguous(memory_format=memory_format)
             mean, var = kernels.bn_stats(x)
-            mish = 1, 0.0
-            fused = kernels.bn_act_apply(x, mean, (var + 1e-5).rsqrt(), weight, bias, *mish)
+            values = {"mean": mean, "rstd": (var + 1e-5).rsqrt(), "weight": weight, "bias": bias}
+            fused = kernels.bn_act_apply(
+                x, **values, activation=int(ActivationCode.MISH), parameter=0.0
+            )
             _compare("BatchNorm + Mish", fused, expected.to(dtype))
 
 
@@ -177,4 +181,6 @@ def _compare(what: str, ours: Tensor, expected: Tensor) -> None:
     tolerance = 1e-2 if ours.dtype in (torch.bfloat16, torch.float16) else 1e-4
     if not torch.allclose(ours, expected, rtol=tolerance, atol=tolerance):
         library = library_path(ours.device.type).name
-        raise RuntimeError(f"self-test failed: {what} of {library} is wrong for {ours.dtype}")
+        raise RuntimeError(
+            f"self-test failed: {what} of {library} returns wrong values for {ours.dtype}"
+        )

@@ -1,9 +1,9 @@
 """Mish: which implementation runs where, and its derivatives.
 
-Eager, on a device and dtype with a compiled kernel: the kernel, with autograd written here. Under
-torch.compile and torch.export: the same rational formula in plain torch operators, which a compiler
-then fuses with their neighbours. While exporting to ONNX (whose own Mish it becomes) or tracing, and for
-everything else: torch.nn.functional.mish.
+In eager mode, on a device and dtype with a compiled kernel: the kernel, with the autograd function below.
+Under torch.compile and torch.export: the same rational formula in torch operators, which the compiler
+fuses with its neighbours. During ONNX export (it becomes ONNX's own Mish) or tracing, and everywhere
+else: torch.nn.functional.mish.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ def mish(x: Tensor) -> Tensor:
     """Mish, x * tanh(softplus(x)).
 
     Source: D. Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019, eq. 1.
-    Differentiable any number of times; only x is kept for the backward pass.
+    Differentiable any number of times; only x is saved for the backward pass.
 
     Args:
         x: any shape and layout, floating point.
@@ -46,11 +46,11 @@ def mish(x: Tensor) -> Tensor:
 
 
 def mish_(x: Tensor) -> Tensor:
-    """Mish in place, for inference: no new memory, which costs more than the arithmetic.
+    """Mish in place, for inference: allocating a result costs more than the arithmetic.
 
     Args:
-        x: any shape, floating point; overwritten. Where autograd is recording, torch's own in-place
-            operator runs, with its rules.
+        x: any shape, floating point; overwritten. Where autograd records, torch's in-place operator
+            runs, with its rules.
 
     Returns:
         x itself.
@@ -60,12 +60,14 @@ def mish_(x: Tensor) -> Tensor:
         return functional.mish(x, inplace=True)
     torch.ops.detector_ops.mish_(x)
     if not x.is_inference():
-        torch.autograd.graph.increment_version(x)  # so that a backward that needs the old x says so
+        torch.autograd.graph.increment_version(
+            x
+        )  # a backward pass that needs the old x then raises
     return x
 
 
 class _Mish(torch.autograd.Function):
-    """The compiled forward and backward; x, dense, is the one saved tensor."""
+    """The compiled forward and backward pass; saves only x, which must be dense."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -76,9 +78,7 @@ class _Mish(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         (grad,) = grads
-        if (
-            torch.is_grad_enabled() or needs_torch_operators()
-        ):  # it will be differentiated, or is batched
+        if torch.is_grad_enabled() or needs_torch_operators():  # second derivatives, or vmap
             return grad * rational_mish_derivative(x)
         return torch.ops.detector_ops.mish_backward(match_layout(grad, x), x)
 
@@ -87,8 +87,8 @@ def rational_mish(x: Tensor) -> Tensor:
     """The formula of csrc/mish_math.h in torch operators; differentiable; any shape."""
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     above = wide > _IDENTITY_FROM
-    # Limited in both factors: in the branch not taken, inf * 0 would make the gradient NaN. Not by
-    # clamp, whose own gradient at the very limit is 0.
+    # Both factors use the limited value: in the branch not taken, inf * 0 would make the gradient NaN.
+    # Not by clamp, whose gradient at the limit is 0.
     low = torch.where(above, _IDENTITY_FROM, wide)
     e = low.exp()
     n = e * (e + 2)
@@ -108,9 +108,7 @@ def rational_mish_derivative(x: Tensor) -> Tensor:
 
 
 def needs_torch_operators() -> bool:
-    """Whether plain torch operators are needed: for a compiler, exporter, tracer, functorch, or
-    derivatives forwards.
-    """
+    """Whether to use torch operators: under a compiler, exporter, tracer, functorch, forward AD."""
     return (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
@@ -120,19 +118,19 @@ def needs_torch_operators() -> bool:
 
 
 def _is_dense(x: Tensor) -> bool:
-    """Whether x fills its memory, each element once, whatever the order of dimensions."""
+    """Whether x covers its memory without gaps or overlaps, in any order of dimensions."""
     return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
 def to_dense(x: Tensor) -> Tensor:
-    """x, copied only where it has holes or overlaps."""
+    """Copies x to a contiguous tensor if it has gaps or overlaps, else returns it."""
     return x if _is_dense(x) else x.contiguous()
 
 
 def match_layout(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient with the strides of x (both [*shape]): kernels walk both by one flat index.
+    """Copies the gradient to the strides of x if they differ: kernels index both by one flat index.
 
-    y.sum().backward() sends a gradient of strides 0, a permute one in another order.
+    y.sum().backward() passes a gradient with strides 0, a permute one in another order.
     """
     if grad.stride() == x.stride() and grad.dtype == x.dtype:
         return grad

@@ -1,4 +1,4 @@
-"""Which implementation runs for which device and dtype, and why, if not the compiled one."""
+"""Which implementation runs for each device and dtype, and why, if not the compiled one."""
 
 import torch
 
@@ -11,8 +11,8 @@ def implementation_table() -> list[dict[str, str]]:
     """One row for each operator, device and dtype.
 
     Returns:
-        Rows with the keys op, device, dtype, implementation ("compiled" or "torch") and reason,
-        which is empty for compiled ones.
+        Rows with the keys op, device, dtype, implementation ("compiled" or "torch") and reason (empty
+        for compiled ones).
     """
     devices = ["cpu", "cuda"]
     devices += ["mps"] if torch.backends.mps.is_available() else []

@@ -30,7 +30,7 @@ def randomize_norms(model: nn.Module) -> nn.Module:
 
 
 def shrink(variant: Variant) -> Variant:
-    """The same blocks in the same order, with few channels and each stage's least number of units."""
+    """The same blocks in the same order, with few channels and few residual units."""
     if variant.halves:  # yolov4-tiny
         return replace(
             variant,
@@ -38,12 +38,11 @@ def shrink(variant: Variant) -> Variant:
             neck=partial(variant.neck, width=32),
             head=partial(variant.head, hidden=(16, 24)),
         )
-    depths = variant.backbone.keywords.get("depths", (1, 2, 2, 2, 2))
     small = {
         "stem": 8,
         "channels": (8, 16, 24, 32, 40),
         "stage1_hidden": 4,
-        "depths": tuple(min(depth, 2) for depth in depths),
+        "depths": (1, 1, 2, 1, 1),
     }
     assert variant.backbone.func is CSPDarknet
     neck = None if variant.neck is None else partial(variant.neck, width=32)

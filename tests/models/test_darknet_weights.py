@@ -36,6 +36,7 @@ def small(tmp_path_factory):
     return paths, model
 
 
+@pytest.mark.usefixtures("small_variants")
 @pytest.mark.parametrize(("arch", "order"), PAIRS)
 def test_import_then_export_gives_the_same_bytes(arch, order, tmp_path):
     model = randomize_norms(fresh(arch))

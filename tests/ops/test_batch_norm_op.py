@@ -21,6 +21,8 @@ ACTIVATIONS = {
     "none": (ops.IDENTITY, lambda y: y),
 }
 
+MISH = {"activation": int(ops.ActivationCode.MISH), "parameter": 0.0}  # keywords of the operators
+
 compiled_only = pytest.mark.usefixtures("compiled")
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -51,6 +53,11 @@ def fused(
         eps=norm.eps,
         training=training,
     )
+
+
+def channel_values(values: Tensor) -> dict[str, Tensor]:
+    """The same values [C] for each argument of an operator that has one per channel."""
+    return dict.fromkeys(("mean", "rstd", "weight", "bias"), values)
 
 
 def draw(shape: tuple[int, ...], memory_format: torch.memory_format) -> Tensor:
@@ -332,15 +339,21 @@ def test_only_x_is_kept_of_the_maps():
 def test_operators_keep_torchs_contract(memory_format):
     x = draw((2, 3, 4, 5), FORMATS[memory_format])
     channel = torch.rand(3) + 0.5
-    given = (x, *[channel] * 4, 1, 0.0)
+    given = {"x": x, **channel_values(channel), **MISH}
+    backward = {"grad": x, **given, "grad_x": x.clone()}
     arguments = {
-        "bn_stats": (x,),
+        "bn_stats": {"x": x},
         "bn_act_apply": given,
-        "bn_act_backward_reduce": (x, *given, x.clone()),
-        "bn_act_backward_apply_": (x, *given, channel, channel, 40, x.clone()),
+        "bn_act_backward_reduce": backward,
+        "bn_act_backward_apply_": {
+            **backward,
+            "sum_dy": channel,
+            "sum_dy_xhat": channel,
+            "count": 40,
+        },
     }
     for name, values in arguments.items():
-        torch.library.opcheck(getattr(torch.ops.detector_ops, name).default, values)
+        torch.library.opcheck(getattr(torch.ops.detector_ops, name).default, (), values)
 
 
 @compiled_only
@@ -349,12 +362,15 @@ def test_operators_refuse_what_they_cannot_do():
     for wrong in (x.double(), x[:, :, ::2], x.flatten(2), x[:0]):
         with pytest.raises(RuntimeError):
             kernels.bn_stats(wrong)
-    with pytest.raises(RuntimeError, match="one float32 value a channel"):
-        kernels.bn_act_apply(x, channel, channel, channel, torch.ones(4), 1, 0.0)
-    with pytest.raises(RuntimeError, match="number 9"):
-        kernels.bn_act_apply(x, *[channel] * 4, 9, 0.0)
-    with pytest.raises(RuntimeError, match="must be like x"):
-        kernels.bn_act_backward_reduce(x.half(), x, *[channel] * 4, 1, 0.0, x.clone())
+    values = channel_values(channel)
+    with pytest.raises(RuntimeError, match="contiguous float32 values"):
+        kernels.bn_act_apply(x, **{**values, "bias": torch.ones(4)}, **MISH)
+    with pytest.raises(RuntimeError, match="unknown activation code 9"):
+        kernels.bn_act_apply(x, **values, activation=9, parameter=0.0)
+    with pytest.raises(RuntimeError, match="grad and grad_x need the shape"):
+        kernels.bn_act_backward_reduce(
+            grad=x.half(), x=x, **values, **MISH, grad_x=torch.empty_like(x)
+        )
 
 
 @pytest.mark.gpu
@@ -376,7 +392,15 @@ class TestOnlyOnAGPU:
         torch.testing.assert_close(mean.cpu(), torch.tensor([1.0, 5 / 3]))
         torch.testing.assert_close(var.cpu(), torch.tensor([0.0, 8 / 9]))
         ones = torch.ones(2, device="cuda")
-        z = torch.ops.detector_ops.bn_act_apply(x, 0 * ones, ones, ones, 0 * ones, 0, 1.0)
+        z = torch.ops.detector_ops.bn_act_apply(
+            x,
+            mean=0 * ones,
+            rstd=ones,
+            weight=ones,
+            bias=0 * ones,
+            activation=int(ops.ActivationCode.LEAKY_RELU),
+            parameter=1.0,
+        )
         assert torch.equal(z[-1, -1, -1, -3:], x[-1, -1, -1, -3:])
 
     @pytest.mark.parametrize("memory_format", FORMATS)

@@ -46,7 +46,7 @@ def compile_emulated(name: str, folder: Path) -> Path:
     return library
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def libraries(tmp_path_factory) -> Libraries:
     """From the name of a file in tests/ops/emulator to its library, compiled at the first use."""
     folder = tmp_path_factory.mktemp("emulated")
@@ -105,7 +105,7 @@ def counts(dtype: torch.dtype) -> list[int]:
     return [1, 7, 255, width, 2 * width + 1, block - 1, block, block + 1, 3 * block + 2 * width + 1]
 
 
-@pytest.mark.parametrize("offsets", [(0, 0), (1, 1), (0, 1), (1, 0)], ids=str)
+@pytest.mark.parametrize("offsets", [(0, 0), (0, 1), (1, 0)], ids=str)
 @pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_mish(emulated: Libraries, dtype, offsets):
     mish = emulated("mish")[f"mish_{name_of(dtype)}"]
@@ -159,12 +159,18 @@ MAPS = [
     (1, 1, 70001),
 ]
 NARROW = [torch.float32, torch.bfloat16, torch.float16]
-ACTIVATIONS = {"mish": ops.MISH, "leaky_relu": ops.leaky_relu(0.1), "swish": ops.swish(1.5)}
+ACTIVATIONS = dict(zip(NARROW, (ops.MISH, ops.leaky_relu(0.1), ops.swish(1.5)), strict=True))
 
+# Every shape in both memory formats and every dtype; over the shapes, each dtype and format meets aligned
+# and unaligned pointers and both orders of threads.
+MAP_CASES = [
+    (shape, last, dtype, (number + kind) % 2, ("forwards", "backwards")[(number // 2 + last) % 2])
+    for number, shape in enumerate(MAPS)
+    for last in (0, 1)
+    for kind, dtype in enumerate(NARROW)
+]
 maps_of_every_kind = pytest.mark.parametrize(
-    ("shape", "last", "offset"),
-    [(shape, last, offset) for shape in MAPS for last in (0, 1) for offset in (0, 1)],
-    ids=str,
+    ("shape", "last", "dtype", "offset", "emulated"), MAP_CASES, indirect=["emulated"], ids=str
 )
 
 
@@ -183,7 +189,6 @@ def in_memory_order(maps: Tensor, last: int) -> Tensor:
 
 
 @maps_of_every_kind
-@pytest.mark.parametrize("dtype", NARROW, ids=str)
 def test_batch_norm_statistics(emulated: Libraries, shape, last, offset, dtype):
     flat, maps = drawn_maps(shape, last, dtype)
     mean, var = (guarded(torch.zeros(shape[1])) for _ in range(2))
@@ -210,20 +215,17 @@ def test_batch_norm_statistics_of_a_large_mean_and_of_one_wild_value(emulated: L
 
 
 @maps_of_every_kind
-@pytest.mark.parametrize(
-    ("dtype", "activation"), list(zip(NARROW, ACTIVATIONS, strict=True)), ids=str
-)
-def test_batch_norm_act(emulated: Libraries, shape, last, offset, dtype, activation):
-    """Apply, reduce and apply backward against torch's own in float64."""
-    library, act, name = emulated("bn_act"), ACTIVATIONS[activation], name_of(dtype)
+def test_batch_norm_act(emulated: Libraries, shape, last, offset, dtype):
+    """Apply, reduce and apply backward against torch's own in float64; an activation for each dtype."""
+    library, act, name = emulated("bn_act"), ACTIVATIONS[dtype], name_of(dtype)
     flat, maps = drawn_maps(shape, last, dtype)
     upstream, wide_upstream = drawn_maps(shape, last, dtype)
     mean, rstd, weight, bias = channel_values = [torch.rand(shape[1]) + 0.3 for _ in range(4)]
-    number, count = (act.number, act.parameter), shape[0] * shape[2] + 3  # with other processes' 3
+    count = shape[0] * shape[2] + 3  # as if another rank had 3 elements
     x, grad = guarded(flat, offset), guarded(upstream, offset)
     z, grad_x = (guarded(torch.zeros_like(flat), (offset + i) % 2) for i in range(2))
     sum_dy, sum_dy_xhat = (guarded(torch.zeros(shape[1])) for _ in range(2))
-    given = (x, *shape, last, *channel_values, *number)
+    given = (x, *shape, last, *channel_values, act.parameter)
 
     call(library[f"bn_act_apply_{name}"], *given, z)
     call(library[f"bn_act_reduce_{name}"], grad, *given, sum_dy, sum_dy_xhat)

@@ -26,9 +26,14 @@ Maps maps_of(int64_t batch, int64_t channels, int64_t plane, int64_t channels_la
   return {batch, channels, plane, channels_last != 0};
 }
 
+detector::Mish mish(double) { return {}; }
+detector::LeakyRelu leaky_relu(double slope) { return {static_cast<float>(slope)}; }
+detector::Swish swish(double beta) { return {static_cast<float>(beta)}; }
+
 }  // namespace
 
-#define FUNCTIONS(name, T)                                                                        \
+// One activation for each element type: compiling all nine pairs takes three times as long.
+#define FUNCTIONS(name, T, activation)                                                            \
   extern "C" void bn_stats_##name(const T* x, int64_t batch, int64_t channels, int64_t plane,     \
                                   int64_t last, float* mean, float* var) {                        \
     detector::launch_bn_stats(x, maps_of(batch, channels, plane, last), mean, var, Scratch(),     \
@@ -36,34 +41,29 @@ Maps maps_of(int64_t batch, int64_t channels, int64_t plane, int64_t channels_la
   }                                                                                               \
   extern "C" void bn_act_apply_##name(const T* x, int64_t batch, int64_t channels, int64_t plane, \
                                       int64_t last, const float* mean, const float* rstd,         \
-                                      const float* weight, const float* bias, int64_t act,        \
-                                      double parameter, T* z) {                                   \
-    detector::with_activation(act, parameter, [&](auto activation) {                              \
-      detector::launch_bn_act_apply(x, z, maps_of(batch, channels, plane, last),                  \
-                                    Affine{mean, rstd, weight, bias}, activation, nullptr);       \
-    });                                                                                           \
+                                      const float* weight, const float* bias, double parameter,   \
+                                      T* z) {                                                     \
+    detector::launch_bn_act_apply(x, z, maps_of(batch, channels, plane, last),                    \
+                                  Affine{mean, rstd, weight, bias}, activation(parameter), nullptr);\
   }                                                                                               \
   extern "C" void bn_act_reduce_##name(                                                           \
       const T* grad, const T* x, int64_t batch, int64_t channels, int64_t plane, int64_t last,    \
-      const float* mean, const float* rstd, const float* weight, const float* bias, int64_t act,  \
+      const float* mean, const float* rstd, const float* weight, const float* bias,               \
       double parameter, float* sum_dy, float* sum_dy_xhat) {                                      \
-    detector::with_activation(act, parameter, [&](auto activation) {                              \
-      detector::launch_bn_act_reduce(grad, x, maps_of(batch, channels, plane, last),              \
-                                     Affine{mean, rstd, weight, bias}, activation,                \
-                                     {sum_dy, sum_dy_xhat}, Scratch(), nullptr);                  \
-    });                                                                                           \
+    detector::launch_bn_act_reduce(grad, x,                                                       \
+                                   maps_of(batch, channels, plane, last),                         \
+                                   Affine{mean, rstd, weight, bias}, activation(parameter),       \
+                                   {sum_dy, sum_dy_xhat}, Scratch(), nullptr);                    \
   }                                                                                               \
   extern "C" void bn_act_backward_##name(                                                         \
       const T* grad, const T* x, int64_t batch, int64_t channels, int64_t plane, int64_t last,    \
-      const float* mean, const float* rstd, const float* weight, const float* bias, int64_t act,  \
+      const float* mean, const float* rstd, const float* weight, const float* bias,               \
       double parameter, const float* sum_dy, const float* sum_dy_xhat, double count, T* grad_x) { \
-    detector::with_activation(act, parameter, [&](auto activation) {                              \
-      detector::launch_bn_act_backward(grad, x, grad_x, maps_of(batch, channels, plane, last),    \
-                                       Affine{mean, rstd, weight, bias}, activation,              \
-                                       {sum_dy, sum_dy_xhat}, static_cast<float>(count), nullptr); \
-    });                                                                                           \
+    detector::launch_bn_act_backward(grad, x, grad_x, maps_of(batch, channels, plane, last),      \
+                                     Affine{mean, rstd, weight, bias}, activation(parameter),     \
+                                     {sum_dy, sum_dy_xhat}, static_cast<float>(count), nullptr);  \
   }
 
-FUNCTIONS(float32, float)
-FUNCTIONS(bfloat16, detector::BFloat16)
-FUNCTIONS(float16, detector::Half)
+FUNCTIONS(float32, float, mish)
+FUNCTIONS(bfloat16, detector::BFloat16, leaky_relu)
+FUNCTIONS(float16, detector::Half, swish)
