@@ -1,5 +1,6 @@
 // BatchNorm + activation on a GPU; float32, bfloat16 and float16 maps.
 #include "bn_act_kernels.cuh"
+#include "bn_stats_kernels.cuh"
 #include "bn_act_operators.h"
 #include "gpu.h"
 

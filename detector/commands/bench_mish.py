@@ -33,7 +33,7 @@ PAPER, LARGE, SMALL = "16,10,256,256", "16,64,160,160", "16,64,40,40"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table; times in ms, bandwidth in per cent of a copy's."""
+    """A line of the table; times in ms, bandwidth in percent of a copy's bandwidth."""
 
     what: str
     dtype: str
@@ -42,13 +42,13 @@ class Row:
     backward: float | None
     forward_bandwidth: float | None = None
     backward_bandwidth: float | None = None
-    tensors: tuple[int, int] | None = None  # that forward and backward have to move
+    tensors: tuple[int, int] | None = None  # number of tensors that forward and backward move
 
 
 def milliseconds(call: Callable[[], object], device: str, runs: int) -> float:
     """Median over `runs` calls, after a fifth of them to warm up.
 
-    On a GPU of CUDA events around each call, which leave the launch out where the GPU is behind.
+    On a GPU measured by CUDA events around each call, which exclude the launch while the GPU is busy.
     """
     for _ in range(max(2, runs // 5)):
         call()
@@ -69,13 +69,13 @@ def milliseconds(call: Callable[[], object], device: str, runs: int) -> float:
     return 1e3 * statistics.median(times)
 
 
-def composed(x: Tensor) -> Tensor:
+def compute_mish_in_three_steps(x: Tensor) -> Tensor:
     """Mish as three operators, which is what the paper's Table 6 calls Mish."""
     return x * torch.tanh(functional.softplus(x))
 
 
 def cpu_name() -> str:
-    """As Linux names it, with the widest vectors that the kernels have a clone for."""
+    """The CPU's model name, with the widest vector instructions that torch uses on it."""
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else ""
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
@@ -109,7 +109,7 @@ class Bench:
         backward: Callable[[], object] | None,
         tensors: tuple[int, int] | None = None,
     ) -> Row:
-        """A line; `tensors` are those that the two have to move, for the bandwidth."""
+        """Times one line; `tensors` is how many forward and backward move, for the bandwidth."""
         times = [self.time(forward), self.time(backward) if backward else None]
         share: list[float | None] = [None, None]
         for i, milliseconds_taken in enumerate(times):
@@ -126,7 +126,7 @@ class Bench:
         *parameters: Tensor,
         paper: bool,
     ) -> Row:
-        """Forward with autograd recording; backward alone, of the mean or with a given gradient."""
+        """Times forward with autograd recording, and backward of the mean or with a given gradient."""
         x = self.x.clone().requires_grad_()
         y = function(x)
         root, grad = (y.mean(), None) if paper else (y, self.grad)
@@ -141,7 +141,7 @@ class Bench:
         functions = {
             "ReLU": functional.relu,
             "SoftPlus": functional.softplus,
-            "Mish composed": composed,
+            "Mish composed": compute_mish_in_three_steps,
             "Mish of torch": functional.mish,
             "Mish ours": ops.mish,
         }
@@ -151,7 +151,7 @@ class Bench:
             yield self.through_autograd(what, function, paper=True)
 
     def kernels(self) -> Iterator[Row]:
-        """The operators alone: 2 tensors moved forward, 3 backward."""
+        """The operators without autograd: forward moves 2 tensors, backward 3."""
         x, grad, out = self.x, self.grad, torch.empty_like(self.x)
         aten, own = torch.ops.aten, torch.ops.detector_ops
         yield self.row(
@@ -205,7 +205,7 @@ class Bench:
 
 
 def overhead(device: str, runs: int) -> dict[str, float]:
-    """Microseconds of a call on a tensor of 128 elements: what it costs beside the work."""
+    """Microseconds per call on a tensor of 128 elements: the overhead of a call."""
     x = torch.randn(128, device=device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     result = {}
@@ -222,7 +222,7 @@ def overhead(device: str, runs: int) -> dict[str, float]:
 
 
 def print_rows(rows: list[Row]) -> None:
-    """A block of lines of one dtype and shape; the first row is what the ratios refer to."""
+    """Prints the lines of one dtype and shape; ratios refer to the first row."""
     base = rows[0]
     for row in rows:
         shown = [f"{row.forward:9.3f}", f"{row.backward:9.3f}" if row.backward else " " * 9]
@@ -235,7 +235,7 @@ def print_rows(rows: list[Row]) -> None:
 
 
 def print_gains(rows: list[Row]) -> None:
-    """Torch's time over ours, where both stand beside each other."""
+    """Prints torch's time divided by ours for every operation that both have."""
     print(
         "\ntorch's time / ours                                                forward  backward  both"
     )

@@ -76,8 +76,7 @@ def batch_norm_act(
 
     Args:
         x: [B, C, H, W], or any shape that batch_norm takes; with a group the batch may be empty.
-        weight: [C] or None.
-        bias: [C] or None.
+        weight, bias: [C] or None.
         running_mean: [C] or None; updated in training.
         running_var: [C] or None; updated in training, with the variance over n - 1.
         activation: MISH, IDENTITY, `leaky_relu(slope)` or `swish(beta)`.

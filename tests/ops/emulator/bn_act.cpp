@@ -1,7 +1,8 @@
-// The kernels of csrc/bn_act_kernels.cuh as C functions; see test_cuda_kernels_on_cpu.py.
+// The kernels of csrc/bn_{stats,act}_kernels.cuh as C functions; see test_cuda_kernels_on_cpu.py.
 #include <vector>
 
 #include "bn_act_kernels.cuh"
+#include "bn_stats_kernels.cuh"
 
 namespace {
 
