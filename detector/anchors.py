@@ -1,8 +1,9 @@
-"""Anchors: how well they fit the boxes of a data set, and better ones.
+"""Anchors: how well they fit the boxes of a data set, and a search for better ones.
 
 Sizes are (width, height) in pixels of the training image, numpy float64. `cluster_anchors` finds
 anchors by k-means on IoU (Redmon & Farhadi, *YOLO9000*, section 2) and refines them by a (1+1)
-evolution strategy whose step follows the one-fifth rule (Rechenberg 1973); `measure_fit` judges any.
+evolution strategy whose step follows the one-fifth rule (Rechenberg 1973); `measure_fit` rates
+any anchors.
 """
 
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ import numpy as np
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
-MIN_SIDE = 2.0  # px; smaller boxes are slips or out of reach, and would pull an anchor to them
-SAMPLE = 20_000  # boxes that the search looks at; the fit is always measured on all of them
+MIN_SIDE = 2.0  # px; smaller boxes are annotation errors or too small to learn
+SAMPLE = 20_000  # boxes that the search uses; the fit is always measured on all of them
 GENERATIONS = 3_000  # on COCO-like sizes the last third gains less than 0.001 of mean IoU
 RESTARTS = 4  # of k-means
-_CHUNK = 100_000  # boxes at a time, so that millions of them need little memory
+_CHUNK = 100_000  # boxes at a time, to limit memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,9 @@ class AnchorFit:
     """How well anchors fit boxes.
 
     Attributes:
-        boxes: how many were looked at.
+        boxes: how many were compared.
         mean_iou: of each box with its best anchor, both at the same centre; in [0, 1].
-        matched: share of the boxes that training gives to at least one anchor; in [0, 1].
+        matched: share of the boxes that training assigns to at least one anchor; in [0, 1].
     """
 
     boxes: int
@@ -45,17 +46,16 @@ def size_iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def size_ratio(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Largest factor [n, k], >= 1, between a side of a box [n, 2] and the same side of an anchor [k, 2].
+    """The larger ratio [n, k], >= 1, of the widths or heights of boxes [n, 2] and anchors [k, 2].
 
-    A box is given to the anchors with a factor below `loss.anchor_ratio`, as
-    `detector.losses.assign` does it.
+    `detector.losses.assign` assigns a box to the anchors whose ratio is below `loss.anchor_ratio`.
     """
     ratio = sizes[:, None] / anchors[None]  # [n, k, 2]
     return np.maximum(ratio, 1 / ratio).max(-1)
 
 
-def unmatched(sizes: np.ndarray, anchors: np.ndarray, ratio: float) -> np.ndarray:
-    """Which boxes [n, 2] no anchor [k, 2] is given to; bool [n]."""
+def find_unmatched(sizes: np.ndarray, anchors: np.ndarray, ratio: float) -> np.ndarray:
+    """Mask [n] of boxes [n, 2] that are assigned to none of the anchors [k, 2]."""
     parts = [
         size_ratio(sizes[at : at + _CHUNK], anchors).min(1) >= ratio
         for at in range(0, len(sizes), _CHUNK)
@@ -64,22 +64,22 @@ def unmatched(sizes: np.ndarray, anchors: np.ndarray, ratio: float) -> np.ndarra
 
 
 def measure_fit(sizes: np.ndarray, anchors: np.ndarray, ratio: float) -> AnchorFit:
-    """The fit of anchors [k, 2] to boxes [n, 2], n > 0."""
+    """Measures the fit of anchors [k, 2] to boxes [n, 2], n > 0."""
     best = sum(
         float(size_iou(sizes[at : at + _CHUNK], anchors).max(1).sum())
         for at in range(0, len(sizes), _CHUNK)
     )
-    matched = 1 - float(unmatched(sizes, anchors, ratio).mean())
+    matched = 1 - float(find_unmatched(sizes, anchors, ratio).mean())
     return AnchorFit(len(sizes), best / len(sizes), matched)
 
 
-def flat(anchors: Anchors) -> np.ndarray:
+def flatten_anchors(anchors: Anchors) -> np.ndarray:
     """The anchors of all levels, float64 [k, 2]."""
     return np.array([size for level in anchors for size in level], np.float64).reshape(-1, 2)
 
 
-def by_level(anchors: np.ndarray, levels: int) -> Anchors:
-    """Anchors [k, 2], rounded to 0.1 px, sorted by area and split evenly over the levels."""
+def split_by_level(anchors: np.ndarray, levels: int) -> Anchors:
+    """Rounds anchors [k, 2] to 0.1 px, sorts them by area and splits them evenly over the levels."""
     order = np.lexsort((anchors[:, 0], anchors.prod(-1)))
     pairs = [(float(w), float(h)) for w, h in np.round(anchors[order], 1).clip(min=0.1)]
     each = len(pairs) // levels
@@ -87,30 +87,29 @@ def by_level(anchors: np.ndarray, levels: int) -> Anchors:
 
 
 def cluster_anchors(sizes: np.ndarray, start: Anchors, *, ratio: float, seed: int = 0) -> Anchors:
-    """Anchors for boxes [n, 2]: as many, on as many levels, as `start` has.
+    """Finds anchors for boxes [n, 2]: as many, on as many levels, as `start` has.
 
-    What is sought is the mean IoU of a box with its best anchor plus the share of boxes with an
-    anchor: a box without one is never learnt, so that such a share weighs as much as IoU. The
-    search begins at the better of the clusters and `start`, and takes no step down. The
-    same boxes and seed give the same anchors.
+    Maximises the mean IoU of a box with its best anchor plus the share of matched boxes: boxes that no
+    anchor matches are never learnt. The search starts from the best of several clusterings and `start`,
+    and accepts no decrease. The same boxes and seed give the same anchors.
 
     Raises:
-        ValueError: fewer different sizes of `MIN_SIDE` or more than anchors.
+        ValueError: fewer distinct sizes, `MIN_SIDE` or larger, than anchors.
     """
-    count = len(flat(start))
+    count = len(flatten_anchors(start))
     usable = sizes[(sizes >= MIN_SIDE).all(1)]
-    different = len(np.unique(usable, axis=0))
-    if different < count:
+    distinct = len(np.unique(usable, axis=0))
+    if distinct < count:
         raise ValueError(
-            f"{count} anchors need boxes of at least {count} different sizes, {MIN_SIDE:g} px or "
-            f"more; there are {different}"
+            f"{count} anchors need boxes of at least {count} distinct sizes, {MIN_SIDE:g} px or "
+            f"more; there are {distinct}"
         )
     rng = np.random.default_rng(seed)
     if len(usable) > SAMPLE:
         usable = usable[rng.choice(len(usable), SAMPLE, replace=False)]
-    candidates = [flat(start), *(_kmeans(usable, count, rng) for _ in range(RESTARTS))]
+    candidates = [flatten_anchors(start), *(_kmeans(usable, count, rng) for _ in range(RESTARTS))]
     best = max(candidates, key=lambda anchors: _Search(usable, anchors, ratio).fitness)
-    return by_level(_refine(usable, best, ratio, rng), len(start))
+    return split_by_level(_refine(usable, best, ratio, rng), len(start))
 
 
 def _kmeans(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -118,7 +117,7 @@ def _kmeans(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     centres = sizes[[rng.integers(len(sizes))]]
     while len(centres) < count:
         distance = 1 - size_iou(sizes, centres).max(1)
-        weights = distance**2 + 1e-12  # some box is always left to draw
+        weights = distance**2 + 1e-12  # so that the sum is never zero
         centres = np.concatenate(
             [centres, sizes[[rng.choice(len(sizes), p=weights / weights.sum())]]]
         )
@@ -139,7 +138,7 @@ def _kmeans(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
 
 
 class _Search:
-    """Fitness of anchors on boxes, with one anchor changed at a time.
+    """Fitness of anchors on boxes; one anchor is replaced at a time.
 
     Attributes:
         anchors: [k, 2]. fitness: mean best IoU + share matched, in [0, 2].
@@ -150,14 +149,14 @@ class _Search:
         self.anchors = anchors.copy()
         self.iou = np.ascontiguousarray(size_iou(sizes, anchors).T)  # [k, n]
         self.fits = np.ascontiguousarray((size_ratio(sizes, anchors) < ratio).T)
-        self.fitness = self._judge(self.iou, self.fits)
+        self.fitness = self._compute_fitness(self.iou, self.fits)
 
     def try_anchor(self, number: int, anchor: np.ndarray) -> bool:
-        """Takes `anchor` [2] in the place of one there is, if that is no worse; says whether."""
+        """Replaces anchor `number` by `anchor` [2] unless fitness decreases; returns whether it did."""
         others = np.arange(len(self.anchors)) != number
         iou = size_iou(self.sizes, anchor[None])[:, 0]
         fits = size_ratio(self.sizes, anchor[None])[:, 0] < self.ratio
-        fitness = self._judge(
+        fitness = self._compute_fitness(
             np.concatenate([self.iou[others], iou[None]]),
             np.concatenate([self.fits[others], fits[None]]),
         )
@@ -168,19 +167,21 @@ class _Search:
         return True
 
     @staticmethod
-    def _judge(iou: np.ndarray, fits: np.ndarray) -> float:
+    def _compute_fitness(iou: np.ndarray, fits: np.ndarray) -> float:
         return float(iou.max(0).mean() + fits.any(0).mean())
 
 
 def _refine(
     sizes: np.ndarray, anchors: np.ndarray, ratio: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Anchors [k, 2] after so many generations of one child each, each no worse than its parent."""
+    """Refines anchors [k, 2] by `GENERATIONS` mutations, each accepted unless fitness decreases."""
     search = _Search(sizes, anchors, ratio)
-    step = 0.1  # standard deviation of the logarithm of a side
+    step = 0.1  # standard deviation of the logarithm of width and height
     for generation in range(GENERATIONS):
         number = generation % len(anchors)
         child = search.anchors[number] * np.exp(rng.normal(0, step, 2))
         taken = search.try_anchor(number, child)
-        step = min(max(step * (1.5 if taken else 1.5**-0.25), 1e-3), 0.5)  # one child in five
+        step = min(
+            max(step * (1.5 if taken else 1.5**-0.25), 1e-3), 0.5
+        )  # steady at one success in five
     return search.anchors

@@ -6,18 +6,18 @@ import numpy as np
 
 
 def clip_boxes(boxes_xyxy: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Boxes [n, 4] in pixels, cut at the borders of a width x height image."""
+    """Clips boxes [n, 4], pixels, to a width x height image."""
     limit = np.array([width, height, width, height], boxes_xyxy.dtype)
-    return np.minimum(np.maximum(boxes_xyxy, 0), limit)  # a third of the time of np.clip
+    return np.minimum(np.maximum(boxes_xyxy, 0), limit)  # in a third of the time of np.clip
 
 
-def sides(boxes_xyxy: np.ndarray) -> np.ndarray:
+def box_sizes(boxes_xyxy: np.ndarray) -> np.ndarray:
     """Width and height [n, 2] of boxes [n, 4]."""
     return boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
 
 
 def transform_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The upright boxes around the images of boxes under a map of the plane.
+    """The axis-aligned bounding boxes of transformed boxes.
 
     Args:
         boxes_xyxy: [n, 4], pixels.
@@ -28,7 +28,7 @@ def transform_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """
     boxes = boxes_xyxy.astype(np.float64)
     (a, b, c), (d, e, f), (g, h, _) = matrix.tolist()
-    if not (g or h):  # each border comes from one of two, by the sign of a factor
+    if not (g or h):  # affine: the sign of each factor says which corner bounds the result
         (al, bl, dl, el), (am, bm, dm, em) = (
             [pick(value, 0.0) for value in (a, b, d, e)] for pick in (max, min)
         )
@@ -49,7 +49,7 @@ def coco_annotations(
     areas: np.ndarray,
     crowd: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Boxes as the annotations of a COCO json, numbered from 1: pycocotools takes 0 for none.
+    """Boxes as annotations of a COCO json, numbered from 1: to pycocotools, id 0 means no match.
 
     Args:
         image_ids, category_ids: int64 [n].

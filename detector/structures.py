@@ -1,4 +1,4 @@
-"""What the parts hand to each other: one image with its boxes, a batch of them, and what was found."""
+"""Data that the parts exchange: samples, batches and detections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and its true boxes, on the way from a reader to the collation.
+    """One image and its ground truth, on the way from a reader to collation.
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
@@ -48,21 +48,38 @@ class LetterboxTransform:
 
 
 @dataclass(frozen=True, slots=True)
-class Seconds:
-    """What a sample or a batch took the process that made it.
+class LoadTime:
+    """Seconds that the process that made a sample or a batch spent on it.
 
     Attributes:
-        reading: files read and decoded, or found where they are kept.
-        all: that, and all that was done with them.
+        reading: reading and decoding image files, or getting images from a cache.
+        total: reading, augmentation and collation.
     """
 
     reading: float = 0.0
-    all: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSample:
+    """What a data set returns for one key.
+
+    Attributes:
+        sample: None if none of its images could be read.
+        placement: how the image was letterboxed (validation), or None (training).
+        unreadable: a line for each image file that could not be read.
+        seconds: how long it took to make.
+    """
+
+    sample: Sample | None
+    placement: LetterboxTransform | None = None
+    unreadable: tuple[str, ...] = ()
+    seconds: LoadTime = LoadTime()
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples of one size, joined.
+    """Samples of one size, collated.
 
     Attributes:
         images: uint8 [B, 3, H, W], RGB; scaled to [0, 1] on the device, so that a quarter of the
@@ -74,8 +91,8 @@ class Batch:
         ignore_index: int64 [m], which of the B images each region belongs to.
         image_ids: B ids of the annotation file.
         placements: how each image was letterboxed (validation), or empty (training).
-        unreadable: a line for each image file that could not be read and was left out.
-        seconds: that it took to make.
+        unreadable: a line for each image file that could not be read and was skipped.
+        seconds: how long it took to make.
     """
 
     images: Tensor
@@ -87,7 +104,7 @@ class Batch:
     image_ids: Sequence[int]
     placements: Sequence[LetterboxTransform] = ()
     unreadable: Sequence[str] = ()
-    seconds: Seconds = Seconds()
+    seconds: LoadTime = LoadTime()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,15 +118,15 @@ class Batch:
         images = self.images.to(device, non_blocking=True, memory_format=memory_format)
         return replace(self, images=images, **moved)
 
-    def parts(self, number: int) -> list["Batch"]:
-        """The batch cut into `number` batches of consecutive images, as even as can be."""
+    def chunk(self, number: int) -> list["Batch"]:
+        """Splits the batch into `number` batches of consecutive images, as evenly as possible."""
         return [
-            self._part(len(self) * n // number, len(self) * (n + 1) // number)
+            self._slice(len(self) * n // number, len(self) * (n + 1) // number)
             for n in range(number)
         ]
 
-    def _part(self, start: int, stop: int) -> "Batch":
-        """Images `start` to `stop`, with what belongs to them."""
+    def _slice(self, start: int, stop: int) -> "Batch":
+        """Images `start` to `stop` with their boxes and regions."""
         boxes = (self.image_index >= start) & (self.image_index < stop)
         regions = (self.ignore_index >= start) & (self.ignore_index < stop)
         return replace(
@@ -125,14 +142,14 @@ class Batch:
         )
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory, from which copies to a GPU do not wait."""
+        """The same batch in page-locked memory, so that copies to a GPU are asynchronous."""
         names = ("images", "boxes_xyxy", "labels", "image_index", "ignore_xyxy", "ignore_index")
         return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What was found in one image, best first.
+    """The detections of one image, highest score first.
 
     Attributes:
         boxes_xyxy: float32 [n, 4], pixels.
@@ -147,7 +164,7 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What may be an object in a batch: every (box, class) above a threshold, image by image.
+    """Every (box, class) of a batch above the confidence threshold, image by image.
 
     Attributes:
         image: int64 [m], which of the batch's images, ascending.
@@ -162,14 +179,14 @@ class Candidates:
     labels: Tensor
 
     def __getitem__(self, rows: Tensor) -> "Candidates":
-        """Some of them: a mask or row numbers."""
+        """Selects rows by a mask or by row numbers."""
         return Candidates(
             self.image[rows], self.boxes_xyxy[rows], self.scores[rows], self.labels[rows]
         )
 
     @classmethod
     def join(cls, parts: "Sequence[Candidates]") -> "Candidates":
-        """All together, image by image."""
+        """Concatenates candidates and sorts them by image."""
         names = ("image", "boxes_xyxy", "scores", "labels")
         whole = cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
         return whole[whole.image.argsort(stable=True)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.data.digits.digits import make_digits
+from detector.data.digits.generate import make_digits
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from detector import build, cli
 from detector.config import load_config
-from detector.data.digits.digits import make_digits
+from detector.data.digits.generate import make_digits
 from detector.engine import ModelEMA, ProcessGroup
 from detector.errors import UserError
 from tests.ranks import meet, run_two
@@ -66,7 +66,9 @@ def train(folder: Path, processes: ProcessGroup, case: str) -> dict[str, object]
     config = load_config("yolov4-pacsp-n-mish", [*WORDS, *CASES[case][0]], data=f"{folder}/d.yaml")
     hardware = build.build_hardware(config)
     data = build.build_data(config)
-    assert len(build.build_image_store(config, data.train, processes)) == (case == "epochs")
+    store, lines = build.build_image_store(config, data.train.reader, processes)
+    assert len(lines) == (case == "epochs")
+    data = data.with_store(store)
     evaluator = build.build_evaluator(config, data.val, hardware, processes)
     real = build.build_model
     build.build_model = lambda *arguments: InDouble(real(*arguments))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.data.digits.digits import make_digits
+from detector.data.digits.generate import make_digits
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ import torch
 
 from detector import build
 from detector.config import load_config
-from detector.data import describe, read_split
+from detector.data import load_data_yaml, read_split
 from detector.data.checks import check_dataset
 from detector.evaluation import CocoAP
 from detector.structures import Detections, ImageDetections
@@ -25,7 +25,7 @@ def coco_yaml(tmp_path):
 
 
 def test_both_splits_have_cocos_80_classes(coco_yaml):
-    config, root = describe(coco_yaml)
+    config, root = load_data_yaml(coco_yaml)
     for split in ("train", "val"):
         index = read_split(config, root, split)
         assert len(index.names) == 80
@@ -35,7 +35,7 @@ def test_both_splits_have_cocos_80_classes(coco_yaml):
 
 
 def test_nothing_is_wrong_with_it(coco_yaml):
-    config, root = describe(coco_yaml)
+    config, root = load_data_yaml(coco_yaml)
     splits = {split: read_split(config, root, split) for split in ("train", "val")}
     report = check_dataset("coco", splits, size=640)
     assert report.count("error") == 0
@@ -74,7 +74,7 @@ def test_the_whole_bag_on_real_images(coco_yaml):
 
 def test_the_truth_scores_one(coco_yaml):
     """Truths as detections: AP 1 by construction, through category ids and back."""
-    config, root = describe(coco_yaml)
+    config, root = load_data_yaml(coco_yaml)
     index = read_split(config, root, "val")
     found = []
     for number, image_id in enumerate(index.image_ids):

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.build import build_bag, build_train_sizes
+from detector.build import build_preview_sampler, build_preview_set
 from detector.config import BagConfig, Config, config_from_dict, config_to_dict
-from detector.data import Bag, EpochSampler, TrainSet
+from detector.data import TrainSet
 from detector.visualize.draw import caption_ground_truth, contact_sheet
 
-PROBABILITIES = ("mosaic", "paste", "cutmix", "mixup", "flip_lr", "flip_ud", "erase")  # shown as 1
-# and how strong the others are shown where the config has them off
+# Probabilities are shown as 1, other switches at the config's strength or, if off there, at this one.
+PROBABILITIES = ("mosaic", "paste", "cutmix", "mixup", "flip_lr", "flip_ud", "erase")
 STRENGTHS = {
     "mosaic9": 1.0,
     "multi_scale": 1.5,
@@ -25,17 +25,16 @@ STRENGTHS = {
     "hsv_v": 0.4,
     "albumentations": [{"name": "GaussNoise", "p": 1.0}, {"name": "RandomRotate90", "p": 1.0}],
 }
-SWITCHES = tuple(
-    key for key in BagConfig.model_fields if key in PROBABILITIES or key in STRENGTHS
-)  # in the schema's order
+# In the schema's order.
+SWITCHES = tuple(key for key in BagConfig.model_fields if key in PROBABILITIES or key in STRENGTHS)
 
 
 @dataclass(frozen=True, slots=True)
-class Showcase:
-    """One picture a switch: images as they are, and below each what the switch alone makes of it.
+class AugmentationPreview:
+    """One picture per switch: unchanged images, and below each the same image with that switch alone.
 
     Attributes:
-        config: whose strengths are shown, where it has the switch on.
+        config: gives the strengths of the switches that are on.
         dataset: the images.
         names: the class names, by label.
         images: how many, side by side.
@@ -46,32 +45,32 @@ class Showcase:
     names: tuple[str, ...]
     images: int = 4
 
-    def alone(self, switch: str) -> Config:
+    def isolate(self, switch: str) -> Config:
         """The config with a bag of this switch alone."""
         values = config_to_dict(self.config)
-        off = config_to_dict(config_from_dict(values, "showcase", ["bag=none"]))["bag"][switch]
-        shown = values["bag"][switch]
+        off = config_to_dict(config_from_dict(values, "preview", ["bag=none"]))["bag"][switch]
+        strength = values["bag"][switch]
         if switch in PROBABILITIES:
-            shown = 1.0
-        elif shown == off:
-            shown = STRENGTHS[switch]
-        words = ["bag=none", f"bag.{switch}={json.dumps(shown)}"]
+            strength = 1.0
+        elif strength == off:
+            strength = STRENGTHS[switch]
+        overrides = ["bag=none", f"bag.{switch}={json.dumps(strength)}"]
         if switch == "mosaic9":  # a share of the mosaics
-            words.append("bag.mosaic=1.0")
-        return config_from_dict(values, "showcase", words)
+            overrides.append("bag.mosaic=1.0")
+        return config_from_dict(values, "preview", overrides)
 
-    def picture(self, switch: str, epoch: int) -> np.ndarray:
+    def draw(self, switch: str, epoch: int) -> np.ndarray:
         """The picture of one switch, uint8 [H, W, 3], RGB."""
-        config, data = self.alone(switch), self.dataset
-        plain, changed = (
-            TrainSet(data.reader, bag, size=data.size, seed=data.seed, mosaic_until=epoch + 1)
-            for bag in (Bag(), build_bag(config.bag, mirrors=True))
+        config = self.isolate(switch)
+        plain = config_from_dict(config_to_dict(config), "preview", ["bag=none"])
+        unchanged, augmented = (
+            build_preview_set(each, self.dataset, epoch) for each in (plain, config)
         )
-        keys = EpochSampler(data.order, 1, sides=build_train_sizes(config))
-        keys.epoch = epoch
+        sampler = build_preview_sampler(config, self.dataset)
+        sampler.epoch = epoch
         above, below = [], []
-        for (key,) in keys:
-            before, after = plain[key[:2]].sample, changed[key].sample
+        for (key,) in sampler:
+            before, after = unchanged[key[:2]].sample, augmented[key].sample
             if before is not None and after is not None:
                 above.append(caption_ground_truth(before, self.names))
                 below.append(caption_ground_truth(after, self.names))

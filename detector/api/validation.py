@@ -85,7 +85,7 @@ def evaluate_weights(
     hardware, val = build_hardware(config), build_val(config)
     for line in [*loaded.notes, *val.reader.index.notes]:
         print(line)
-    print_skipped([str(f) for f in val.reader.index.findings if f.left_out])
+    print_skipped([str(f) for f in val.reader.index.findings if f.skipped])
     require_known_classes(str(path), loaded.names, val)
     evaluator = build_evaluator(config, val, hardware)
     evaluator.timer = timer = StageTimer(hardware.device)

@@ -3,12 +3,12 @@
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from detector.anchors import flat
+from detector.anchors import flatten_anchors
 from detector.build.model import build_anchors
 from detector.config import LARGEST_STRIDE, BagConfig, Config, DataConfig
 from detector.data import (
@@ -18,8 +18,10 @@ from detector.data import (
     Bag,
     Darknet,
     EpochOrder,
+    EpochSampler,
     Finding,
     ImageReader,
+    ImageStore,
     Index,
     Letterbox,
     Placement,
@@ -30,17 +32,17 @@ from detector.data import (
     ValSet,
     cache_name,
     class_balance,
-    describe,
     fingerprint,
-    image_cache,
-    in_memory,
-    on_disk,
+    load_data_yaml,
+    open_disk_file,
+    open_image_cache,
+    open_memory_file,
+    open_tile_buffer,
     positions_in_flight,
     read_split,
     repeat_factors,
-    tile_buffer,
 )
-from detector.data.checks import start_lines
+from detector.data.checks import describe_label_problems
 from detector.engine import ProcessGroup
 from detector.errors import UserError
 from detector.models import parse_cfg
@@ -48,11 +50,11 @@ from detector.models import parse_cfg
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The two splits of a data set.
+    """Both splits of a data set.
 
     Attributes:
         names: the class names, by label.
-        findings: what the readers left out, or found strange.
+        findings: what the readers skipped or report as odd.
         notes: lines on how the data set was read.
     """
 
@@ -62,13 +64,17 @@ class Data:
     findings: list[Finding]
     notes: list[str]
 
+    def with_store(self, store: ImageStore | None) -> "Data":
+        """The same data, whose training images are read through a cache of decoded images."""
+        return replace(self, train=self.train.with_store(store))
+
 
 def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:
-    """The augmentations of a sample; flips are off where a mirrored object is another one.
+    """The augmentations of a sample; flips are off unless the data set `mirrors`.
 
     Raises:
-        UserError: a transform of albumentations that there is not, not with these arguments, or that
-            mirrors where nothing may.
+        UserError: albumentations has no such transform or rejects its arguments, or a transform
+            mirrors images although the data set forbids it.
     """
     strengths = {name: getattr(config, name) for name in _STRENGTHS}
     if not mirrors:
@@ -76,8 +82,8 @@ def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:
         refused = [each.name for each in config.albumentations if each.name in MIRRORING]
         if refused:
             raise UserError(
-                f"bag.albumentations: {refused[0]} mirrors, and the data YAML says mirrors: false; leave "
-                f"it out"
+                f"bag.albumentations: {refused[0]} mirrors images, but the data YAML has "
+                f"`mirrors: false`; remove the transform"
             )
     chain = [(each.name, each.model_extra or {}) for each in config.albumentations]
     return Bag(**strengths, extra=Albumentations(chain) if chain else None)
@@ -87,7 +93,7 @@ _STRENGTHS = [field.name for field in fields(Bag) if field.name != "extra"]
 
 
 def build_repeats(config: DataConfig, train: Index) -> np.ndarray | None:
-    """How often each training image comes in an epoch, as `data.sampling` says; None is once."""
+    """How often each training image occurs in an epoch, by `data.sampling`; None: once."""
     if config.sampling == "none":
         return None
     if config.sampling == "class_balanced":
@@ -96,7 +102,7 @@ def build_repeats(config: DataConfig, train: Index) -> np.ndarray | None:
 
 
 def build_train_sizes(config: Config) -> list[int]:
-    """The sides that training batches may have, pixels; none where all have `data.size`."""
+    """Heights and widths that training batches may have, pixels; empty if all have `data.size`."""
     factor, size, step = config.bag.multi_scale, config.data.size, LARGEST_STRIDE
     if factor == 1:
         return []
@@ -105,30 +111,30 @@ def build_train_sizes(config: Config) -> list[int]:
 
 
 def build_data(config: Config) -> Data:
-    """Both splits of the config's data set.
+    """Reads both splits of the config's data set.
 
     Raises:
-        UserError: nothing there, of no known format, or splits with different classes.
+        UserError: no data, an unknown format, no training objects, or splits with different classes.
     """
-    about, root = describe(config.data.dataset)
+    about, root = load_data_yaml(config.data.dataset)
     classes = config.data.classes
     train, val = (read_split(about, root, split, classes) for split in ("train", "val"))
     if train.names != val.names:
         raise UserError(
-            f"{val.annotations}: its {len(val.names)} categories are not the "
-            f"{len(train.names)} of {train.annotations.name}"
+            f"{val.annotations}: its {len(val.names)} classes differ from the "
+            f"{len(train.names)} of {train.annotations.name}; both splits need the same ones"
         )
     if not len(train):
-        raise UserError(f"{train.annotations}: it lists no images to train on")
+        raise UserError(f"{train.annotations}: no training images")
     if train.crowd.all():
         raise UserError(
-            f"{train.annotations}: none of its {len(train)} images has a labelled object, so there is "
-            f"nothing to learn; python tools/check_data.py {config.data.dataset} says what was found"
+            f"{train.annotations}: none of its {len(train)} images has a labelled object; for "
+            f"details: python tools/check_data.py {config.data.dataset}"
         )
     bag = build_bag(config.bag, mirrors=about.mirrors)
     if isinstance(bag.extra, Albumentations):
         smallest = min(build_train_sizes(config), default=config.data.size)
-        bag.extra.try_on(smallest, smallest)
+        bag.extra.dry_run(smallest, smallest)
     return Data(
         train=TrainSet(
             ImageReader(train, max(build_train_sizes(config), default=config.data.size)),
@@ -147,46 +153,49 @@ def build_data(config: Config) -> Data:
 
 
 def build_image_store(
-    config: Config, train: TrainSet, processes: ProcessGroup | None = None
-) -> list[str]:
-    """Keeps decoded training images as `data.cache` or `data.tile_buffer` says; what to say about it.
+    config: Config, reader: ImageReader, processes: ProcessGroup | None = None
+) -> tuple[ImageStore | None, list[str]]:
+    """The cache of decoded training images of `reader`, by `data.cache` or `data.tile_buffer`.
+
+    Returns:
+        The cache, or None; and messages on its size.
 
     Raises:
-        UserError: nothing can be kept on this system, or there is no folder for it.
+        UserError: this system supports no cache, or no folder for it can be written to.
     """
     about, processes = config.data, processes or ProcessGroup()
     if about.cache == "none" and not about.tile_buffer:
-        return []
+        return None, []
     if not hasattr(os, "pwrite"):
-        raise UserError("data.cache and data.tile_buffer are not for this system; leave them out")
-    index, side = train.reader.index, train.reader.side or about.size
+        raise UserError("data.cache and data.tile_buffer do not work on this system; remove them")
+    index, max_size = reader.index, reader.max_size or about.size
     if about.cache == "disk":
-        _, root = describe(about.dataset)
-        room = on_disk(root, cache_name(index, "train", side))
+        _, root = load_data_yaml(about.dataset)
+        file = open_disk_file(root, cache_name(index, "train", max_size))
     else:
-        room = processes.first_here(in_memory())
+        file = processes.first_here(open_memory_file())
     if about.cache == "none":
-        behind = positions_in_flight(require_batch_size(config), about.workers)
-        train.reader.store, line = tile_buffer(index, side, about.tile_buffer + behind, room)
+        in_flight = positions_in_flight(require_batch_size(config), about.workers)
+        store, line = open_tile_buffer(index, max_size, about.tile_buffer + in_flight, file)
     else:
-        train.reader.store, line = image_cache(index, side, room, about.cache_limit)
-    return [line]
+        store, line = open_image_cache(index, max_size, file, about.cache_limit)
+    return store, [line]
 
 
-def label_lines(config: Config, data: Data) -> list[str]:
-    """What is worth saying of the labels before a run: nothing, or a few lines."""
-    return start_lines(
+def find_label_problems(config: Config, data: Data) -> list[str]:
+    """Label problems worth reporting before a run, as up to five lines."""
+    return describe_label_problems(
         config.data.dataset,
         {"train": data.train.reader.index, "val": data.val.reader.index},
         size=config.data.size,
-        anchors=flat(build_anchors(config.model, len(data.names))),
+        anchors=flatten_anchors(build_anchors(config.model, len(data.names))),
         ratio=config.loss.anchor_ratio,
     )
 
 
 def build_val(config: Config) -> ValSet:
     """The validation split alone."""
-    about, root = describe(config.data.dataset)
+    about, root = load_data_yaml(config.data.dataset)
     return _val_set(config, read_split(about, root, "val", config.data.classes))
 
 
@@ -196,15 +205,15 @@ def build_reader(dataset: str) -> ImageReader:
     Raises:
         UserError: they cannot be read.
     """
-    about, root = describe(dataset)
+    about, root = load_data_yaml(dataset)
     return ImageReader(read_split(about, root, "val"))
 
 
 def _val_set(config: Config, index: Index) -> ValSet:
-    return ValSet(ImageReader(index), build_protocol(config), batch_size=config.eval.batch_size)
+    return ValSet(ImageReader(index), build_placement(config), batch_size=config.eval.batch_size)
 
 
-def build_protocol(config: Config) -> Placement:
+def build_placement(config: Config) -> Placement:
     """How validation images are placed: `eval.protocol` at `data.size`, or at a darknet cfg's size."""
     size, name = config.data.size, config.eval.protocol
     if name == "pytorch_yolov4":
@@ -223,22 +232,38 @@ def build_protocol(config: Config) -> Placement:
 
 
 def build_train_loader(
-    config: Config, dataset: TrainSet, *, pin_memory: bool, rank: int = 0, processes: int = 1
+    config: Config, dataset: TrainSet, *, pin_memory: bool, rank: int = 0, world_size: int = 1
 ) -> TrainLoader:
-    """Training batches; of several processes, the share of number `rank`."""
+    """Training batches, or the share of this rank."""
     return TrainLoader(
         dataset,
         batch_size=require_batch_size(config),
         workers=config.data.workers,
         pin_memory=pin_memory,
-        sides=build_train_sizes(config),
+        sizes=build_train_sizes(config),
         rank=rank,
-        processes=processes,
+        world_size=world_size,
     )
 
 
+def build_preview_set(config: Config, dataset: TrainSet, epoch: int) -> TrainSet:
+    """The images of `dataset` with the bag of `config`, mosaics included in `epoch`."""
+    return TrainSet(
+        dataset.reader,
+        build_bag(config.bag, mirrors=True),
+        size=dataset.size,
+        seed=dataset.seed,
+        mosaic_until=epoch + 1,
+    )
+
+
+def build_preview_sampler(config: Config, dataset: TrainSet) -> EpochSampler:
+    """The keys of single samples of `dataset`, with sizes as in training."""
+    return EpochSampler(dataset.order, 1, sizes=build_train_sizes(config))
+
+
 def require_batch_size(config: Config) -> int:
-    """Images a batch.
+    """Images per batch.
 
     Raises:
         UserError: it is still `auto`.
@@ -251,7 +276,7 @@ def require_batch_size(config: Config) -> int:
 
 
 def describe_data(data: Data) -> dict[str, Any]:
-    """What is written down of a run's data: counts and a digest of both splits, and what was found."""
+    """What a run records about its data: counts and digests of both splits, and counts of findings."""
     return {
         "train": fingerprint(data.train.reader.index),
         "val": fingerprint(data.val.reader.index),

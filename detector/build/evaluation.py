@@ -5,9 +5,9 @@ import functools
 from detector.config import Config, EvalConfig
 from detector.data import (
     ValSet,
-    annotation_file,
     coco_tree,
-    describe,
+    find_annotation_file,
+    load_data_yaml,
     read_json,
     read_split,
     val_loader,
@@ -24,8 +24,8 @@ def build_ground_truth(dataset: str) -> GroundTruth:
     Raises:
         UserError: no such data set, or not in its format.
     """
-    about, root = describe(dataset)
-    path = annotation_file(about, root, "val")
+    about, root = load_data_yaml(dataset)
+    path = find_annotation_file(about, root, "val")
     if path is None:
         index = read_split(about, root, "val")
         return GroundTruth.from_coco(coco_tree(index), index.category_ids.tolist())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.anchors import flat
+from detector.anchors import flatten_anchors
 from detector.build.data import Data, describe_data, require_batch_size
 from detector.build.model import build_anchors
 from detector.config import LEAST_BUFFER, Config, config_to_dict
@@ -94,7 +94,7 @@ def draw_detections(val: ValSet, shown: Sequence[ImageDetections]) -> np.ndarray
 
 def draw_labels(config: Config, data: Data, path: Path) -> None:
     """The training labels, with the model's anchors among them; needs matplotlib."""
-    anchors = np.array(flat(build_anchors(config.model, len(data.names))))
+    anchors = np.array(flatten_anchors(build_anchors(config.model, len(data.names))))
     plot_labels(path, data.train.reader.index, size=config.data.size, anchors=anchors)
 
 

@@ -2,12 +2,12 @@
 
 import torch
 
-from detector.anchors import Anchors, cluster_anchors, flat, measure_fit
+from detector.anchors import Anchors, cluster_anchors, flatten_anchors, measure_fit
 from detector.build.data import build_train_sizes
 from detector.build.model import build_anchors, build_model
 from detector.build.training import build_loss, build_optimizer
 from detector.config import Config, TrainConfig
-from detector.data import Index, letterboxed_sizes
+from detector.data import Index, letterboxed_box_sizes
 from detector.engine import Hardware, MemoryProbe, ProcessGroup, even_share, largest_that_fits
 from detector.errors import UserError
 
@@ -18,7 +18,7 @@ def find_anchors(config: Config, index: Index, start: Anchors, seed: int = 0) ->
     Raises:
         UserError: too few boxes.
     """
-    sizes = letterboxed_sizes(index, config.data.size)[~index.crowd]
+    sizes = letterboxed_box_sizes(index, config.data.size)[~index.crowd]
     try:
         return cluster_anchors(sizes, start, ratio=config.loss.anchor_ratio, seed=seed)
     except ValueError as error:
@@ -40,11 +40,12 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
         raise UserError(f"model.anchors: auto: {config.model.arch} fixes them; change them there")
     published = build_anchors(config.model, len(train.names))
     anchors = find_anchors(config, train, published)
-    sizes = letterboxed_sizes(train, config.data.size)[~train.crowd]
+    sizes = letterboxed_box_sizes(train, config.data.size)[~train.crowd]
     before, after = (
-        measure_fit(sizes, flat(each), config.loss.anchor_ratio) for each in (published, anchors)
+        measure_fit(sizes, flatten_anchors(each), config.loss.anchor_ratio)
+        for each in (published, anchors)
     )
-    words = "  ".join(f"{w:g},{h:g}" for w, h in flat(anchors))
+    words = "  ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(anchors))
     lines = [f"anchors of the network: {before}", f"anchors found: {after}: {words}"]
     return with_anchors(config, anchors), lines
 

@@ -153,7 +153,7 @@ def build_trainer(
         data.train,
         pin_memory=hardware.device.type == "cuda",
         rank=processes.rank,
-        processes=processes.size,
+        world_size=processes.size,
     )
     if processes.size > 1:
         synchronise_batch_norms(model, config.train.sync_bn)

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from detector.anchors import flat
+from detector.anchors import flatten_anchors
 from detector.build import build_anchors
 from detector.commands import cli
 from detector.config import Config
-from detector.data import describe, read_split, splits
+from detector.data import list_splits, load_data_yaml, read_split
 from detector.data.checks import check_dataset, plot_labels, plot_sheet, require_matplotlib
 from detector.errors import UserError
 from detector.weights.darknet import read_config
@@ -36,13 +36,13 @@ def main() -> None:
     if args.overrides and not args.cfg:
         raise UserError(f"{args.overrides[0]}: settings belong to a model; name it by --cfg")
 
-    about, root = describe(args.data)
-    wanted = REQUIRED + [split for split in splits(about, root) if split not in REQUIRED]
+    about, root = load_data_yaml(args.data)
+    wanted = REQUIRED + [split for split in list_splits(about, root) if split not in REQUIRED]
     indices = {split: read_split(about, root, split) for split in wanted}
     config = read_config(args.cfg, args.overrides) if args.cfg else Config()
     anchors = None
     if args.cfg:
-        anchors = flat(build_anchors(config.model, len(indices["train"].names)))
+        anchors = flatten_anchors(build_anchors(config.model, len(indices["train"].names)))
     report = check_dataset(
         args.data,
         indices,

@@ -1,9 +1,9 @@
 """Find anchors for a data set: k-means on IoU, then refined; printed as YAML to paste."""
 
-from detector.anchors import flat, measure_fit
+from detector.anchors import flatten_anchors, measure_fit
 from detector.build import build_anchors, find_anchors
 from detector.commands import cli
-from detector.data import describe, letterboxed_sizes, read_split
+from detector.data import letterboxed_box_sizes, load_data_yaml, read_split
 from detector.errors import UserError
 from detector.weights.darknet import read_config
 
@@ -22,20 +22,20 @@ def main() -> None:
         raise UserError(f"--seed {args.seed}: expected 0 or more")
 
     config = read_config(args.cfg, args.overrides, data=args.data)
-    index = read_split(*describe(config.data.dataset), "train")
+    index = read_split(*load_data_yaml(config.data.dataset), "train")
     current = build_anchors(config.model, len(index.names))
     found = find_anchors(config, index, current, args.seed)
 
-    sizes = letterboxed_sizes(index, config.data.size)[~index.crowd]
+    sizes = letterboxed_box_sizes(index, config.data.size)[~index.crowd]
     ratio = config.loss.anchor_ratio
     print(f"# {config.data.dataset} at {config.data.size} px, matched at ratio {ratio:g}")
-    print(f"# before: {measure_fit(sizes, flat(current), ratio)}")
-    print(f"# after:  {measure_fit(sizes, flat(found), ratio)}")
+    print(f"# before: {measure_fit(sizes, flatten_anchors(current), ratio)}")
+    print(f"# after:  {measure_fit(sizes, flatten_anchors(found), ratio)}")
     print("model:\n  anchors:")
     for level in found:
         print(f"    - [{', '.join(f'[{w:g}, {h:g}]' for w, h in level)}]")
     if config.model.darknet_cfg is not None:
-        pairs = ", ".join(f"{w:g},{h:g}" for w, h in flat(found))
+        pairs = ", ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(found))
         print(f"# in every [yolo] of the .cfg, finest level first: anchors = {pairs}")
 
 

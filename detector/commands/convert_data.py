@@ -5,7 +5,8 @@ from pathlib import Path
 
 from detector.api.summary import print_skipped
 from detector.commands import cli
-from detector.data import convert, describe, read_split, splits
+from detector.data import list_splits, load_data_yaml, read_split
+from detector.data.writers import convert
 from detector.errors import UserError
 
 
@@ -21,8 +22,8 @@ def main() -> None:
     images.add_argument("--link", action="store_true", help="symbolic links in place of copies")
     args = parser.parse_args()
 
-    config, root = describe(args.data)
-    folder, there = Path(args.out), splits(config, root)
+    config, root = load_data_yaml(args.data)
+    folder, there = Path(args.out), list_splits(config, root)
     indices = {split: read_split(config, root, split) for split in there}  # faults come first
     if folder.exists():
         raise UserError(f"{folder}: exists already; give another --out")
@@ -39,7 +40,7 @@ def main() -> None:
         lost = f"; {crowds} crowd boxes left out, YOLO's txt has no word for them" if crowds else ""
         boxes = len(index.boxes_xyxy) - crowds
         print(f"{split}: {len(index)} images, {boxes} boxes{lost}")
-        print_skipped([str(finding) for finding in index.findings if finding.left_out])
+        print_skipped([str(finding) for finding in index.findings if finding.skipped])
     path = folder / "data.yaml"
     convert.write_yaml(path, args.to, indices[there[0]], there, mirrors=config.mirrors)
     print(f"--data {path}")

@@ -7,7 +7,7 @@ from tqdm import tqdm
 from detector.api.summary import print_skipped, summary
 from detector.build import build_hardware
 from detector.commands import cli
-from detector.data import UnreadableImage, image_files, read_image
+from detector.data import UnreadableImage, list_images, read_image
 from detector.engine import RunFolder
 from detector.errors import UserError
 from detector.visualize.draw import draw_boxes, save_image
@@ -35,7 +35,7 @@ def main() -> None:
     for line in loaded.notes:
         print(line)
     detect = build_detector(loaded, build_hardware(loaded.config), conf=args.conf)
-    files = image_files(args.images)
+    files = list_images(args.images)
     folder = RunFolder.create(Path(args.out))
     unreadable = []
     for number, path in enumerate(tqdm(files, unit="image", leave=False, disable=None), 1):

@@ -1,10 +1,10 @@
-"""Draw a training batch as the network sees it, any one sample, or what each augmentation does."""
+"""Draw a training batch as the network sees it, a single sample, or what each augmentation does."""
 
 from pathlib import Path
 
 from tqdm import tqdm
 
-from detector.api.augmentation_preview import SWITCHES, Showcase
+from detector.api.augmentation_preview import SWITCHES, AugmentationPreview
 from detector.api.summary import print_skipped
 from detector.build import build_data, build_train_loader
 from detector.commands import cli
@@ -29,33 +29,37 @@ def main() -> None:
     )
     parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
     parser.add_argument("--out", metavar="FILE", default="batch.jpg", help="default batch.jpg")
-    parser.add_argument("--epoch", type=int, default=0, help="of the batch, from 0 (default 0)")
-    parser.add_argument("--batch", type=int, default=0, help="its number, from 0 (default 0)")
+    parser.add_argument(
+        "--epoch", type=int, default=0, help="epoch of the batch, from 0 (default 0)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=0, help="number of the batch in its epoch, from 0 (default 0)"
+    )
     parser.add_argument(
         "--sample",
         nargs=2,
         type=int,
         metavar=("EPOCH", "INDEX"),
-        help="one sample instead, pixel by pixel, both numbers from 0",
+        help="draw one sample at full resolution instead; both numbers from 0",
     )
     parser.add_argument(
         "--each",
         action="store_true",
-        help="a picture a switch instead, before and after; --out is their folder",
+        help="draw one picture per augmentation instead, before and after; --out is a folder",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. bag.mixup=0.5")
     args = parser.parse_intermixed_args()
     if args.sample and args.each:
-        parser.error("give either --sample or --each")
+        parser.error("--sample and --each exclude each other")
 
     config = load_config(args.cfg, args.overrides, data=args.data)
     data = build_data(config)
     out = Path(args.out)
     if args.each:
         out.mkdir(parents=True, exist_ok=True)
-        showcase = Showcase(config, data.train, data.names)
+        preview = AugmentationPreview(config, data.train, data.names)
         for switch in tqdm(SWITCHES, unit="picture", disable=None, leave=False):
-            save_image(out / f"{switch}.jpg", showcase.picture(switch, args.epoch))
+            save_image(out / f"{switch}.jpg", preview.draw(switch, args.epoch))
         print(f"{len(SWITCHES)} pictures: {out}")
         return
 
@@ -65,17 +69,19 @@ def main() -> None:
         epoch, index = args.sample
         key = loader.sampler.key(epoch, index)
         if key is None:
-            raise UserError(f"--sample {epoch} {index}: this epoch has no such sample")
+            raise UserError(f"--sample {epoch} {index}: no such sample in this epoch")
         item = data.train[key]
         print_skipped(list(item.unreadable))
         if item.sample is None:
-            raise UserError(f"sample {index} of epoch {epoch}: none of its images can be read")
+            raise UserError(f"sample {index} of epoch {epoch}: no image of it can be read")
         save_image(out, draw_boxes(caption_ground_truth(item.sample, data.names)))
         print(f"sample {index} of epoch {epoch}, {len(item.sample.labels)} boxes: {out}")
         return
 
     if not 0 <= args.batch < len(loader):
-        raise UserError(f"--batch {args.batch}: an epoch has {len(loader)} batches, from 0 on")
+        raise UserError(
+            f"--batch {args.batch}: out of range; an epoch has {len(loader)} batches, numbered from 0"
+        )
     batch = next(loader.epoch(args.epoch, args.batch))
     print_skipped(list(batch.unreadable))
     save_image(out, contact_sheet(caption_batch(batch, data.names), limit=len(batch)))

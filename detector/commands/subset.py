@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from detector.commands import cli
-from detector.data import describe, read_split, write_subset
+from detector.data import load_data_yaml, read_split, write_subset
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", metavar="FOLDER", required=True, help="the new data set")
     args = parser.parse_args()
 
-    config, root = describe(args.data)
+    config, root = load_data_yaml(args.data)
     yaml = write_subset(
         read_split(config, root, args.split),
         Path(args.out),

@@ -24,7 +24,7 @@ from detector.build import (
     build_observers,
     build_trainer,
     describe_data,
-    label_lines,
+    find_label_problems,
     resolve_anchors,
     resolve_batch_size,
     with_anchors,
@@ -282,7 +282,8 @@ class Run:
             if weights is not None:
                 table.append(transfer(model, weights, len(self.data.names)))
 
-        kept = build_image_store(config, self.data.train, processes)
+        store, kept = build_image_store(config, self.data.train.reader, processes)
+        self.data = self.data.with_store(store)
         self.trainer = build_trainer(
             config, self.data, self.evaluator, self.hardware, start, processes
         )
@@ -296,8 +297,8 @@ class Run:
         if config.train.deterministic:
             fitted.append("deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8")
         self.say(*self.data.notes, *found, *fitted, *kept, *notes, *table)
-        print_skipped([str(f) for f in self.data.findings if f.left_out])
-        self.say(*label_lines(config, self.data))
+        print_skipped([str(f) for f in self.data.findings if f.skipped])
+        self.say(*find_label_problems(config, self.data))
         if config.train.freeze:
             print(self.trainer.frozen)
 

@@ -1,86 +1,96 @@
 """Images and boxes, from files to batches.
 
-Read `description` (the data YAML), `index` (annotations, whatever their format), `coco`, `yolo_txt` and
-`voc` (its readers; the last two through `pairs`), `cache`, `dataset` (one sample; with `geometry`,
-`mosaic`, `mix`, `colour`, `extra`; `streams` says from where their randomness comes; `image_store` keeps
-decoded images), `sampling` and `loader` (which images make up an epoch; batches), `convert` (into other
-formats); `digits` makes the embedded data set.
+Read `readers` first (annotation formats, the data YAML -> an `Index`), then `image_reader` (a sample by
+number), `train_set` (with `augment`: draw, then apply) and `val_set` (with `placement`), `sampling` and
+`loader` (the order of an epoch, batches). `store` has the index and the caches; `checks` looks for
+mistakes in a data set, `writers` writes one, `digits` makes the embedded one.
 """
 
 from detector.data.augment.albumentations_adapter import MIRRORING, Albumentations
 from detector.data.augment.geometry import DARKNET_GREY, letterbox
-from detector.data.batches import (
+from detector.data.image_reader import ImageReader
+from detector.data.loader import (
     EpochSampler,
     TrainLoader,
     collate,
     positions_in_flight,
     val_loader,
 )
-from detector.data.box_sizes import letterboxed_sizes
-from detector.data.convert import coco_tree
-from detector.data.dataset import Bag, ImageReader, Item, TrainSet, ValSet
 from detector.data.placement import Darknet, Letterbox, Placement, PyTorchYOLOv4, Rectangular
 from detector.data.readers.coco import read_coco, read_json
 from detector.data.readers.coco_names import COCO_NAMES
-from detector.data.readers.description import (
-    DatasetConfig,
-    annotation_file,
-    describe,
-    read_split,
-    splits,
-)
+from detector.data.readers.data_yaml import DatasetConfig, load_data_yaml
+from detector.data.readers.splits import find_annotation_file, list_splits, read_split
 from detector.data.sampling import EpochOrder, class_balance, repeat_factors
+from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.fingerprint import fingerprint
-from detector.data.store.image_files import UnreadableImage, image_files, read_image, unlabelled
-from detector.data.store.image_store import cache_name, image_cache, in_memory, on_disk, tile_buffer
-from detector.data.store.index import Finding, Index, Texts
-from detector.data.subset import write_subset
+from detector.data.store.image_files import (
+    UnreadableImage,
+    list_images,
+    read_image,
+    sample_without_labels,
+)
+from detector.data.store.image_store import (
+    ImageStore,
+    cache_name,
+    open_disk_file,
+    open_image_cache,
+    open_memory_file,
+    open_tile_buffer,
+)
+from detector.data.store.index import Finding, Index, StringArray
+from detector.data.train_set import Bag, TrainSet
+from detector.data.val_set import ValSet
+from detector.data.writers.convert import coco_tree
+from detector.data.writers.subset import write_subset
+from detector.structures import LoadedSample
 
 __all__ = [
-    "COCO_NAMES",
-    "DARKNET_GREY",
-    "MIRRORING",
     "Albumentations",
     "Bag",
+    "COCO_NAMES",
+    "DARKNET_GREY",
     "Darknet",
     "DatasetConfig",
     "EpochOrder",
     "EpochSampler",
     "Finding",
+    "ImageReader",
+    "ImageStore",
     "Index",
-    "Item",
     "Letterbox",
+    "LoadedSample",
+    "MIRRORING",
     "Placement",
     "PyTorchYOLOv4",
-    "ImageReader",
     "Rectangular",
-    "Texts",
+    "StringArray",
     "TrainLoader",
     "TrainSet",
     "UnreadableImage",
     "ValSet",
-    "annotation_file",
     "cache_name",
-    "coco_tree",
     "class_balance",
+    "coco_tree",
     "collate",
-    "describe",
+    "find_annotation_file",
     "fingerprint",
-    "image_cache",
-    "image_files",
-    "in_memory",
     "letterbox",
-    "letterboxed_sizes",
-    "on_disk",
+    "letterboxed_box_sizes",
+    "list_images",
+    "list_splits",
+    "load_data_yaml",
+    "open_disk_file",
+    "open_image_cache",
+    "open_memory_file",
+    "open_tile_buffer",
     "positions_in_flight",
     "read_coco",
     "read_image",
     "read_json",
     "read_split",
-    "splits",
-    "tile_buffer",
     "repeat_factors",
-    "unlabelled",
+    "sample_without_labels",
     "val_loader",
     "write_subset",
 ]

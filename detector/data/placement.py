@@ -1,7 +1,7 @@
-"""How validation images are placed and joined: published numbers depend on it.
+"""How validation images are placed on their canvas and grouped into batches.
 
-`Letterbox` is the default. `PyTorchYOLOv4` and `Darknet` are what stands behind the numbers that those
-projects published; with their thresholds and suppression they make up a named protocol (`eval.protocol`).
+AP depends on it. `Letterbox` is the default; `PyTorchYOLOv4` and `Darknet` reproduce what those projects
+used for their published numbers, together with their thresholds and suppression (`eval.protocol`).
 """
 
 import math
@@ -18,18 +18,26 @@ Shape = tuple[int, int]  # height, width of a canvas, pixels
 
 
 class Placement(Protocol):
-    """What a validation set asks of it."""
+    """A way to place images; each class below is one."""
 
     def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
-        """Batches of image numbers, and each image's canvas; `sizes` int [n, 2], height and width."""
+        """Groups images into batches.
+
+        Args:
+            sizes: int [n, 2], height and width of the images, pixels.
+            batch_size: images per batch.
+
+        Returns:
+            The image numbers of each batch, and the canvas of each of the n images.
+        """
         ...
 
     def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
-        """A sample on its canvas, and the way back."""
+        """Places a sample on its canvas; returns the transform back to the original, too."""
         ...
 
 
-def _in_a_row(order: list[int], batch_size: int) -> list[list[int]]:
+def _split_into_batches(order: list[int], batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
@@ -43,10 +51,10 @@ class Letterbox:
     def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
         """Batches in order, one canvas for all."""
         count = len(sizes)
-        return _in_a_row(list(range(count)), batch_size), [(self.size, self.size)] * count
+        return _split_into_batches(list(range(count)), batch_size), [(self.size, self.size)] * count
 
     def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
-        """A sample on its canvas, and the way back."""
+        """Places a sample on its canvas; returns the transform back to the original, too."""
         return letterbox(sample, self.size, grey=self.grey)
 
 
@@ -60,21 +68,23 @@ class Darknet:
     def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
         """Batches in order, one canvas for all."""
         shape = (self.height, self.width)
-        return _in_a_row(list(range(len(sizes))), batch_size), [shape] * len(sizes)
+        return _split_into_batches(list(range(len(sizes))), batch_size), [shape] * len(sizes)
 
     def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
-        """A sample on its canvas, and the way back."""
+        """Places a sample on its canvas; returns the transform back to the original, too."""
         height, width = sample.image.shape[:2]
         stretched = resize_to(sample, self.height, self.width, cv2.INTER_LINEAR)
-        way = LetterboxTransform(self.width / width, self.height / height, 0, 0, height, width)
-        return stretched, way
+        transform = LetterboxTransform(
+            self.width / width, self.height / height, 0, 0, height, width
+        )
+        return stretched, transform
 
 
 @dataclass(frozen=True, slots=True)
 class Rectangular:
-    """Images sorted by aspect ratio; a batch's canvas is the least that holds all, on a grid.
+    """Images sorted by aspect ratio; a batch's canvas is the smallest multiple of `grid` that holds all.
 
-    The long side of an image becomes `size`, as in `Letterbox`, with less grey to compute.
+    The long side of an image becomes `size`, as in `Letterbox`, with less padding to compute.
     """
 
     size: int
@@ -83,24 +93,24 @@ class Rectangular:
     def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
         """Batches by rising height / width; the canvas fits the batch's extreme."""
         scaled = sizes * (self.size / sizes.max(axis=1, keepdims=True)) if len(sizes) else sizes
-        sides = np.ceil(np.round(scaled) / self.grid).astype(int) * self.grid
+        canvases = np.ceil(np.round(scaled) / self.grid).astype(int) * self.grid
         ratios = sizes[:, 0] / sizes[:, 1] if len(sizes) else np.zeros(0)
-        batches = _in_a_row(np.argsort(ratios, kind="stable").tolist(), batch_size)
+        batches = _split_into_batches(np.argsort(ratios, kind="stable").tolist(), batch_size)
         shapes: list[Shape] = [(0, 0)] * len(sizes)
         for batch in batches:
-            height, width = sides[batch].max(axis=0).tolist()
+            height, width = canvases[batch].max(axis=0).tolist()
             for number in batch:
                 shapes[number] = (height, width)
         return batches, shapes
 
     def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
-        """A sample on its canvas, and the way back."""
+        """Places a sample on its canvas; returns the transform back to the original, too."""
         return letterbox(sample, shape)
 
 
 @dataclass(frozen=True, slots=True)
 class PyTorchYOLOv4:
-    """Images sorted by aspect ratio, a canvas for each batch on a grid of 64 pixels, half a cell wider.
+    """Images sorted by aspect ratio, one canvas per batch: a multiple of 64 pixels, plus half a cell.
 
     The long side of an image becomes `size`; at 640 the long side of a canvas is therefore 704.
     """
@@ -112,25 +122,25 @@ class PyTorchYOLOv4:
     def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
         """Batches by rising height / width; the canvas fits the batch's extreme."""
         ratios = sizes[:, 0] / sizes[:, 1] if len(sizes) else np.zeros(0)
-        batches = _in_a_row(np.argsort(ratios, kind="stable").tolist(), batch_size)
+        batches = _split_into_batches(np.argsort(ratios, kind="stable").tolist(), batch_size)
         shapes: list[Shape] = [(0, 0)] * len(sizes)
         for batch in batches:
             least, most = float(ratios[batch].min()), float(ratios[batch].max())
-            sides = (most, 1.0) if most < 1 else (1.0, 1 / least) if least > 1 else (1.0, 1.0)
-            height, width = (self._cells(side) * self.grid for side in sides)
+            shares = (most, 1.0) if most < 1 else (1.0, 1 / least) if least > 1 else (1.0, 1.0)
+            height, width = (self._count_cells(share) * self.grid for share in shares)
             for number in batch:
                 shapes[number] = (height, width)
         return batches, shapes
 
-    def _cells(self, side: float) -> int:
-        return math.ceil(side * self.size / self.grid + self.pad)
+    def _count_cells(self, share: float) -> int:
+        return math.ceil(share * self.size / self.grid + self.pad)
 
     def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
-        """A sample on its canvas, and the way back."""
+        """Places a sample on its canvas; returns the transform back to the original, too."""
         height, width = sample.image.shape[:2]
         scale = self.size / max(height, width)
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small = max(int(height * scale), 1), max(int(width * scale), 1)  # cut, not rounded
+        small = max(int(height * scale), 1), max(int(width * scale), 1)  # truncated, not rounded
         scaled = resize_to(sample, *small, method) if scale != 1 else sample
         new_height, new_width = scaled.image.shape[:2]
         top, left = (

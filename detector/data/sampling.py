@@ -86,7 +86,7 @@ class EpochOrder:
         self.length = images if repeats is None else epoch_length(repeats)
         self._epoch, self._order, self._positions = -1, np.zeros(0, np.int64), np.zeros(0, np.int64)
 
-    def of(self, epoch: int) -> np.ndarray:
+    def indices(self, epoch: int) -> np.ndarray:
         """The indices of an epoch, int64 [length]; index i is image i % images. Not to be changed."""
         if epoch != self._epoch:  # a reader asks for the same epoch again and again
             rng = np.random.default_rng([self.seed, epoch])
@@ -99,7 +99,7 @@ class EpochOrder:
 
     def position(self, epoch: int, index: int) -> int | None:
         """Where an index stands in an epoch; None where the epoch has it not."""
-        order = self.of(epoch)
+        order = self.indices(epoch)
         if not len(self._positions):
             self._positions = np.full(order.max(initial=-1) + 1, -1)
             self._positions[order] = np.arange(len(order))

@@ -354,7 +354,7 @@ class Trainer:
         batch = self.hardware.move(turn.batch)
         # the same number in all processes, which meet in each; alone, none is empty
         number = min(self.progress.parts, turn.largest)
-        parts = batch.parts(number) if number > 1 else [batch]
+        parts = batch.chunk(number) if number > 1 else [batch]
         sums: dict[str, Tensor] = {}
         counts: list[Tensor] = []
         for part in parts:

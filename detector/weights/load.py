@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from detector.build import Detector, build_model, build_postprocess, build_protocol
+from detector.build import Detector, build_model, build_placement, build_postprocess
 from detector.config import Config, config_from_dict, config_to_dict
-from detector.data import Item, collate, unlabelled
+from detector.data import LoadedSample, collate, sample_without_labels
 from detector.engine import Hardware, load_checkpoint, load_weights, save_checkpoint
 from detector.errors import UserError
 from detector.evaluation import predict
@@ -154,12 +154,12 @@ def build_detector(
     """A function from an image, uint8 [H, W, 3] RGB, to what it shows, in the image's pixels."""
     model = hardware.place(loaded.model)
     config = loaded.config
-    postprocess, protocol = build_postprocess(config.eval, conf), build_protocol(config)
+    postprocess, protocol = build_postprocess(config.eval, conf), build_placement(config)
 
     def detect(image: np.ndarray) -> Detections:
         size = np.array([image.shape[:2]])
         _, (shape,) = protocol.plan(size, 1)
-        batch = collate([Item(*protocol.place(unlabelled(image), shape))])
+        batch = collate([LoadedSample(*protocol.place(sample_without_labels(image), shape))])
         ((detected,),) = predict(model, [batch], postprocess, hardware=hardware)
         return detected.detections
 

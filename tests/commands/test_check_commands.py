@@ -138,7 +138,7 @@ def test_nothing_labelled_stops_training(tool, coco_root, tmp_path):
     path.write_text(json.dumps(tree | {"annotations": [tree["annotations"][2]]}))  # the crowd
     status, _, err = tool("train", "--cfg", "yolov4-pacsp-n-mish", "--data", "mine.yaml", *SMALL)
     assert (status, err.count("\n")) == (2, 1)
-    assert "none of its 3 images has a labelled object, so there is nothing to learn" in err
+    assert "none of its 3 images has a labelled object; for details: " in err
     assert "python tools/check_data.py" in err
     assert not (tmp_path / "runs").exists()
 

@@ -29,7 +29,7 @@ def test_convert_and_validate(tool, yamls, tmp_path):
     words = ["--data", yamls["voc"], "--to", "coco", "--out", "c"]
     status, out, err = tool("convert_data", *words)
     assert status == 0, err
-    assert "read as Pascal VOC" in out
+    assert "detected format Pascal VOC" in out
     assert "train: 3 images, 4 boxes" in out
     assert "--data c/data.yaml" in out
     status, out, err = tool(
@@ -45,7 +45,7 @@ def test_convert_and_validate(tool, yamls, tmp_path):
     train = ["--cfg", "yolov4-pacsp-n-leaky", *SMALL, "train.epochs=1", "eval.conf=0.0"]
     status, out, err = tool("train", *train, "--data", "y/data.yaml", "--out", "run")
     assert status == 0, err
-    assert "read as YOLO txt" in out
+    assert "detected format YOLO txt" in out
     assert "3 classes, 3 training and 2 validation images" in out
     assert len(table_of(out)) == 12
     tables = []
@@ -76,13 +76,13 @@ def test_some_classes(tool, yamls):
     assert "classes: 'cat' stands twice" in err
 
 
-def test_strange_things_that_are_used_are_not_called_left_out(tool, yamls):
+def test_odd_boxes_that_are_used_are_not_called_skipped(tool, yamls):
     path = yamls["yolo"].parent / "labels" / "train" / "a.txt"
     path.write_text(path.read_text() * 2 + "9 .5 .5 1 1\n")
     status, out, err = tool("convert_data", "--data", yamls["yolo"], "--to", "coco", "--out", "c")
     assert status == 0, err
-    left_out = [line for line in out.splitlines() if line.startswith("left out")]
-    assert left_out == ["skipped: labels/train/a.txt: line 5: class 9; `names` has 3, from 0"]
+    skipped = [line for line in out.splitlines() if line.startswith("skipped")]
+    assert skipped == ["skipped: labels/train/a.txt: line 5: class 9; `names` has 3, from 0"]
     assert "train: 3 images, 5 boxes" in out
 
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from detector.api.augmentation_preview import SWITCHES, Showcase
+from detector.api.augmentation_preview import SWITCHES, AugmentationPreview
 from detector.build import build_bag, build_data
 from detector.config import load_config
 from detector.data import Bag
@@ -56,10 +56,10 @@ def test_every_strength_of_the_bag_has_a_picture(digits_yaml):
     assert names - set(SWITCHES) == set()
     config = load_config("yolov4-pacsp-n-mish", ["bag.scale=0.25"], data=str(digits_yaml))
     data = build_data(config)
-    showcase = Showcase(config, data.train, data.names)
-    assert build_bag(showcase.alone("scale").bag, mirrors=True) == Bag(scale=0.25)
-    assert build_bag(showcase.alone("shear").bag, mirrors=True) == Bag(shear=10.0)
-    assert build_bag(showcase.alone("mosaic9").bag, mirrors=True) == Bag(mosaic=1.0, mosaic9=1.0)
+    preview = AugmentationPreview(config, data.train, data.names)
+    assert build_bag(preview.isolate("scale").bag, mirrors=True) == Bag(scale=0.25)
+    assert build_bag(preview.isolate("shear").bag, mirrors=True) == Bag(shear=10.0)
+    assert build_bag(preview.isolate("mosaic9").bag, mirrors=True) == Bag(mosaic=1.0, mosaic9=1.0)
 
 
 def test_training_with_the_whole_bag(tool, digits_yaml):
@@ -92,7 +92,7 @@ def test_a_transform_that_mirrors_stops_where_nothing_may(tool, digits_yaml):
     status, _, err = tool("train", *words)
     assert status == 2
     assert err.startswith(
-        "error: bag.albumentations: HorizontalFlip mirrors, and the data YAML says"
+        "error: bag.albumentations: HorizontalFlip mirrors images, but the data YAML has"
     )
 
 
@@ -111,7 +111,7 @@ def test_the_loaders_benchmark(tool, digits_yaml, tmp_path, monkeypatch):
     assert cv2.__version__ in out
     for mode in ("four fresh images", "tile buffer", "ram cache"):
         assert f"{mode}, 64 px: loader " in out
-    assert "% of the floor; others:batches " in out
+    assert "%; others:batches " in out
     for vs, message in (("others", "expected module:function"), ("others:none", "no attribute")):
         status, _, err = tool("bench_loader", *words, "--vs", vs)
         assert status == 2
@@ -122,10 +122,10 @@ def test_does_a_training_wait_for_its_images(tool, digits_yaml, tmp_path):
     words = ["data.size=64", "data.workers=0", "train.batch_size=2", "data.cache=ram"]
     status, out, err = tool("bench_loader", *CFG, "--data", digits_yaml, *words)
     assert (status, err) == (0, "")
-    assert "data.cache: 0.00 GB for 12 training images in memory" in out
+    assert "data.cache: 12 training images need 0.00 GB in memory" in out
     assert "images/s: loader " in out
     assert "they take turns: the " in out
     assert not (tmp_path / "runs").exists()
     status, _, err = tool("bench_loader", "data.size=64")
     assert status == 2
-    assert "data.size=64: settings go with --cfg" in err
+    assert "data.size=64: key=value needs --cfg" in err

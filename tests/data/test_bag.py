@@ -160,12 +160,12 @@ def test_a_switch_leaves_the_draws_of_the_others(digits_root):
 
 def test_streams_are_apart():
     drawn = {
-        Streams(*key).of(name).random()
+        Streams(*key).generator(name).random()
         for key in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
         for name in ["", "mixup", "mixup mosaic9", "cutmix", "size"]
     }
     assert len(drawn) == 20
-    assert Streams(4, 5, 6).of().random() == np.random.default_rng([4, 5, 6]).random()
+    assert Streams(4, 5, 6).generator().random() == np.random.default_rng([4, 5, 6]).random()
     hits = [Streams(0, 0, i).chance("x", 0.3) is not None for i in range(2000)]
     assert np.mean(hits) == pytest.approx(0.3, abs=0.04)
     assert Streams(0, 0, 0).chance("x", 0.0) is None
@@ -208,7 +208,7 @@ def test_workers_change_nothing_with_all_of_it_on(digits_root):
     extra = Albumentations([("GaussNoise", {"p": 0.5}), ("Rotate", {"p": 0.5})])
     order = EpochOrder(12, 3, np.linspace(0.5, 2, 12))
     dataset = train_set(digits_root, replace(EACH[-1], extra=extra), order=order)
-    options = {"sides": [64, 96, 128]}
+    options = {"sizes": [64, 96, 128]}
     for others in (1, 2):
         for a, b in zip(
             batches(dataset, 0, **options), batches(dataset, others, **options), strict=True
@@ -220,7 +220,7 @@ def test_workers_change_nothing_with_all_of_it_on(digits_root):
 
 def test_batches_of_many_sizes(digits_root):
     dataset = train_set(digits_root, DEFAULT)
-    found = batches(dataset, 0, sides=[64, 96, 128])
+    found = batches(dataset, 0, sizes=[64, 96, 128])
     shapes = {tuple(batch.images.shape[2:]) for batch in found}
     assert len(shapes) > 1
     for batch in found:

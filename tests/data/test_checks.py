@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from detector.data import Finding, read_coco
-from detector.data.checks import KINDS, Problem, check_dataset, start_lines
-from detector.data.checks.labels import HUGE, TINY, check_labels, repeated
+from detector.data.checks import KINDS, Problem, check_dataset, describe_label_problems
+from detector.data.checks.labels import HUGE, TINY, check_labels, find_duplicate_boxes
 from detector.data.checks.problems import LISTED, UNKNOWN
 from tests.data.scenes import scene
 
@@ -317,7 +317,7 @@ def test_repeated_boxes_equal_the_slow_way(rng, data):
             expected.append(key in seen)
             seen.add(key)
     assert 0 < sum(expected) < 220
-    assert repeated(index).tolist() == expected
+    assert find_duplicate_boxes(index).tolist() == expected
 
 
 def test_workers_change_nothing(data):
@@ -347,17 +347,21 @@ def test_an_empty_split_can_be_reported(data):
 
 def test_examples_are_made_only_as_far_as_they_are_kept():
     made = []
-    problem = Problem.of("flat box", 10**6, 10**6, (made.append(n) or str(n) for n in range(10**6)))
+    problem = Problem.collect(
+        "flat box", 10**6, 10**6, (made.append(n) or str(n) for n in range(10**6))
+    )
     assert len(problem.examples) == len(made) == LISTED
 
 
 def test_at_the_start_of_a_run_little_is_said(data):
     options = {"size": 64, "anchors": ANCHORS, "ratio": 4.0}
-    assert start_lines("mine.yaml", splits_of(data), **options) == []
+    assert describe_label_problems("mine.yaml", splits_of(data), **options) == []
     edit(data, first_box(bbox=[0, 0, 64, 48]))  # one of 240: not worth a line
     edit(data, first_box(bbox=[4, 4, 0, 15]), "val")  # left out, and named as such
-    assert start_lines("mine.yaml", splits_of(data), **options) == []
-    lines = start_lines("mine.yaml", splits_of(data), **(options | {"anchors": ANCHORS * 9}))
+    assert describe_label_problems("mine.yaml", splits_of(data), **options) == []
+    lines = describe_label_problems(
+        "mine.yaml", splits_of(data), **(options | {"anchors": ANCHORS * 9})
+    )
     assert len(lines) == 2
     assert lines[0].startswith("labels: box without anchor: 25")
     assert lines[1].endswith("python tools/check_data.py mine.yaml")
@@ -371,7 +375,9 @@ def test_a_bad_data_set_has_five_lines_at_most(data):
             entry["id"] = number
 
     edit(data, spoil)
-    lines = start_lines("m.yaml", splits_of(data), size=64, anchors=ANCHORS * 9, ratio=4.0)
+    lines = describe_label_problems(
+        "m.yaml", splits_of(data), size=64, anchors=ANCHORS * 9, ratio=4.0
+    )
     assert len(lines) == 5
     assert "more kinds and what to do" in lines[-1]
 

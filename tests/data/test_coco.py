@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from detector.data import ImageReader, describe, read_coco, read_split
+from detector.data import ImageReader, load_data_yaml, read_coco, read_split
 from detector.errors import UserError
 
 
@@ -116,11 +116,11 @@ def test_missing_parts_name_the_layout(coco_root, tmp_path):
     yaml = tmp_path / "x.yaml"
     yaml.write_text("format: coco\nroot: nowhere\n")
     with pytest.raises(UserError, match=r"nowhere does not exist; expected ROOT/.*digits\.yaml"):
-        describe(str(yaml))
+        load_data_yaml(str(yaml))
 
 
 def test_describe_digits(digits_yaml, digits_root):
-    config, root = describe(str(digits_yaml))
+    config, root = load_data_yaml(str(digits_yaml))
     assert (root, config.mirrors) == (digits_root, False)
     assert len(read_split(config, root, "val")) == 5
 
@@ -129,7 +129,7 @@ def test_a_mistake_in_a_data_yaml_is_named(tmp_path):
     yaml = tmp_path / "x.yaml"
     yaml.write_text("root: .\nnmaes: [a]\n")
     with pytest.raises(UserError, match=r"x\.yaml:2: unknown key nmaes; did you mean names\?"):
-        describe(str(yaml))
+        load_data_yaml(str(yaml))
 
 
 def test_an_empty_annotation_list(coco_root):

@@ -4,13 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.data import ImageReader, coco_tree, convert, describe, read_split, write_subset
+from detector.data import ImageReader, coco_tree, load_data_yaml, read_split, write_subset
+from detector.data.writers import convert
 
 FORMATS = ("coco", "yolo", "voc")
 
 
 def read(yaml, split="train"):
-    config, root = describe(str(yaml))
+    config, root = load_data_yaml(str(yaml))
     return read_split(config, root, split)
 
 
@@ -86,7 +87,7 @@ def test_no_mirrors(written, tmp_path):
     index = read(written("yolo"))
     for to in ("coco", "yolo"):
         convert.write_yaml(tmp_path / "x.yaml", to, index, ["train"], mirrors=False)
-        assert not describe(str(tmp_path / "x.yaml"))[0].mirrors
+        assert not load_data_yaml(str(tmp_path / "x.yaml"))[0].mirrors
 
 
 @pytest.mark.parametrize("form", FORMATS)

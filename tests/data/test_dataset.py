@@ -11,7 +11,7 @@ from detector.data import (
     UnreadableImage,
     ValSet,
     collate,
-    image_files,
+    list_images,
     read_coco,
     read_image,
     val_loader,
@@ -159,10 +159,10 @@ def test_a_batch_can_be_empty(coco_root):
 def test_image_files(tmp_path, coco_root):
     folder = coco_root / "train2017"
     (folder / "notes.txt").write_text("")
-    found = image_files([str(folder / "b.jpg"), str(folder)])
+    found = list_images([str(folder / "b.jpg"), str(folder)])
     assert [path.name for path in found] == ["b.jpg", "a.jpg", "b.jpg", "empty.jpg"]
     with pytest.raises(UserError, match="no such file"):
-        image_files([str(tmp_path / "none.jpg")])
+        list_images([str(tmp_path / "none.jpg")])
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match="no images in this folder"):
-        image_files([str(tmp_path / "nothing")])
+        list_images([str(tmp_path / "nothing")])

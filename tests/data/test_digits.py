@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.data.digits import digits
+from detector.data.digits import generate as digits
 from detector.data.digits.credits import PHOTOS
-from detector.data.digits.digits import ensure_digits, make_digits
+from detector.data.digits.generate import ensure_digits, make_digits
 from detector.errors import UserError
 
 

@@ -8,10 +8,10 @@ from detector.data.checks.duplicates import (
     MAX_BITS,
     MAX_RESIDUE,
     NOISE,
-    equal_pairs,
-    near_pairs,
+    find_equal_pairs,
+    find_similar_pairs,
 )
-from detector.data.checks.images import difference_hash, look_at
+from detector.data.checks.images import difference_hash, summarise_image
 from tests.data.scenes import scene
 
 
@@ -33,7 +33,7 @@ def test_changed_copies_are_found_and_others_are_not(name):
     images = [scene(seed) for seed in range(20)]
     images += [COPIES[name](scene(seed)) for seed in range(20)]
     bits, small = zip(*map(difference_hash, images), strict=True)
-    pairs = near_pairs(np.stack(bits), np.stack(small), np.repeat([0, 1], 20))
+    pairs = find_similar_pairs(np.stack(bits), np.stack(small), np.repeat([0, 1], 20))
     assert pairs.tolist() == [[n, n + 20] for n in range(20)]
 
 
@@ -68,7 +68,7 @@ def test_the_search_finds_what_comparing_all_pairs_does(seed):
     thumbnails = rng.integers(100, 103, (80, 16, 16), np.uint8)  # some pass, some do not
     thumbnails += rng.integers(0, 2, (80, 1, 1), np.uint8) * np.tri(16, dtype=np.uint8) * 30
     split = np.sort(rng.integers(0, 3, 80))
-    found = near_pairs(hashes, thumbnails, split)
+    found = find_similar_pairs(hashes, thumbnails, split)
     expected = reference_pairs(hashes, thumbnails, split)
     assert len(expected) > 20
     assert found.tolist() == expected
@@ -80,26 +80,33 @@ def test_hashes_up_to_seven_bits_apart_are_always_compared(rng):
         for bit in rng.choice(128, 7, replace=False):
             hashes[1, bit // 8] ^= 1 << (bit % 8)
         even = np.full((2, 16, 16), 99, np.uint8)
-        assert near_pairs(hashes, even, np.zeros(2, int)).tolist() == [[0, 1]]
+        assert find_similar_pairs(hashes, even, np.zeros(2, int)).tolist() == [[0, 1]]
 
 
 def test_a_thousand_equal_pictures_name_one_partner_each():
     hashes = np.zeros((1000, 16), np.uint8)
     even = np.zeros((1000, 16, 16), np.uint8)
-    pairs = near_pairs(hashes, even, np.repeat([0, 1], 500))
+    pairs = find_similar_pairs(hashes, even, np.repeat([0, 1], 500))
     assert len(pairs) == 499 + 499 + 500
     assert set(pairs[:, 0].tolist()) == {0, 500}
 
 
 def test_equal_files_name_their_first():
     digests = np.array([b"a", b"b", b"a", b"a", b"c", b"b"])
-    assert equal_pairs(digests, np.array([0, 0, 0, 1, 1, 1])).tolist() == [[0, 2], [0, 3], [1, 5]]
+    assert find_equal_pairs(digests, np.array([0, 0, 0, 1, 1, 1])).tolist() == [
+        [0, 2],
+        [0, 3],
+        [1, 5],
+    ]
 
 
 def test_nothing_to_compare():
     none = np.zeros((0, 16), np.uint8)
-    assert near_pairs(none, np.zeros((0, 16, 16), np.uint8), np.zeros(0, int)).shape == (0, 2)
-    assert equal_pairs(np.zeros(0, "S2"), np.zeros(0, int)).shape == (0, 2)
+    assert find_similar_pairs(none, np.zeros((0, 16, 16), np.uint8), np.zeros(0, int)).shape == (
+        0,
+        2,
+    )
+    assert find_equal_pairs(np.zeros(0, "S2"), np.zeros(0, int)).shape == (0, 2)
 
 
 def test_an_even_image_has_an_even_hash():
@@ -111,9 +118,9 @@ def test_an_even_image_has_an_even_hash():
 def test_look(tmp_path):
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), scene(1, 30, 40))
-    one = look_at(path)
+    one = summarise_image(path)
     assert one.size == (30, 40)
     Path(tmp_path / "b.png").write_bytes(path.read_bytes())
-    other = look_at(tmp_path / "b.png")
+    other = summarise_image(tmp_path / "b.png")
     assert one.digest == other.digest
     assert (one.hash == other.hash).all()

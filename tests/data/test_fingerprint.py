@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector.data import describe, fingerprint, read_split
+from detector.data import fingerprint, load_data_yaml, read_split
 
 
 @pytest.fixture
 def index(coco_root):
     (coco_root.parent / "mine.yaml").write_text("format: coco\nroot: coco\n")
-    about, root = describe(str(coco_root.parent / "mine.yaml"))
+    about, root = load_data_yaml(str(coco_root.parent / "mine.yaml"))
     return read_split(about, root, "train")
 
 
@@ -38,5 +38,5 @@ def test_any_change_changes_it(index, name):
 def test_files_count_and_their_folder_does_not(index, tmp_path):
     same = replace(index, folder=tmp_path, findings=(), notes=())
     assert fingerprint(same) == fingerprint(index)
-    swapped = type(index.files).of([*index.files][::-1])
+    swapped = type(index.files).pack([*index.files][::-1])
     assert fingerprint(replace(index, files=swapped))["digest"] != fingerprint(index)["digest"]

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from detector.config import PROJECT, load_yaml_as
-from detector.data import DatasetConfig, ImageReader, coco_tree, describe, read_split, splits
+from detector.data import (
+    DatasetConfig,
+    ImageReader,
+    coco_tree,
+    list_splits,
+    load_data_yaml,
+    read_split,
+)
 from detector.errors import UserError
 from detector.evaluation import CocoAP
 from detector.structures import Detections, ImageDetections
@@ -17,7 +24,7 @@ FORMATS = ("coco", "yolo", "voc")
 
 
 def read(yaml, split="train", **options):
-    config, root = describe(str(yaml))
+    config, root = load_data_yaml(str(yaml))
     return read_split(config, root, split, **options)
 
 
@@ -45,9 +52,9 @@ def test_the_same_data_in_three_formats_gives_equal_samples(written):
 @pytest.mark.parametrize(
     ("form", "note"),
     [
-        ("coco", "read as COCO json (annotations/*.json; `format: coco`"),
-        ("yolo", "read as YOLO txt (images in train/; `format: yolo`"),
-        ("voc", "read as Pascal VOC (Annotations/; `format: voc`"),
+        ("coco", "detected format COCO json (annotations/*.json); `format: coco`"),
+        ("yolo", "detected format YOLO txt (images in train/); `format: yolo`"),
+        ("voc", "detected format Pascal VOC (Annotations/); `format: voc`"),
     ],
 )
 def test_what_was_recognised_is_said_once(written, form, note):
@@ -57,7 +64,7 @@ def test_what_was_recognised_is_said_once(written, form, note):
     assert len(notes) == (2 if form == "yolo" else 1)
     text = yaml.read_text()
     yaml.write_text(f"format: {form}\n{text}")
-    assert not [line for line in read(yaml).notes if "read as" in line]
+    assert not [line for line in read(yaml).notes if "detected format" in line]
 
 
 def found_in(index, noise=0.0, seed=0):
@@ -136,8 +143,8 @@ def test_a_test_split_without_annotations(written, form):
         (root / "ImageSets" / "Main" / "test.txt").write_text(names)
         shutil.rmtree(root / "Annotations")
         (root / "Annotations").mkdir()
-    config, _ = describe(str(yaml))
-    assert splits(config, root) == ["train", "val", "test"]
+    config, _ = load_data_yaml(str(yaml))
+    assert list_splits(config, root) == ["train", "val", "test"]
     index = read(yaml, "test")
     assert len(index) == (5 if form == "voc" else 2)
     assert len(index.boxes_xyxy) == 0
@@ -150,8 +157,8 @@ def test_no_such_split(written, form):
     yaml = written(form)
     with pytest.raises(UserError, match="no split `test`"):
         read(yaml, "test")
-    config, root = describe(str(yaml))
-    assert splits(config, root)[:2] == ["train", "val"]
+    config, root = load_data_yaml(str(yaml))
+    assert list_splits(config, root)[:2] == ["train", "val"]
 
 
 def test_coco_in_any_layout(written):
@@ -183,20 +190,23 @@ def test_paths_count_from_the_yaml(written, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("root: .\npath: .\n", "`root` and `path` mean the same"),
+        ("root: .\npath: .\n", "`root` and `path` both mean"),
         ("path: .\ntrian: x\nval: y\n", r"2: unknown key trian; did you mean train\?"),
         ("path: .\ntrain: []\n", "train: "),
         ("path: .\ntrain: {images: x}\n", "annotations: this key is missing"),
-        ("path: .\nnames: {0: a, 2: b}\n", "number 1 is missing; 2 classes are numbered 0 to 1"),
-        ("path: .\nnames: [a, b, a]\n", "names: 'a' stands twice"),
+        (
+            "path: .\nnames: {0: a, 2: b}\n",
+            "class 1 is missing; 2 classes are numbered from 0 to 1",
+        ),
+        ("path: .\nnames: [a, b, a]\n", "names: duplicate class name 'a'"),
         ("path: .\nformat: yoloo\n", "format: "),
-        ("path: .\ntrain: x.json\n", "a json needs its folder of images"),
+        ("path: .\ntrain: x.json\n", "a COCO json needs its folder of images"),
         ("path: .\nformat: coco\ntrain: x\n", "has to be {images: FOLDER, annotations: JSON}"),
         (
             "format: yolo\ntrain: {images: x, annotations: y}\n",
-            "`train:` of YOLO txt has to be a path",
+            "`train:` of a YOLO txt data set has to be a path",
         ),
-        ("path: .\nnames: [a]\n", "the format of the data cannot be told; expected COCO"),
+        ("path: .\nnames: [a]\n", "unknown data format; expected COCO"),
     ],
 )
 def test_mistakes_in_a_yaml(tmp_path, text, message):
@@ -211,7 +221,7 @@ def test_keys_of_other_toolkits_are_told_and_not_used(written):
     yaml.write_text(
         yaml.read_text() + "download: |\n  import os\nroboflow:\n  license: MIT\ncolors: [1, 2]\n"
     )
-    assert read(yaml).notes[-1] == "not used of the data YAML: colors, download, nc, roboflow"
+    assert read(yaml).notes[-1] == "data YAML: ignored keys colors, download, nc, roboflow"
 
 
 def test_numbers_as_names(written):

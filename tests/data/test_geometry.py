@@ -173,7 +173,7 @@ def test_the_map_shows_nothing_but_its_view(rng):
     for size in [(64, 64), (64, 96), (96, 32)] * 20:
         canvas = (2 * size[0], 2 * size[1])
         affine = Affine.draw(rng, scale=0.9, translate=0.3, degrees=40, shear=10)
-        x1, y1, x2, y2 = affine.view(*canvas, size)
+        x1, y1, x2, y2 = affine.visible_region(*canvas, size)
         assert 0 <= x1 <= x2 <= canvas[1]
         assert 0 <= y1 <= y2 <= canvas[0]
         image = rng.integers(0, 256, (*canvas, 3), np.uint8)
@@ -184,7 +184,7 @@ def test_the_map_shows_nothing_but_its_view(rng):
         smaller += (x2 - x1) * (y2 - y1) < canvas[0] * canvas[1] / 2
     assert smaller > 10
     tilted = Affine(tilt_x=0.1)
-    assert tilted.view(128, 128, 64) == (0, 0, 128, 128)
+    assert tilted.visible_region(128, 128, 64) == (0, 0, 128, 128)
 
 
 def test_outside_of_what_the_image_covers_there_is_one_grey(rng):
@@ -194,9 +194,9 @@ def test_outside_of_what_the_image_covers_there_is_one_grey(rng):
         image = rng.integers(0, 256, (128, 96, 3), np.uint8)
         affine = Affine.draw(rng, scale=0.9, translate=0.3, degrees=30 * (number % 2), shear=5)
         if number % 5 == 0:
-            affine = affine.tilted(rng, 0.2)
+            affine = affine.add_perspective(rng, 0.2)
         moved = affine.apply(sample_of(image), (64, 96))
-        x1, y1, x2, y2 = within = affine.covered(128, 96, (64, 96))
+        x1, y1, x2, y2 = within = affine.covered_region(128, 96, (64, 96))
         outside = np.ones((64, 96), bool)
         outside[y1:y2, x1:x2] = False
         assert (moved.image[outside] == GREY).all()
@@ -228,7 +228,7 @@ def test_boxes_are_upright_around_their_moved_corners(rng):
     for tilt in (0.0, 0.2):
         for _ in range(20):
             affine = Affine.draw(rng, scale=0.9, translate=0.3, degrees=180, shear=30)
-            matrix = affine.tilted(rng, tilt).matrix(100, 100, 100)
+            matrix = affine.add_perspective(rng, tilt).matrix(100, 100, 100)
             expected = []
             for x1, y1, x2, y2 in boxes.tolist():
                 corners = [matrix @ [x, y, 1] for x in (x1, x2) for y in (y1, y2)]

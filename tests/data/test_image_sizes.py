@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from detector.data import UnreadableImage, read_image
-from detector.data.store.image_sizes import CHUNK, image_size, in_threads
+from detector.data.store.image_sizes import CHUNK, image_size, map_in_threads
 
 SMOOTH = cv2.resize(np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8), (60, 40))
 GREY = SMOOTH[..., 0]
@@ -69,5 +69,5 @@ def test_unreadable(tmp_path, content):
 
 def test_threads_keep_the_order():
     many = range(2 * CHUNK + 3)
-    assert list(in_threads(lambda n: n * n, many, about="")) == [n * n for n in many]
-    assert list(in_threads(lambda n: n, [], about="")) == []
+    assert list(map_in_threads(lambda n: n * n, many, about="")) == [n * n for n in many]
+    assert list(map_in_threads(lambda n: n, [], about="")) == []

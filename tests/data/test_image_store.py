@@ -18,16 +18,18 @@ from detector.data import (
     TrainLoader,
     TrainSet,
     cache_name,
-    image_cache,
-    in_memory,
-    on_disk,
+    open_disk_file,
+    open_image_cache,
+    open_memory_file,
+    open_tile_buffer,
     positions_in_flight,
     read_coco,
-    tile_buffer,
 )
-from detector.data import dataset as dataset_module
-from detector.data.augment.geometry import shrink, shrunk_shapes
-from detector.data.store import image_store, memory_limit
+from detector.data import image_reader as reader_module
+from detector.data import train_set as dataset_module
+from detector.data.augment.geometry import shrink_image, shrink_shapes
+from detector.data.store import free_memory as memory
+from detector.data.store import image_store
 from detector.errors import UserError
 
 BAG = Bag(mosaic=1.0, mosaic9=0.3, scale=0.5, translate=0.1, paste=0.3, cutmix=0.3, mixup=0.3)
@@ -39,9 +41,14 @@ def index_of(root):
 
 
 def train_set(index, store=None, window=0):
-    reader = ImageReader(index, SIDE)
-    reader.store = store
-    return TrainSet(reader, BAG, size=SIDE, seed=3, mosaic_until=99, window=window)
+    return TrainSet(
+        ImageReader(index, SIDE, store=store),
+        BAG,
+        size=SIDE,
+        seed=3,
+        mosaic_until=99,
+        window=window,
+    )
 
 
 def everything(dataset):
@@ -63,17 +70,17 @@ def files_read(monkeypatch):
         read.append(Path(path).name)
         return image_of(path)
 
-    image_of = dataset_module.read_image
-    monkeypatch.setattr(dataset_module, "read_image", counting)
+    image_of = reader_module.read_image
+    monkeypatch.setattr(reader_module, "read_image", counting)
     return read
 
 
 def kept_in(place, index, tmp_path):
     if place == "ram":
-        return image_cache(index, SIDE, in_memory(), 1.0)[0]
+        return open_image_cache(index, SIDE, open_memory_file(), 1.0)[0]
     if place == "ring":
-        return tile_buffer(index, SIDE, len(index), in_memory())[0]
-    return image_cache(index, SIDE, on_disk(tmp_path, "train.pixels"), 1.0)[0]
+        return open_tile_buffer(index, SIDE, len(index), open_memory_file())[0]
+    return open_image_cache(index, SIDE, open_disk_file(tmp_path, "train.pixels"), 1.0)[0]
 
 
 @pytest.mark.parametrize("place", ["ram", "disk", "ring"])
@@ -91,17 +98,17 @@ def test_the_samples_are_the_same_and_a_file_is_read_once(place, digits_root, tm
 
 def test_a_ring_decodes_each_image_of_an_epoch_once(digits_root, files_read):
     index = index_of(digits_root)
-    store, line = tile_buffer(index, SIDE, 5 + 3, in_memory())
-    assert "the last 8 training images" in line
+    store, line = open_tile_buffer(index, SIDE, 5 + 3, open_memory_file())
+    assert "the last 8 training images need " in line
     data = train_set(index, store, window=5)
-    for number in data.order.of(0).tolist():
+    for number in data.order.indices(0).tolist():
         data[0, number]
     assert sorted(files_read) == sorted(index.files)
 
 
 def test_what_is_mixed_in_comes_from_the_window(digits_root):
     index = index_of(digits_root)
-    order = EpochOrder(12, 3, np.full(12, 1.5)).of(4).tolist()
+    order = EpochOrder(12, 3, np.full(12, 1.5)).indices(4).tolist()
     data = TrainSet(
         ImageReader(index),
         BAG,
@@ -113,7 +120,7 @@ def test_what_is_mixed_in_comes_from_the_window(digits_root):
     )
     rng = np.random.default_rng(0)
     for position, index_there in enumerate(order):
-        partners = dataset_module._Partners(data, 4, index_there)
+        partners = dataset_module._ImageSources(data, 4, index_there)
         assert partners.own == (index_there % 12, position)
         drawn = set(partners.draw(rng, 300))
         first = max(position - 3, 0)
@@ -126,7 +133,7 @@ def test_workers_share_it_and_change_nothing(place, context, digits_root, tmp_pa
     index, window = index_of(digits_root), 5 if place == "ring" else 0
     store = kept_in(place, index, tmp_path)
     if place == "ring":
-        store = tile_buffer(index, SIDE, 5 + positions_in_flight(4, 2), in_memory())[0]
+        store = open_tile_buffer(index, SIDE, 5 + positions_in_flight(4, 2), open_memory_file())[0]
     plain = TrainLoader(train_set(index, window=window), batch_size=4, workers=0)
     loader = TrainLoader(train_set(index, store, window), batch_size=4, workers=2)
     loader._loader.multiprocessing_context = context
@@ -134,7 +141,7 @@ def test_workers_share_it_and_change_nothing(place, context, digits_root, tmp_pa
         for one, other in zip(plain.epoch(epoch), loader.epoch(epoch), strict=True):
             assert torch.equal(one.images, other.images)
             assert torch.equal(one.boxes_xyxy, other.boxes_xyxy)
-    assert store.kept() >= len(index)  # this process has put nothing there
+    assert store.count() >= len(index)  # this process has put nothing there
 
 
 def test_a_file_that_changed_is_read_again(digits_root, tmp_path, files_read):
@@ -144,17 +151,18 @@ def test_a_file_that_changed_is_read_again(digits_root, tmp_path, files_read):
     for name in index.files:
         (copies / name).write_bytes((index.folder / name).read_bytes())
     index = replace(index, folder=copies)
-    place = on_disk(tmp_path, "train.pixels")
-    reader = ImageReader(index, SIDE)
-    reader.store, line = image_cache(index, SIDE, place, 1.0)
-    assert line.endswith(f"for 12 training images in {place.path}")
+    place = open_disk_file(tmp_path, "train.pixels")
+    store, line = open_image_cache(index, SIDE, place, 1.0)
+    reader = ImageReader(index, SIDE, store=store)
+    assert line.startswith("data.cache: 12 training images need ")
+    assert line.endswith(f" GB in {place.path}")
     for number in range(12):
         reader.read(number)
     files_read.clear()
 
-    again = ImageReader(index, SIDE)
-    again.store, line = image_cache(index, SIDE, place, 1.0)
-    assert line.endswith("12 are there already")
+    store, line = open_image_cache(index, SIDE, place, 1.0)
+    again = ImageReader(index, SIDE, store=store)
+    assert line.endswith("12 are cached already")
     cv2.imwrite(str(copies / index.files[3]), np.zeros((320, 320, 3), np.uint8))
     (copies / index.files[5]).unlink()
     with pytest.raises(dataset_module.UnreadableImage, match=r"No such file"):
@@ -165,15 +173,15 @@ def test_a_file_that_changed_is_read_again(digits_root, tmp_path, files_read):
 
 
 def test_bytes_that_were_lost_are_found_out(digits_root, tmp_path, files_read):
-    index, place = index_of(digits_root), on_disk(tmp_path, "train.pixels")
-    reader = ImageReader(index, SIDE)
-    reader.store, _ = image_cache(index, SIDE, place, 1.0)
+    index, place = index_of(digits_root), open_disk_file(tmp_path, "train.pixels")
+    store, _ = open_image_cache(index, SIDE, place, 1.0)
+    reader = ImageReader(index, SIDE, store=store)
     before = [reader.read(number).image.copy() for number in range(12)]
     content = bytearray(place.path.read_bytes())
     content[-SIDE * SIDE * 3 * 2 : -SIDE * SIDE * 3 * 2 + 4096] = bytes(4096)  # a page of number 10
     place.path.write_bytes(content)
     files_read.clear()
-    reader.store, _ = image_cache(index, SIDE, place, 1.0)
+    reader = reader.with_store(open_image_cache(index, SIDE, place, 1.0)[0])
     assert_equal = [np.array_equal(reader.read(n).image, before[n]) for n in range(12)]
     assert all(assert_equal)
     assert files_read == [index.files[10]]
@@ -182,9 +190,9 @@ def test_bytes_that_were_lost_are_found_out(digits_root, tmp_path, files_read):
 def test_more_than_the_limit_is_read_each_time(digits_root, files_read):
     index = index_of(digits_root)
     one = SIDE * SIDE * 3
-    store, line = image_cache(index, SIDE, in_memory(), (one * 5 + 12 * 16 + 100) / 1e9)
-    assert "12 training images in memory, but only 0.00 GB may be used (data.cache_limit)" in line
-    assert "5 images are kept, the others read from their files each time" in line
+    store, line = open_image_cache(index, SIDE, open_memory_file(), (one * 5 + 12 * 16 + 100) / 1e9)
+    assert "the limit is 0.00 GB (data.cache_limit)" in line
+    assert "5 images are cached, the others are read from their files each time" in line
     plain = everything(train_set(index))
     files_read.clear()
     data = train_set(index, store)
@@ -218,14 +226,14 @@ def test_an_image_of_another_size_than_annotated_is_not_kept(digits_root):
     sizes = index.sizes.copy()
     sizes[2] = [300, 320]
     index = replace(index, sizes=sizes)
-    store, _ = image_cache(index, SIDE, in_memory(), 1.0)
+    store, _ = open_image_cache(index, SIDE, open_memory_file(), 1.0)
     assert_same(everything(train_set(index)), everything(train_set(index, store)))
-    assert store.kept() == 11
+    assert store.count() == 11
 
 
 def test_whoever_opens_it_sees_what_another_has_put_there(digits_root):
     index = index_of(digits_root)
-    store, _ = image_cache(index, SIDE, in_memory(), 1.0)
+    store, _ = open_image_cache(index, SIDE, open_memory_file(), 1.0)
     other = pickle.loads(pickle.dumps(store))
     image = ImageReader(index, SIDE).read(7).image
     assert other.get(7, None, 8) is None
@@ -249,35 +257,35 @@ def test_another_size_or_list_has_a_file_of_its_own(digits_root, monkeypatch):
 
 def test_a_ring_that_does_not_fit_is_said(digits_root, monkeypatch):
     monkeypatch.setattr(image_store, "free_memory", lambda: 2 * 10**6)
-    store, line = tile_buffer(index_of(digits_root), 320, 100, in_memory())
+    store, line = open_tile_buffer(index_of(digits_root), 320, 100, open_memory_file())
     assert store is None
-    assert "0.03 GB for the last 100 training images are more than half of the memory" in line
+    assert "the last 100 training images need 0.03 GB, more than half of the free memory" in line
 
 
 def test_there_has_to_be_a_folder_to_write_to(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").write_text("")
-    assert on_disk(tmp_path / "data", "a.pixels").path.parent.name == ".detector"
+    assert open_disk_file(tmp_path / "data", "a.pixels").path.parent.name == ".detector"
     with pytest.raises(UserError, match=r"neither .* can be written to; try ram"):
-        on_disk(tmp_path / "file", "a.pixels")
+        open_disk_file(tmp_path / "file", "a.pixels")
 
 
 def test_the_shapes_are_those_that_shrinking_gives(rng):
     sizes = rng.integers(1, 400, (300, 2))
-    shapes = shrunk_shapes(sizes, 96)
+    shapes = shrink_shapes(sizes, 96)
     for (height, width), shape in zip(sizes.tolist(), shapes.tolist(), strict=True):
-        assert list(shrink(np.zeros((height, width, 3), np.uint8), 96).shape[:2]) == shape
+        assert list(shrink_image(np.zeros((height, width, 3), np.uint8), 96).shape[:2]) == shape
 
 
 def test_the_memory_of_a_container_is_what_its_group_has_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_limit, "GROUPS", tmp_path)
-    monkeypatch.setattr(memory_limit, "_groups", lambda: [tmp_path / "job", tmp_path])
-    whole = memory_limit.free_memory()
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_control_groups", lambda: [tmp_path / "job", tmp_path])
+    whole = memory.free_memory()
     assert whole > 10**8
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "memory.max").write_text("5000000\n")
     (tmp_path / "job" / "memory.current").write_text("3000000\n")
     (tmp_path / "job" / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
-    assert memory_limit.free_memory() == 2_500_000
+    assert memory.free_memory() == 2_500_000
     (tmp_path / "job" / "memory.max").write_text("max\n")
-    assert memory_limit.free_memory() > 10**8
+    assert memory.free_memory() > 10**8

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from detector.data.store.index import Texts, choose_classes, make_index
+from detector.data.store.index import StringArray, choose_classes, make_index
 from detector.errors import UserError
 
 
@@ -27,12 +27,12 @@ def index_of(boxes, labels, owner, images=3, size=(50, 80)):
 
 def test_texts_are_a_sequence():
     words = ["a.jpg", "", "\u00e4/\u4e2d.png", "x" * 1000, "odd-\udcff.jpg"]
-    texts = Texts.of(words)
+    texts = StringArray.pack(words)
     assert list(texts) == texts.tolist() == words
     assert texts[-1] == texts[np.int64(4)] == words[-1]
     assert list(texts[1:4:2]) == words[1:4:2]
     assert words[2] in texts
-    assert len(Texts.of([])) == 0
+    assert len(StringArray.pack([])) == 0
     with pytest.raises(IndexError):
         texts[5]
 
@@ -54,7 +54,7 @@ def test_duplicates_are_told_and_stay(seed):
     told = [int(f.where.split()[1]) for f in index.findings if f.kind == "duplicate box"]
     assert told == duplicates_slowly(boxes, labels, owner.tolist())
     assert len(index.boxes_xyxy) == 40
-    assert not any(finding.left_out for finding in index.findings)
+    assert not any(finding.skipped for finding in index.findings)
 
 
 def test_boxes_are_cut_and_faulty_ones_named():

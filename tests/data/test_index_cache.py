@@ -7,10 +7,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from detector.data import describe, read_split
-from detector.data.readers import description
+from detector.data import load_data_yaml, read_split
+from detector.data.readers import splits
 from detector.data.store import index_cache as cache
-from detector.data.store.index import Texts
+from detector.data.store.index import StringArray
 
 FORMATS = ("coco", "yolo", "voc")
 LABELS = {
@@ -23,8 +23,8 @@ LABELS = {
 @pytest.fixture(autouse=True)
 def _small_sets_count(monkeypatch, tmp_path):
     """As if the data set were large, and written a while ago."""
-    monkeypatch.setattr(description, "CACHED_FROM", 1)
-    monkeypatch.setattr(description, "CACHED_JSON", 1)
+    monkeypatch.setattr(splits, "CACHED_FROM", 1)
+    monkeypatch.setattr(splits, "CACHED_JSON", 1)
     monkeypatch.setattr(cache, "SETTLED", 0.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
 
@@ -34,18 +34,18 @@ def opened(monkeypatch):
     """A list that grows with each reading of the label files."""
     calls = []
     for name in ("read_coco", "read_yolo", "read_voc"):
-        real = getattr(description, name)
+        real = getattr(splits, name)
 
         def watched(*words, real=real, **options):
             calls.append(real.__name__)
             return real(*words, **options)
 
-        monkeypatch.setattr(description, name, watched)
+        monkeypatch.setattr(splits, name, watched)
     return calls
 
 
 def read(yaml, split="train", **options):
-    config, root = describe(str(yaml))
+    config, root = load_data_yaml(str(yaml))
     return read_split(config, root, split, **options)
 
 
@@ -55,7 +55,7 @@ def same(a, b):
         if isinstance(x, np.ndarray):
             assert x.dtype == y.dtype
             assert np.array_equal(x, y), field.name
-        elif isinstance(x, Texts):
+        elif isinstance(x, StringArray):
             assert list(x) == list(y)
         else:
             assert x == y, field.name
@@ -206,14 +206,14 @@ def test_files_that_may_still_change_are_not_trusted(written, opened, monkeypatc
 
 def test_the_users_folder_where_the_data_cannot_be_written(written, opened, monkeypatch, tmp_path):
     yaml = written("yolo")
-    real = cache.save
+    real = cache.save_index
 
     def refuse(index, path, key):
         if yaml.parent in path.parents:
             raise PermissionError(path)
         real(index, path, key)
 
-    monkeypatch.setattr(cache, "save", refuse)
+    monkeypatch.setattr(cache, "save_index", refuse)
     assert same(read(yaml), read(yaml))
     assert len(opened) == 1
     assert len(list((tmp_path / "user" / "detector").glob("*.npz"))) == 1
@@ -234,7 +234,7 @@ def test_nothing_half_written_stays(written, monkeypatch):
 
 
 def test_small_sets_leave_no_file(written, monkeypatch):
-    monkeypatch.setattr(description, "CACHED_FROM", 100)
+    monkeypatch.setattr(splits, "CACHED_FROM", 100)
     yaml = written("yolo")
     read(yaml)
     assert not (yaml.parent / ".detector").exists()

@@ -218,6 +218,6 @@ def test_the_near_edge_is_the_larger_one():
 
 def test_tilts_stay_in_range(rng):
     for _ in range(50):
-        affine = Affine(zoom=1.3).tilted(rng, 0.2)
+        affine = Affine(zoom=1.3).add_perspective(rng, 0.2)
         assert max(abs(affine.tilt_x), abs(affine.tilt_y)) <= 0.2
         assert affine.zoom == 1.3

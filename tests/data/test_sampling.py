@@ -83,7 +83,7 @@ def test_the_sampler_repeats_by_seed_and_epoch():
 
 def test_a_batch_has_one_size_which_seed_epoch_and_batch_fix():
     sides = [64, 96, 128]
-    sampler = EpochSampler(EpochOrder(400, 7), 2, sides=sides)
+    sampler = EpochSampler(EpochOrder(400, 7), 2, sizes=sides)
     batches = keys_of(sampler, 1)
     sizes = [batch[0][2] for batch in batches]
     assert all(key[2] == size for batch, size in zip(batches, sizes, strict=True) for key in batch)
@@ -92,7 +92,7 @@ def test_a_batch_has_one_size_which_seed_epoch_and_batch_fix():
     assert keys_of(sampler, 1) == batches[5:]
     sampler.start = 0
     shares = [
-        EpochSampler(EpochOrder(400, 7), 2, sides=sides, rank=r, processes=2) for r in range(2)
+        EpochSampler(EpochOrder(400, 7), 2, sizes=sides, rank=r, world_size=2) for r in range(2)
     ]
     together = [keys_of(share, 1) for share in shares]
     assert [[*a, *b] for a, b in zip(*together, strict=True)] == batches
@@ -102,13 +102,13 @@ def test_a_batch_has_one_size_which_seed_epoch_and_batch_fix():
 def test_without_sides_the_order_is_the_one_without_sizes():
     plain, sized = (
         EpochSampler(EpochOrder(20, 7), 4),
-        EpochSampler(EpochOrder(20, 7), 4, sides=[32, 64]),
+        EpochSampler(EpochOrder(20, 7), 4, sizes=[32, 64]),
     )
     assert keys_of(plain, 2) == [[key[:2] for key in batch] for batch in keys_of(sized, 2)]
 
 
 def test_the_key_of_a_sample():
-    sampler = EpochSampler(EpochOrder(20, 7), 4, sides=[32, 64, 96])
+    sampler = EpochSampler(EpochOrder(20, 7), 4, sizes=[32, 64, 96])
     keys = [key for batch in keys_of(sampler, 5) for key in batch]
     sampler.epoch, sampler.start = 1, 2
     assert all(sampler.key(5, key[1]) == key for key in keys)
@@ -120,7 +120,7 @@ def test_the_key_of_a_sample():
 def test_positions_are_the_other_way_round(repeats):
     order = EpochOrder(20, 7, repeats)
     for epoch in (2, 3, 2):
-        indices = order.of(epoch).tolist()
+        indices = order.indices(epoch).tolist()
         assert len(indices) == order.length
         assert [order.position(epoch, index) for index in indices] == list(range(len(indices)))
         absent = set(range(70)) - set(indices)

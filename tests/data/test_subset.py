@@ -1,6 +1,6 @@
 import pytest
 
-from detector.data import describe, read_coco, read_split, write_subset
+from detector.data import load_data_yaml, read_coco, read_split, write_subset
 from detector.errors import UserError
 
 WANTED = {"min_boxes": 3, "min_side": 8, "size": 320}
@@ -13,7 +13,7 @@ def index_of(root):
 def test_both_splits_are_the_chosen_images(digits_root, tmp_path):
     index = index_of(digits_root)
     yaml = write_subset(index, tmp_path / "few", count=3, **WANTED)
-    config, root = describe(str(yaml))
+    config, root = load_data_yaml(str(yaml))
     train, val = read_split(config, root, "train"), read_split(config, root, "val")
     assert train.files.tolist() == val.files.tolist()
     assert len(train) == 3

@@ -3,13 +3,13 @@ import shutil
 import numpy as np
 import pytest
 
-from detector.data import ImageReader, describe, read_split
+from detector.data import ImageReader, load_data_yaml, read_split
 from detector.data.readers.voc import parse_voc
 from detector.errors import UserError
 
 
 def read(yaml, split="train"):
-    config, root = describe(str(yaml))
+    config, root = load_data_yaml(str(yaml))
     return read_split(config, root, split)
 
 
@@ -68,7 +68,7 @@ def test_without_names_they_are_those_that_occur(written):
             "class 'cats' is not in `names`",
         ),
         ("<name>cat</name>", "", "unknown class", "class ''"),
-        ("<xmin>11</xmin>", "<xmin>51</xmin>", "flat box", "has no size"),
+        ("<xmin>11</xmin>", "<xmin>51</xmin>", "flat box", "has no area"),
         (
             "<xmin>11</xmin><ymin>6</ymin><xmax>50",
             "<xmin>111</xmin><ymin>6</ymin><xmax>150",
@@ -85,7 +85,7 @@ def test_a_faulty_object_is_named_and_the_others_count(written, old, new, kind, 
     (finding,) = index.findings
     assert (finding.kind, finding.where) == (kind, "Annotations/a.xml: object 1")
     assert message in finding.what
-    assert finding.left_out
+    assert finding.skipped
     assert len(index.boxes_xyxy) == 3
 
 
@@ -94,7 +94,7 @@ def test_another_size_in_the_xml(written):
     edit(yaml, "<width>100</width><height>60</height>", "<width>60</width><height>100</height>")
     index = read(yaml)
     (finding,) = index.findings
-    assert (finding.kind, finding.left_out) == ("size mismatch", False)
+    assert (finding.kind, finding.skipped) == ("size mismatch", False)
     assert finding.what == "its label file says 60 x 100 pixels, it has 100 x 60"
     assert index.sizes[0].tolist() == [60, 100]
     edit(yaml, "<size>", "<no>", "c d")
@@ -126,7 +126,7 @@ def test_partners(written):
     root = yaml.parent
     (root / "Annotations" / "a.xml").rename(root / "Annotations" / "z.xml")
     (root / "JPEGImages" / "b.b.png").unlink()
-    found = sorted((f.kind, f.where, f.left_out) for f in read(yaml).findings)
+    found = sorted((f.kind, f.where, f.skipped) for f in read(yaml).findings)
     assert found == [
         ("image without label", "JPEGImages/a.jpg", False),
         ("label without image", "Annotations/b.b.xml", True),
@@ -190,9 +190,7 @@ def test_faults_of_the_whole(written):
     with pytest.raises(UserError, match="no images for the split `train`"):
         read(yaml)
     (lists / "train.txt").unlink()
-    with pytest.raises(
-        UserError, match=r"no split `train` in the manner of Pascal VOC \(ImageSets"
-    ):
+    with pytest.raises(UserError, match=r"no split `train`; expected for Pascal VOC: ImageSets"):
         read(yaml)
     yaml.write_text("format: voc\ntrain: nowhere.txt\nval: x\nnames: [a]\n")
     with pytest.raises(UserError, match=r"nowhere\.txt: no such list or folder"):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.data import ImageReader, Letterbox, ValSet, describe, read_split, val_loader
+from detector.data import ImageReader, Letterbox, ValSet, load_data_yaml, read_split, val_loader
 from detector.data.readers.yolo_txt import parse_yolo
 from detector.errors import UserError
 
 
 def read(yaml, split="train"):
-    config, root = describe(str(yaml))
+    config, root = load_data_yaml(str(yaml))
     return read_split(config, root, split)
 
 
@@ -64,7 +64,7 @@ def test_a_faulty_line_is_named_and_the_others_count(written, line, kind, messag
     assert finding.kind == kind
     assert finding.where == "labels/train/a.txt: line 1"
     assert message in finding.what
-    assert finding.left_out
+    assert finding.skipped
     assert len(index.boxes_xyxy) == 3
 
 
@@ -87,7 +87,7 @@ def test_faulty_boxes(written, line, kind, left_out):
     assert len(index.boxes_xyxy) == (3 if left_out else 4)
     if kind:
         assert index.findings[0].where == "labels/train/b.b.txt: line 2"
-        assert index.findings[0].left_out == left_out
+        assert index.findings[0].skipped == left_out
 
 
 def test_images_and_labels_without_their_partner(written):
@@ -95,7 +95,7 @@ def test_images_and_labels_without_their_partner(written):
     root = yaml.parent
     (root / "labels" / "train" / "a.txt").rename(root / "labels" / "train" / "z.txt")
     index = read(yaml)
-    assert [(f.kind, f.where, f.left_out) for f in index.findings] == [
+    assert [(f.kind, f.where, f.skipped) for f in index.findings] == [
         ("label without image", "labels/train/z.txt", True),
         ("image without label", "images/train/a.jpg", False),
     ]
@@ -218,7 +218,7 @@ def remove_images(root):
         (remove_images, None, "no images for the split `train`"),
         (None, "train: nowhere\nval: x\nnames: [a]", "nowhere: no such folder or list of images"),
         (None, "train: ../images/train\nval: x\nnames: [a]", "did you mean images/train?"),
-        (None, "train: images/train\nval: x\n", "the data YAML has to name them"),
+        (None, "train: images/train\nval: x\n", "the data YAML needs the names"),
         (
             None,
             "train: images/train/a.jpg\nval: x\nformat: yolo\nnames: [a]",

@@ -15,7 +15,7 @@ from torch import nn
 from detector import build
 from detector.config import load_config
 from detector.data import EpochOrder, TrainLoader
-from detector.data.batches import collate
+from detector.data.loader import collate
 from detector.engine import (
     Console,
     CsvLog,
@@ -293,7 +293,7 @@ def test_parts_of_a_batch(rng):
     boxes, regions = torch.rand(6, 4), torch.rand(2, 4)
     batch = Batch(images, boxes, torch.arange(6), index, regions, ignored, [9, 8, 7, 6, 5])
     for number in range(1, 8):
-        parts = batch.parts(number)
+        parts = batch.chunk(number)
         assert len(parts) == number
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         assert [i for p in parts for i in p.image_ids] == [9, 8, 7, 6, 5]
@@ -329,7 +329,7 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(digits_yaml):
             starts = [5 * n // parts for n in range(parts + 1)]
             losses = [
                 loss([level[a:b] for level in raw], part, replaying(counts))
-                for part, (a, b) in zip(batch.parts(parts), itertools.pairwise(starts), strict=True)
+                for part, (a, b) in zip(batch.chunk(parts), itertools.pairwise(starts), strict=True)
             ]
         sums = {name: sum(each[name] for each in losses) for name in losses[0]}
         sum(loss.weights[name] * value for name, value in sums.items()).backward()
@@ -494,7 +494,7 @@ def test_collate_is_what_parts_are_made_of(digits_yaml):
     config = load_config("yolov4-pacsp-n-mish", ["data.size=64"], data=str(digits_yaml))
     train = build.build_data(config).train
     items = [train[(0, n)] for n in range(4)]
-    for part, own in zip(collate(items).parts(2), (items[:2], items[2:]), strict=True):
+    for part, own in zip(collate(items).chunk(2), (items[:2], items[2:]), strict=True):
         expected = collate(own)
         for name in ("images", "boxes_xyxy", "labels", "image_index", "ignore_index"):
             assert torch.equal(getattr(part, name), getattr(expected, name))

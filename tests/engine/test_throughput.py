@@ -9,13 +9,13 @@ from detector.build import build_meter
 from detector.config import load_config
 from detector.engine import ProcessGroup, ThroughputMonitor
 from detector.engine.observers import throughput
-from detector.structures import Batch, Seconds
+from detector.structures import Batch, LoadTime
 
 
 def batch(images, reading, making):
     none = torch.zeros(0)
     return Batch(
-        torch.zeros(images, 1), none, none, none, none, none, [], seconds=Seconds(reading, making)
+        torch.zeros(images, 1), none, none, none, none, none, [], seconds=LoadTime(reading, making)
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from detector.build import build_evaluator, build_hardware, build_model, build_val
 from detector.config import load_config
-from detector.data.digits.digits import make_digits
+from detector.data.digits.generate import make_digits
 from detector.engine import ProcessGroup
 from detector.evaluation import METRICS
 from tests.models.networks import randomize_norms

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.boxes import sides
+from detector.boxes import box_sizes
 from detector.data.augment.geometry import GREY, letterbox
 from detector.errors import UserError
 from detector.registry import nearest
@@ -39,7 +39,7 @@ class Albumentations:
         """
         library = _library()
         made = [_make(library, name, arguments) for name, arguments in transforms]
-        moves = any(isinstance(each, library.DualTransform) for each in made)
+        moves_boxes = any(isinstance(each, library.DualTransform) for each in made)
         boxes = library.BboxParams(
             format="pascal_voc",
             label_fields=["labels"],
@@ -49,8 +49,8 @@ class Albumentations:
             min_width=2,
             min_height=2,
         )
-        self.moves = moves  # the library warns of box settings that no transform uses
-        self.chain = library.Compose(made, bbox_params=boxes if moves else None)
+        self.moves_boxes = moves_boxes  # the library warns of box settings that no transform uses
+        self.chain = library.Compose(made, bbox_params=boxes if moves_boxes else None)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The sample changed, of the same size; all randomness comes from `rng`.
@@ -63,11 +63,11 @@ class Albumentations:
         crowds = np.full(len(sample.ignore_xyxy), _CROWD, np.int64)
         values = {"bboxes": boxes, "labels": np.concatenate([sample.labels, crowds])}
         try:
-            result = self.chain(image=sample.image, **(values if self.moves else {}))
+            result = self.chain(image=sample.image, **(values if self.moves_boxes else {}))
         except Exception as error:  # the library's own errors have no common base
             height, width = sample.image.shape[:2]
             raise UserError(
-                f"{KEY}: does not work on an image of {width}x{height} px: {_in_a_line(error)}"
+                f"{KEY}: does not work on an image of {width}x{height} px: {_join_lines(error)}"
             ) from None
         image = result["image"]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
@@ -75,10 +75,10 @@ class Albumentations:
                 f"{KEY}: the result has to stay an image of bytes; leave ToTensorV2, Normalize, ToFloat "
                 "and the like out: the network's input is scaled where it runs"
             )
-        if self.moves:
+        if self.moves_boxes:
             boxes = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
             labels = np.asarray(result["labels"]).astype(np.int64)
-            real = (labels != _CROWD) & (sides(boxes) > 0).all(1)
+            real = (labels != _CROWD) & (box_sizes(boxes) > 0).all(1)
             sample = replace(
                 sample,
                 boxes_xyxy=boxes[real],
@@ -89,7 +89,7 @@ class Albumentations:
         sample = replace(sample, image=np.ascontiguousarray(image))
         return sample if image.shape[:2] == old else letterbox(sample, old)[0]
 
-    def try_on(self, height: int, width: int) -> None:
+    def dry_run(self, height: int, width: int) -> None:
         """Applies every transform once to a blank image, whatever its probability.
 
         So a mistake shows before a run starts, not in the middle of it.
@@ -148,9 +148,9 @@ def _make(library: Any, name: str, arguments: Mapping[str, Any]) -> Any:
             warnings.simplefilter("error")  # the library only warns of what it does not take
             return transform(**arguments)
     except (ValueError, TypeError, UserWarning) as error:
-        raise UserError(f"{KEY}: {name}: {_in_a_line(error)}") from None
+        raise UserError(f"{KEY}: {name}: {_join_lines(error)}") from None
 
 
-def _in_a_line(error: Exception) -> str:
+def _join_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     return "; ".join(line for line in lines if line and "errors.pydantic.dev" not in line)

@@ -35,17 +35,17 @@ class HSV:
         image = sample.image
         x1, y1, x2, y2 = within or (0, 0, image.shape[1], image.shape[0])
         if (x2 - x1) * (y2 - y1) > 0.8 * image.shape[0] * image.shape[1]:
-            changed = self._changed(image)
+            changed = self._jitter(image)
         else:
             changed = np.empty_like(image)
-            changed[:] = self._changed(np.full((1, 1, 3), GREY, np.uint8))[0, 0, 0]  # a grey again
+            changed[:] = self._jitter(np.full((1, 1, 3), GREY, np.uint8))[0, 0, 0]  # a grey again
             if x1 < x2 and y1 < y2:
-                changed[y1:y2, x1:x2] = self._changed(image[y1:y2, x1:x2])
+                changed[y1:y2, x1:x2] = self._jitter(image[y1:y2, x1:x2])
         return Sample(
             changed, sample.boxes_xyxy, sample.labels, sample.image_id, sample.ignore_xyxy
         )
 
-    def _changed(self, image: np.ndarray) -> np.ndarray:
+    def _jitter(self, image: np.ndarray) -> np.ndarray:
         x = _BYTES
         tables = [  # OpenCV's hue runs from 0 to 179
             (x * self.hue) % 180,

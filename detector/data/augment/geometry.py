@@ -1,4 +1,4 @@
-"""Geometry of samples: resize, letterbox, affine and perspective, flips; drawn, then applied.
+"""Geometric augmentations: resize, letterbox, affine and perspective transforms, flips.
 
 Coordinates are continuous: pixel i covers [i, i + 1], so a box [0, 0, W, H] is the whole image.
 OpenCV's maps work on pixel centres; `_warp` shifts by the half pixel between the two.
@@ -11,79 +11,81 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from detector.boxes import clip_boxes, sides, transform_boxes
+from detector.boxes import box_sizes, clip_boxes, transform_boxes
 from detector.structures import LetterboxTransform, Sample
 
-GREY = 114  # of everything outside the image, as published
-DARKNET_GREY = 127  # where darknet's letter_box says 0.5
+GREY = 114  # padding outside the image, as published
+DARKNET_GREY = 127  # darknet's letter_box pads with 0.5
 
 Region = tuple[int, int, int, int]  # x1, y1, x2, y2 of a part of an image, pixels
-Size = int | tuple[int, int]  # of a result, pixels: the side of a square, or (height, width)
+Size = int | tuple[int, int]  # of an output image, pixels: of a square, or (height, width)
 
 
 def height_and_width(size: Size) -> tuple[int, int]:
-    """A size as two numbers."""
+    """Height and width of a size."""
     return (size, size) if isinstance(size, int) else size
 
 
 def resize_to(sample: Sample, height: int, width: int, method: int) -> Sample:
-    """The sample scaled to this size, by one of OpenCV's methods of interpolation."""
+    """Scales the sample to this size; `method` is an interpolation flag of OpenCV."""
     old = sample.image.shape[:2]
     if (height, width) == old:
         return sample
-    return with_image(sample, cv2.resize(sample.image, (width, height), interpolation=method), old)
+    return replace_image(
+        sample, cv2.resize(sample.image, (width, height), interpolation=method), old
+    )
 
 
-def with_image(sample: Sample, image: np.ndarray, old: tuple[int, int]) -> Sample:
-    """The sample with its image in another size; its boxes, those of `old` height and width, follow."""
+def replace_image(sample: Sample, image: np.ndarray, old: tuple[int, int]) -> Sample:
+    """The sample with its image resized from `old` (height, width), and its boxes scaled likewise."""
     if image.shape[:2] == old:
         return sample if sample.image is image else replace(sample, image=image)
-    factor = factors(old, image.shape)
+    factor = box_scale_factors(old, image.shape)
     boxes, ignore = sample.boxes_xyxy * factor, sample.ignore_xyxy * factor
     return Sample(image, boxes, sample.labels, sample.image_id, ignore)
 
 
-def factors(old: Sequence[int], new: Sequence[int]) -> np.ndarray:
-    """What boxes are multiplied by where an image gets another height and width, float32 [4]."""
+def box_scale_factors(old: Sequence[int], new: Sequence[int]) -> np.ndarray:
+    """Factors [4], float32, for boxes of an image resized from `old` to `new` (height, width)."""
     return np.array([new[1] / old[1], new[0] / old[0]] * 2, np.float32)
 
 
 def resize_to_fit(sample: Sample, size: Size) -> Sample:
-    """The sample scaled, up or down, to the largest that fits into `size`."""
+    """Scales the sample up or down to the largest that fits into `size`."""
     old = sample.image.shape[:2]
-    return with_image(sample, fit(sample.image, height_and_width(size)), old)
+    return replace_image(sample, resize_image_to_fit(sample.image, height_and_width(size)), old)
 
 
-def fit(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """An image scaled, up or down, to the largest that fits into this height and width."""
+def resize_image_to_fit(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Scales an image up or down to the largest that fits into `shape`, (height, width)."""
     height, width = image.shape[:2]
     scale = min(shape[0] / height, shape[1] / width)
     if scale == 1:
         return image
-    # down to one half, bilinear still looks at every pixel, several times faster than the average,
-    # which keeps thin things below; both are exact at the borders
+    # Down to one half, bilinear interpolation still uses every pixel and is several times faster than
+    # area averaging, which keeps thin objects at smaller scales; both are exact at the borders.
     method = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
     new = max(round(width * scale), 1), max(round(height * scale), 1)
     return cv2.resize(image, new, interpolation=method)
 
 
-def shrink(image: np.ndarray, side: int | None) -> np.ndarray:
-    """An image, scaled down to fit into a square of `side` pixels if it is larger."""
-    if side is None or max(image.shape[:2]) <= side:
+def shrink_image(image: np.ndarray, max_size: int | None) -> np.ndarray:
+    """Scales an image down to fit into a square of `max_size` pixels if it is larger."""
+    if max_size is None or max(image.shape[:2]) <= max_size:
         return image
-    return fit(image, (side, side))
+    return resize_image_to_fit(image, (max_size, max_size))
 
 
-def shrunk_shapes(sizes: np.ndarray, side: int) -> np.ndarray:
-    """Height and width of what `shrink` makes of images of these `sizes`, int64 [n, 2]."""
-    scale = np.minimum(side / np.maximum(sizes.max(axis=1, keepdims=True), 1), 1.0)
+def shrink_shapes(sizes: np.ndarray, max_size: int) -> np.ndarray:
+    """Height and width of what `shrink_image` makes of images of these `sizes`, int64 [n, 2]."""
+    scale = np.minimum(max_size / np.maximum(sizes.max(axis=1, keepdims=True), 1), 1.0)
     return np.maximum(np.round(sizes * scale), 1).astype(np.int64)
 
 
 def letterbox_onto(
     sample: Sample, shape: tuple[int, int], *, top: int, left: int, grey: int
 ) -> Sample:
-    """The sample, not scaled, on a grey canvas (height, width), its corner at (left, top)."""
+    """Places the sample, not scaled, on a grey canvas (height, width) at (left, top)."""
     height, width = sample.image.shape[:2]
     canvas = np.full((*shape, 3), grey, np.uint8)
     canvas[top : top + height, left : left + width] = sample.image
@@ -97,7 +99,11 @@ def letterbox_onto(
 
 
 def letterbox(sample: Sample, size: Size, *, grey: int = GREY) -> tuple[Sample, LetterboxTransform]:
-    """The sample in the middle of a grey canvas of this size, and the way back."""
+    """Scales and centres the sample on a grey canvas of this size.
+
+    Returns:
+        The sample, and the transform back to pixels of the original image.
+    """
     height, width = sample.image.shape[:2]
     shape = height_and_width(size)
     scaled = resize_to_fit(sample, shape)
@@ -111,15 +117,15 @@ def letterbox(sample: Sample, size: Size, *, grey: int = GREY) -> tuple[Sample, 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """Zoom, rotation, shear, shift and perspective about the middle of the image; see `draw`.
+    """Zoom, rotation, shear, shift and perspective about the centre of the image; see `draw`.
 
     Attributes:
         zoom: factor.
         degrees: counter-clockwise rotation.
         shear_x, shear_y: degrees.
-        shift_x, shift_y: of the middle, as a share of the output's sides.
+        shift_x, shift_y: of the centre, as a share of the output's width and height.
         tilt_x, tilt_y: perspective; the right and the lower edge are 1 + tilt times as far away as the
-            middle, the left and the upper one 1 - tilt times. Their magnitudes sum up to less than 1.
+            centre, the left and the upper one 1 - tilt times. The sum of their magnitudes is below 1.
     """
 
     zoom: float = 1.0
@@ -147,8 +153,8 @@ class Affine:
         shift_x, shift_y = rng.uniform(-translate, translate, 2).tolist()
         return cls(zoom, angle * degrees, shear_x * shear, shear_y * shear, shift_x, shift_y)
 
-    def tilted(self, rng: np.random.Generator, perspective: float) -> "Affine":
-        """The same with both tilts in -+ perspective."""
+    def add_perspective(self, rng: np.random.Generator, perspective: float) -> "Affine":
+        """The same transform with both tilts drawn from -+ perspective."""
         tilt_x, tilt_y = rng.uniform(-perspective, perspective, 2)
         return replace(self, tilt_x=tilt_x, tilt_y=tilt_y)
 
@@ -157,43 +163,43 @@ class Affine:
         cosine, sine = (f(math.radians(self.degrees)) * self.zoom for f in (math.cos, math.sin))
         shear_x, shear_y = (math.tan(math.radians(a)) for a in (self.shear_x, self.shear_y))
         new_height, new_width = height_and_width(size)
-        middle_x, middle_y = width / 2, height / 2
-        # p' = target + linear @ (p - middle) / distance; distance = 1 + tilt . (p - middle);
+        center_x, center_y = width / 2, height / 2
+        # p' = target + linear @ (p - center) / distance; distance = 1 + tilt . (p - center);
         # linear = shear @ rotation, a row at a time: in plain numbers, ten times as fast as in arrays
-        tilt_x, tilt_y = self.tilt_x / middle_x, self.tilt_y / middle_y
-        offset = 1 - (tilt_x * middle_x + tilt_y * middle_y)
+        tilt_x, tilt_y = self.tilt_x / center_x, self.tilt_y / center_y
+        offset = 1 - (tilt_x * center_x + tilt_y * center_y)
         rows = []
         for target, a, b in (
             (new_width * (0.5 + self.shift_x), cosine - shear_x * sine, sine + shear_x * cosine),
             (new_height * (0.5 + self.shift_y), shear_y * cosine - sine, shear_y * sine + cosine),
         ):
-            constant = target * offset - (a * middle_x + b * middle_y)
+            constant = target * offset - (a * center_x + b * center_y)
             rows.append((a + target * tilt_x, b + target * tilt_y, constant))
         return np.array([*rows, (tilt_x, tilt_y, offset)])
 
-    def covered(self, height: int, width: int, size: Size) -> Region:
-        """The part of the result outside of which nothing of a height x width image is, only grey."""
+    def covered_region(self, height: int, width: int, size: Size) -> Region:
+        """The region of the result that a height x width image covers; the rest is grey."""
         shape = height_and_width(size)
-        return _covered(self.matrix(height, width, shape), (height, width), shape)
+        return _covered_region(self.matrix(height, width, shape), (height, width), shape)
 
-    def view(self, height: int, width: int, size: Size) -> Region:
-        """The part of a height x width image that the result shows."""
+    def visible_region(self, height: int, width: int, size: Size) -> Region:
+        """The region of a height x width image that the result shows."""
         (a, b, c), (d, e, f), (g, h, _) = self.matrix(height, width, size).tolist()
         scale = a * e - b * d
         if g or h or abs(scale) < 1e-9:
             return 0, 0, width, height
         new_height, new_width = height_and_width(size)
-        # the way back: the inverse of (a, b; d, e) is (e, -b; -d, a) / scale
+        # the inverse of (a, b; d, e) is (e, -b; -d, a) / scale
         a, b, d, e = e / scale, -b / scale, -d / scale, a / scale
         x1, x2 = _span(a, b, -a * c - b * f, new_width, new_height, width)
         y1, y2 = _span(d, e, -d * c - e * f, new_width, new_height, height)
         return x1, y1, x2, y2
 
     def apply(self, sample: Sample, size: Size) -> Sample:
-        """A sample of this size; boxes of which too little is left are dropped.
+        """Warps the sample into one of this size and drops boxes of which too little is left.
 
-        Kept are boxes wider and higher than 2 px, with over a tenth of their (zoomed) area in sight
-        and sides in a ratio below 20, as published.
+        A box is kept if it is wider and higher than 2 px, over a tenth of its (zoomed) area is visible
+        and its aspect ratio is below 20, as published.
         """
         height, width = sample.image.shape[:2]
         shape = height_and_width(size)
@@ -202,22 +208,22 @@ class Affine:
         clipped = boxes = transform_boxes(sample.boxes_xyxy, matrix)
         if len(boxes):
             clipped = clip_boxes(boxes, shape[1], shape[0])
-            kept = _worth_keeping(boxes, clipped)
+            kept = _select_recognisable(boxes, clipped)
             clipped, labels = clipped[kept], labels[kept]
         if len(ignore):
             ignore = clip_boxes(transform_boxes(ignore, matrix), shape[1], shape[0])
-            ignore = ignore[(sides(ignore) > 0).all(1)]
+            ignore = ignore[(box_sizes(ignore) > 0).all(1)]
         image = _warp(sample.image, matrix, shape)
         return Sample(image, clipped, labels, sample.image_id, ignore)
 
 
-def _worth_keeping(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Mask [n] of the boxes that a crop left recognisable; both [n, 4] in pixels of the result."""
-    width, height = sides(after).T
-    old_width, old_height = sides(before).T
+def _select_recognisable(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Mask [n] of boxes that are still recognisable after a crop; both [n, 4], pixels of the result."""
+    width, height = box_sizes(after).T
+    old_width, old_height = box_sizes(before).T
     short, long = np.minimum(width, height), np.maximum(width, height)
-    in_sight = width * height > 0.1 * old_width * old_height
-    return (short > 2) & in_sight & (long < 20 * short)
+    visible = width * height > 0.1 * old_width * old_height
+    return (short > 2) & visible & (long < 20 * short)
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -228,26 +234,28 @@ def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.n
     i += 0.5 * g + 0.5 * h
     c += 0.5 * a + 0.5 * b - 0.5 * i
     f += 0.5 * d + 0.5 * e - 0.5 * i
-    centred = np.array([(a - 0.5 * g, b - 0.5 * h, c), (d - 0.5 * g, e - 0.5 * h, f), (g, h, i)])
+    about_centers = np.array(
+        [(a - 0.5 * g, b - 0.5 * h, c), (d - 0.5 * g, e - 0.5 * h, f), (g, h, i)]
+    )
     height, width = shape
     grey = (GREY,) * 3
     if g or h:
-        return cv2.warpPerspective(image, centred, (width, height), borderValue=grey)
-    x1, y1, x2, y2 = _covered(matrix, image.shape, shape)
+        return cv2.warpPerspective(image, about_centers, (width, height), borderValue=grey)
+    x1, y1, x2, y2 = _covered_region(matrix, image.shape, shape)
     if (x2 - x1) * (y2 - y1) == height * width:
-        return cv2.warpAffine(image, centred[:2], (width, height), borderValue=grey)
+        return cv2.warpAffine(image, about_centers[:2], (width, height), borderValue=grey)
     result = np.full((height, width, 3), GREY, np.uint8)
     if x1 < x2 and y1 < y2:
-        centred[:2, 2] -= x1, y1
-        part = cv2.warpAffine(image, centred[:2], (x2 - x1, y2 - y1), borderValue=grey)
+        about_centers[:2, 2] -= x1, y1
+        part = cv2.warpAffine(image, about_centers[:2], (x2 - x1, y2 - y1), borderValue=grey)
         result[y1:y2, x1:x2] = part
     return result
 
 
-def _covered(matrix: np.ndarray, old: Sequence[int], shape: tuple[int, int]) -> Region:
-    """Where an image of `old` height and width comes to lie in a result of this one; or more.
+def _covered_region(matrix: np.ndarray, old: Sequence[int], shape: tuple[int, int]) -> Region:
+    """A region that contains all that an image of `old` (height, width) covers in a result of `shape`.
 
-    A mosaic that is zoomed out fills a fraction of the result.
+    A mosaic that is zoomed out covers a fraction of the result: warping only that saves time.
     """
     (a, b, c), (d, e, f), (g, h, _) = matrix.tolist()
     if g or h:
@@ -258,17 +266,17 @@ def _covered(matrix: np.ndarray, old: Sequence[int], shape: tuple[int, int]) -> 
 
 
 def _span(a: float, b: float, c: float, width: int, height: int, limit: int) -> tuple[int, int]:
-    """From where to where a x + b y + c goes, within 0..limit, for x in 0..width, y in 0..height."""
+    """The range of a x + b y + c within 0..limit, for x in 0..width, y in 0..height."""
     least = c + min(a, 0) * width + min(b, 0) * height
     most = c + max(a, 0) * width + max(b, 0) * height
-    around = 2  # px, between which the map interpolates
+    around = 2  # px, for the interpolation
     first = min(max(math.floor(least) - around, 0), limit)
     return first, max(min(math.ceil(most) + around, limit), first)
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """Mirror left-right and up-down."""
+    """Mirrors left-right and up-down."""
 
     left_right: bool = False
     up_down: bool = False
@@ -280,7 +288,7 @@ class Flip:
         return cls(bool(first < left_right), bool(second < up_down))
 
     def apply(self, sample: Sample) -> Sample:
-        """The sample, mirrored; twice is the identity."""
+        """Mirrors the sample; applied twice it is the identity."""
         image = sample.image
         height, width = image.shape[:2]
         if self.left_right:
@@ -288,11 +296,12 @@ class Flip:
         if self.up_down:
             image = cv2.flip(image, 0)
         boxes, ignore = (
-            self._boxes(each, height, width) for each in (sample.boxes_xyxy, sample.ignore_xyxy)
+            self._flip_boxes(each, height, width)
+            for each in (sample.boxes_xyxy, sample.ignore_xyxy)
         )
         return Sample(image, boxes, sample.labels, sample.image_id, ignore)
 
-    def _boxes(self, boxes_xyxy: np.ndarray, height: int, width: int) -> np.ndarray:
+    def _flip_boxes(self, boxes_xyxy: np.ndarray, height: int, width: int) -> np.ndarray:
         if not (len(boxes_xyxy) and (self.left_right or self.up_down)):
             return boxes_xyxy
         flipped = boxes_xyxy.copy()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from detector.boxes import clip_boxes, sides
+from detector.boxes import box_sizes, clip_boxes
 from detector.structures import Sample
 
 # share of a box's area that has to stay in sight under, or within, a pasted region; less is hard to
@@ -45,15 +45,15 @@ def occlude(boxes_xyxy: np.ndarray, cover_xyxy: np.ndarray) -> tuple[np.ndarray,
     return seen, share
 
 
-def _kept(boxes_xyxy: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _select_visible(boxes_xyxy: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Mask [n] of boxes with enough in sight."""
-    return (share >= LEAST_VISIBLE) & (sides(boxes_xyxy) > LEAST_SIDE).all(1)
+    return (share >= LEAST_VISIBLE) & (box_sizes(boxes_xyxy) > LEAST_SIDE).all(1)
 
 
-def _covered(sample: Sample, cover_xyxy: np.ndarray) -> Sample:
+def _remove_covered(sample: Sample, cover_xyxy: np.ndarray) -> Sample:
     """The sample without the boxes, and the parts of boxes, below a rectangle; same pixels."""
     seen, share = occlude(sample.boxes_xyxy, cover_xyxy)
-    kept = _kept(seen, share)
+    kept = _select_visible(seen, share)
     ignore, ignore_share = occlude(sample.ignore_xyxy, cover_xyxy)
     return replace(
         sample,
@@ -63,7 +63,7 @@ def _covered(sample: Sample, cover_xyxy: np.ndarray) -> Sample:
     )
 
 
-def _joined(sample: Sample, image: np.ndarray, *others: Sample) -> Sample:
+def _append_boxes(sample: Sample, image: np.ndarray, *others: Sample) -> Sample:
     """The sample with this image and the boxes of the others, too."""
     all_of = (sample, *others)
     return replace(
@@ -101,21 +101,21 @@ class CutMix:
         image = sample.image.copy()
         inside = slice(self.y1, self.y2), slice(self.x1, self.x2)
         image[inside] = other.image[inside]
-        return _joined(_covered(sample, region), image, _cropped(other, region))
+        return _append_boxes(_remove_covered(sample, region), image, _crop_boxes(other, region))
 
 
-def _cropped(sample: Sample, region_xyxy: np.ndarray) -> Sample:
+def _crop_boxes(sample: Sample, region_xyxy: np.ndarray) -> Sample:
     """The boxes within a region, cut at its borders; same pixels."""
     low, high = np.tile(region_xyxy[:2], 2), np.tile(region_xyxy[2:], 2)
     boxes = sample.boxes_xyxy.clip(low, high)
     ignore = sample.ignore_xyxy.clip(low, high)
-    areas = np.maximum(sides(sample.boxes_xyxy).prod(1), np.finfo(np.float32).tiny)
-    kept = _kept(boxes, sides(boxes).prod(1) / areas)
+    areas = np.maximum(box_sizes(sample.boxes_xyxy).prod(1), np.finfo(np.float32).tiny)
+    kept = _select_visible(boxes, box_sizes(boxes).prod(1) / areas)
     return replace(
         sample,
         boxes_xyxy=boxes[kept],
         labels=sample.labels[kept],
-        ignore_xyxy=ignore[(sides(ignore) > 0).all(1)],
+        ignore_xyxy=ignore[(box_sizes(ignore) > 0).all(1)],
     )
 
 
@@ -137,7 +137,7 @@ class MixUp:
     def apply(self, sample: Sample, other: Sample) -> Sample:
         """The blend; a box counts in full, however faint its object is."""
         image = cv2.addWeighted(sample.image, self.share, other.image, 1 - self.share, 0)
-        return _joined(sample, image, other)
+        return _append_boxes(sample, image, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +163,9 @@ class Paste:
         height, width = sample.image.shape[:2]
         taken = sample.boxes_xyxy
         objects = []
-        crops = _whole_pixels(donor)
+        crops = _round_outward(donor)
         for number in rng.permutation(len(crops))[: cls.MOST].tolist():
-            w, h = sides(crops)[number].tolist()
+            w, h = box_sizes(crops)[number].tolist()
             least, most = cls.SIDES
             if min(w, h) < least or w > width * most or h > height * most:
                 continue
@@ -179,7 +179,7 @@ class Paste:
 
     def apply(self, sample: Sample, donor: Sample) -> Sample:
         """The sample with the objects; boxes below, of which too little is seen, are dropped."""
-        image, crops = sample.image.copy(), _whole_pixels(donor)
+        image, crops = sample.image.copy(), _round_outward(donor)
         for number, left, top in self.objects:
             x1, y1, x2, y2 = crops[number].tolist()
             place = np.array([[left, top, left + x2 - x1, top + y2 - y1]], np.float32)
@@ -191,11 +191,11 @@ class Paste:
                 labels=donor.labels[number : number + 1],
                 ignore_xyxy=np.zeros((0, 4), np.float32),
             )
-            sample = _joined(_covered(sample, place[0]), image, crop)
+            sample = _append_boxes(_remove_covered(sample, place[0]), image, crop)
         return sample
 
 
-def _whole_pixels(sample: Sample) -> np.ndarray:
+def _round_outward(sample: Sample) -> np.ndarray:
     """The boxes grown to whole pixels of the image, int64 [n, 4]."""
     height, width = sample.image.shape[:2]
     low, high = np.floor(sample.boxes_xyxy[:, :2]), np.ceil(sample.boxes_xyxy[:, 2:])

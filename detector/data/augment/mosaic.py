@@ -57,13 +57,13 @@ class Mosaic:
         canvas[view_y1:view_y2, view_x1:view_x2] = GREY
         tiles = [resize_to_fit(sample, cell) for sample in samples]
         middle_height, middle_width = tiles[0].image.shape[:2] if self.grid == 3 else (0, 0)
-        columns = _lines(self.x, middle_width, width)
-        rows = _lines(self.y, middle_height, height)
+        columns = _cell_borders(self.x, middle_width, width)
+        rows = _cell_borders(self.y, middle_height, height)
         cells: list[int] = []  # of each tile: where it begins, and what of it is in sight
         for (row, column), tile in zip(_CELLS[self.grid], tiles, strict=True):
             tile_height, tile_width = tile.image.shape[:2]
-            left = _start(columns, column, tile_width)
-            top = _start(rows, row, tile_height)
+            left = _tile_start(columns, column, tile_width)
+            top = _tile_start(rows, row, tile_height)
             x1, x2 = max(left, columns[column]), min(left + tile_width, columns[column + 1])
             y1, y2 = max(top, rows[row]), min(top + tile_height, rows[row + 1])
             cells += (left, top, x1, y1, x2, y2)
@@ -72,13 +72,13 @@ class Mosaic:
             if x1 < x2 and y1 < y2:
                 canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
         placed = np.array(cells, np.float32).reshape(-1, 3, 2)
-        boxes, seen = _in_sight([tile.boxes_xyxy for tile in tiles], placed)
-        ignore, _ = _in_sight([tile.ignore_xyxy for tile in tiles], placed)
+        boxes, seen = _clip_to_cells([tile.boxes_xyxy for tile in tiles], placed)
+        ignore, _ = _clip_to_cells([tile.ignore_xyxy for tile in tiles], placed)
         labels = np.concatenate([tile.labels for tile in tiles])[seen]
         return Sample(canvas, boxes, labels, samples[0].image_id, ignore)
 
 
-def _in_sight(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _clip_to_cells(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Boxes of all tiles on the canvas, cut where their tiles are, and which of them are left.
 
     Args:
@@ -99,13 +99,13 @@ def _in_sight(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, 
     return moved[seen], seen
 
 
-def _lines(meeting: int, middle: int, length: int) -> tuple[int, int, int, int]:
+def _cell_borders(meeting: int, middle: int, length: int) -> tuple[int, int, int, int]:
     """Borders of the three cells along an axis; of four tiles the middle one has no width."""
     first = meeting - middle // 2
     return 0, first, first + middle, length
 
 
-def _start(lines: tuple[int, int, int, int], cell: int, length: int) -> int:
+def _tile_start(lines: tuple[int, int, int, int], cell: int, length: int) -> int:
     """Where a tile of this length begins: against the middle, or in the middle of it."""
     if cell == 1:
         return (lines[1] + lines[2] - length) // 2

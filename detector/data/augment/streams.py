@@ -23,7 +23,7 @@ class Streams:
     epoch: int
     index: int
 
-    def of(self, name: str = "") -> np.random.Generator:
+    def generator(self, name: str = "") -> np.random.Generator:
         """A fresh generator; the same one for the same name, independent of those of other names."""
         # what default_rng makes, in three quarters of the time
         entropy = [self.seed, self.epoch, self.index, *name.encode()]
@@ -33,5 +33,5 @@ class Streams:
         """The stream of that name with this probability, else None."""
         if probability == 0:  # saves the time of making a generator
             return None
-        rng = self.of(name)
+        rng = self.generator(name)
         return rng if rng.random() < probability else None

@@ -5,10 +5,10 @@ much), `images` (every file read and decoded), `twins` (equal and nearly equal i
 it); `plots` draws.
 """
 
+from detector.data.checks.check_dataset import check_dataset
 from detector.data.checks.label_plots import plot_labels, plot_sheet, require_matplotlib
-from detector.data.checks.labels import check_labels, start_lines
+from detector.data.checks.labels import check_labels, describe_label_problems
 from detector.data.checks.problems import KINDS, Kind, Problem, Report
-from detector.data.checks.run import check_dataset
 
 __all__ = [
     "KINDS",
@@ -20,5 +20,5 @@ __all__ = [
     "plot_labels",
     "plot_sheet",
     "require_matplotlib",
-    "start_lines",
+    "describe_label_problems",
 ]

@@ -26,7 +26,7 @@ _PAIRS = 500_000  # candidate pairs at a time
 Pairs = np.ndarray  # int64 [p, 2], the rows of two images, the earlier one first
 
 
-def check_twins(splits: Mapping[str, Index], scans: Mapping[str, Scan]) -> list[Problem]:
+def check_duplicates(splits: Mapping[str, Index], scans: Mapping[str, Scan]) -> list[Problem]:
     """Images that another split, or the same one, has already; pairs are named, the earlier one last."""
     names = list(splits)
     split = np.repeat(np.arange(len(names)), [len(scans[name].numbers) for name in names])
@@ -35,9 +35,9 @@ def check_twins(splits: Mapping[str, Index], scans: Mapping[str, Scan]) -> list[
         np.concatenate([getattr(scans[name], part) for name in names])
         for part in ("digests", "hashes", "thumbnails")
     )
-    equal = equal_pairs(digests, split)
+    equal = find_equal_pairs(digests, split)
     once = np.setdiff1d(np.arange(len(split)), equal[:, 1])  # equal files are compared once
-    near = once[near_pairs(hashes[once], thumbnails[once], split[once])]
+    near = once[find_similar_pairs(hashes[once], thumbnails[once], split[once])]
     problems = []
     for word, pairs in (("same", equal), ("similar", near)):
         across = split[pairs[:, 0]] != split[pairs[:, 1]]
@@ -46,11 +46,13 @@ def check_twins(splits: Mapping[str, Index], scans: Mapping[str, Scan]) -> list[
                 words = (f"{shown[later]} = {shown[earlier]}" for earlier, later in chosen)
                 if word == "similar":
                     words = (line.replace(" = ", " ~ ") for line in words)
-                problems.append(Problem.of(f"{word} image {where}", len(chosen), len(split), words))
+                problems.append(
+                    Problem.collect(f"{word} image {where}", len(chosen), len(split), words)
+                )
     return problems
 
 
-def equal_pairs(digests: np.ndarray, split: np.ndarray) -> Pairs:
+def find_equal_pairs(digests: np.ndarray, split: np.ndarray) -> Pairs:
     """Each image with an equal one before: the first of another split if there is one, else of its own.
 
     Args:
@@ -65,7 +67,7 @@ def equal_pairs(digests: np.ndarray, split: np.ndarray) -> Pairs:
     return np.stack([first_of_group[later], rows[later]], 1)
 
 
-def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray, split: np.ndarray) -> Pairs:
+def find_similar_pairs(hashes: np.ndarray, thumbnails: np.ndarray, split: np.ndarray) -> Pairs:
     """Each image with the most similar one before, of the same split and of another one.
 
     Args:

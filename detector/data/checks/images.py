@@ -22,7 +22,7 @@ _AT_ONCE = 4096  # images handed to the threads: a million waiting ones would ne
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageSummary:
     """What one file is.
 
     Attributes:
@@ -57,7 +57,7 @@ class Scan:
     unreadable: dict[int, str]
 
 
-def look_at(path: Path) -> Look:
+def summarise_image(path: Path) -> ImageSummary:
     """Reads and decodes a file.
 
     Raises:
@@ -67,7 +67,7 @@ def look_at(path: Path) -> Look:
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()  # from the page cache
     bits, thumbnail = difference_hash(image)
     height, width = image.shape[:2]
-    return Look((height, width), digest, bits, thumbnail)
+    return ImageSummary((height, width), digest, bits, thumbnail)
 
 
 def difference_hash(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,11 +90,11 @@ def difference_hash(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def scan_images(name: str, index: Index, *, workers: int) -> Scan:
     """Looks at every image of a split in so many threads; decoding lets go of Python's lock."""
-    looks: list[Look] = []
+    looks: list[ImageSummary] = []
     numbers: list[int] = []
     unreadable: dict[int, str] = {}
     for number, look in enumerate(_progress(_looks(index, workers), name, len(index))):
-        if isinstance(look, Look):
+        if isinstance(look, ImageSummary):
             looks.append(look)
             numbers.append(number)
         else:
@@ -110,16 +110,18 @@ def scan_images(name: str, index: Index, *, workers: int) -> Scan:
     )
 
 
-def _progress(looks: Iterator[Look | str], name: str, total: int) -> Iterator[Look | str]:
+def _progress(
+    looks: Iterator[ImageSummary | str], name: str, total: int
+) -> Iterator[ImageSummary | str]:
     return iter(tqdm(looks, name, total, unit="image", leave=False, disable=None))
 
 
-def _looks(index: Index, workers: int) -> Iterator[Look | str]:
+def _looks(index: Index, workers: int) -> Iterator[ImageSummary | str]:
     """In the order of the index: what each file is, or why it cannot be read."""
 
-    def look(number: int) -> Look | str:
+    def look(number: int) -> ImageSummary | str:
         try:
-            return look_at(index.folder / str(index.files[number]))
+            return summarise_image(index.folder / str(index.files[number]))
         except UnreadableImage as error:
             return str(error)
 
@@ -132,10 +134,10 @@ def check_images(splits: Mapping[str, Index], scans: Mapping[str, Scan]) -> list
     """Files that cannot be read, and those of another size than their annotations say."""
     total = sum(map(len, splits.values()))
     faults = [line for scan in scans.values() for line in scan.unreadable.values()]
-    problems = [Problem.of("unreadable image", len(faults), total, faults)] if faults else []
+    problems = [Problem.collect("unreadable image", len(faults), total, faults)] if faults else []
     lines = [line for name, scan in scans.items() for line in _other_sizes(splits[name], scan)]
     if lines:
-        problems.append(Problem.of("size mismatch", len(lines), total, lines))
+        problems.append(Problem.collect("size mismatch", len(lines), total, lines))
     return problems
 
 

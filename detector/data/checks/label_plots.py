@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.boxes import sides
-from detector.data.box_sizes import letterboxed_sizes, owners
-from detector.data.dataset import ImageReader
+from detector.boxes import box_sizes
+from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.image_files import UnreadableImage
 from detector.data.store.index import Index
+from detector.data.train_set import ImageReader
 from detector.errors import UserError
 from detector.visualize.draw import Picture, contact_sheet, save_image
 
@@ -40,12 +40,12 @@ def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | No
     from matplotlib.figure import Figure
 
     objects = ~index.crowd
-    owner = owners(index)[objects]
+    owner = index.box_image_numbers()[objects]
     counts = np.bincount(index.labels[objects], minlength=len(index.names))
     order = np.argsort(-counts, kind="stable")[:SHOWN_CLASSES]
-    sizes = letterboxed_sizes(index, size)[objects]
+    sizes = letterboxed_box_sizes(index, size)[objects]
     boxes = index.boxes_xyxy[objects].astype(np.float64)
-    centres = (boxes[:, :2] + sides(boxes) / 2) / index.sizes[owner, ::-1]  # [m, 2], 0..1
+    centres = (boxes[:, :2] + box_sizes(boxes) / 2) / index.sizes[owner, ::-1]  # [m, 2], 0..1
 
     figure = Figure(figsize=(15, 9), layout="constrained")
     classes, joint, places, side, aspect, per_image = figure.subplots(2, 3).flat
@@ -81,7 +81,7 @@ def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | No
 
 def plot_sheet(path: Path, index: Index, *, seed: int = 0) -> None:
     """Random labelled images of a split, the same ones for the same seed, with their boxes."""
-    labelled = np.unique(owners(index))
+    labelled = np.unique(index.box_image_numbers())
     chosen = np.random.default_rng(seed).permutation(labelled)
     reader = ImageReader(index)
     pictures: list[Picture] = []

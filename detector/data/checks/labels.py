@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.anchors import measure_fit, unmatched
-from detector.boxes import sides
-from detector.data.box_sizes import letterboxed_sizes, owners
-from detector.data.checks.problems import KINDS, Problem, SplitSummary, in_order
+from detector.anchors import find_unmatched, measure_fit
+from detector.boxes import box_sizes
+from detector.data.checks.problems import KINDS, Problem, SplitSummary, sort_problems
+from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.index import Index
 
 Splits = Mapping[str, Index]
@@ -35,13 +35,13 @@ def check_labels(
         anchors: [k, 2], pixels; without them their fit is not looked at.
         ratio: below which a box is given to an anchor.
     """
-    sizes = {name: letterboxed_sizes(index, size) for name, index in splits.items()}
+    sizes = {name: letterboxed_box_sizes(index, size) for name, index in splits.items()}
     problems = [
         *_findings(splits),
         *_split_problems(splits),
         *_class_problems(splits),
         _boxes("box partly outside", splits, lambda name: splits[name].cut),
-        _boxes("duplicate box", splits, lambda name: repeated(splits[name])),
+        _boxes("duplicate box", splits, lambda name: find_duplicate_boxes(splits[name])),
         _boxes("tiny box", splits, lambda name: sizes[name].min(1, initial=np.inf) < TINY),
         _boxes("huge box", splits, lambda name: _area_shares(splits[name]) > HUGE),
         _without_label(splits),
@@ -49,10 +49,12 @@ def check_labels(
     if anchors is not None:
         problems.append(
             _boxes(
-                "box without anchor", splits, lambda name: unmatched(sizes[name], anchors, ratio)
+                "box without anchor",
+                splits,
+                lambda name: find_unmatched(sizes[name], anchors, ratio),
             )
         )
-    return in_order(problem for problem in problems if problem is not None)
+    return sort_problems(problem for problem in problems if problem is not None)
 
 
 def summarise(
@@ -60,7 +62,7 @@ def summarise(
 ) -> SplitSummary:
     """A split in numbers; see `check_labels`."""
     objects = ~index.crowd
-    sizes = letterboxed_sizes(index, size)[objects]
+    sizes = letterboxed_box_sizes(index, size)[objects]
     counts = np.bincount(index.labels[objects], minlength=len(index.names))
     order = np.argsort(-counts, kind="stable")
     fit = None if anchors is None or not len(sizes) else str(measure_fit(sizes, anchors, ratio))
@@ -83,7 +85,7 @@ def _spread(values: np.ndarray) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
-def start_lines(
+def describe_label_problems(
     name: str, splits: Splits, *, size: int, anchors: np.ndarray, ratio: float
 ) -> list[str]:
     """What a run says of its labels before it starts: nothing, or up to five lines.
@@ -91,7 +93,7 @@ def start_lines(
     What readers left out is not among it: it is named elsewhere. `name` is the data set's.
     """
     left_out = {
-        finding.kind for index in splits.values() for finding in index.findings if finding.left_out
+        finding.kind for index in splits.values() for finding in index.findings if finding.skipped
     }
     told = [
         problem
@@ -111,11 +113,11 @@ def image_name(index: Index, number: int) -> str:
     return str(Path(index.folder.name) / str(index.files[number]))
 
 
-def repeated(index: Index) -> np.ndarray:
+def find_duplicate_boxes(index: Index) -> np.ndarray:
     """Boxes that stand in the same image before, with the same label, to the nearest pixel; bool [m]."""
     corners = np.round(index.boxes_xyxy).astype(np.uint64)  # below 2^16: no image is larger
     place = corners @ (np.uint64(1) << np.array([48, 32, 16, 0], np.uint64))
-    owner = (owners(index) * len(index.names) + index.labels) * 2 + index.crowd
+    owner = (index.box_image_numbers() * len(index.names) + index.labels) * 2 + index.crowd
     order = np.lexsort((place, owner))  # stable: of equal ones the first stays first
     again = np.zeros(len(order), bool)
     again[order[1:]] = (np.diff(owner[order]) == 0) & (place[order[1:]] == place[order[:-1]])
@@ -137,7 +139,7 @@ def _findings(splits: Splits) -> Iterator[Problem]:
             len(index) if of == "images" else len(index.labels) if of == "boxes" else 0
             for index in splits.values()
         )
-        yield Problem.of(kind, len(same), good + len(same), map(str, same))
+        yield Problem.collect(kind, len(same), good + len(same), map(str, same))
 
 
 def _boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray]) -> Problem | None:
@@ -150,7 +152,7 @@ def _boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray]) -> Pr
         return None
     total = sum(int((~index.crowd).sum()) for index in splits.values())
     words = chain.from_iterable(_describe(splits[name], rows) for name, rows in chosen.items())
-    return Problem.of(kind, count, total, words)
+    return Problem.collect(kind, count, total, words)
 
 
 def _describe(index: Index, rows: np.ndarray) -> Iterator[str]:
@@ -161,12 +163,12 @@ def _describe(index: Index, rows: np.ndarray) -> Iterator[str]:
 
 
 def _area_shares(index: Index) -> np.ndarray:
-    areas = sides(index.boxes_xyxy).astype(np.float64).prod(1)
-    return areas / index.sizes.prod(1)[owners(index)]
+    areas = box_sizes(index.boxes_xyxy).astype(np.float64).prod(1)
+    return areas / index.sizes.prod(1)[index.box_image_numbers()]
 
 
 def _objects_by_image(index: Index) -> np.ndarray:
-    return np.bincount(owners(index)[~index.crowd], minlength=len(index))
+    return np.bincount(index.box_image_numbers()[~index.crowd], minlength=len(index))
 
 
 def _without_label(splits: Splits) -> Problem | None:
@@ -180,7 +182,7 @@ def _without_label(splits: Splits) -> Problem | None:
     if not count:
         return None
     names = (image_name(splits[name], i) for name, images in empty.items() for i in images)
-    return Problem.of("image without label", count, sum(map(len, splits.values())), names)
+    return Problem.collect("image without label", count, sum(map(len, splits.values())), names)
 
 
 def _unlabelled_test(name: str, index: Index) -> bool:
@@ -193,7 +195,7 @@ def _split_problems(splits: Splits) -> Iterator[Problem]:
     none = [n for n, c in labelled.items() if not c and not _unlabelled_test(n, splits[n])]
     if none:
         words = (f"{name}: none of {len(splits[name]):,} images has an object" for name in none)
-        yield Problem.of("no labelled image", len(none), len(splits), words)
+        yield Problem.collect("no labelled image", len(none), len(splits), words)
     few = [n for n, c in labelled.items() if 0 < c < FEW_IMAGES.get(n, FEW_TO_MEASURE)]
     if few:
         words = (
@@ -201,7 +203,7 @@ def _split_problems(splits: Splits) -> Iterator[Problem]:
             f"{FEW_IMAGES.get(name, FEW_TO_MEASURE)} say little"
             for name in few
         )
-        yield Problem.of("small data set", len(few), len(splits), words)
+        yield Problem.collect("small data set", len(few), len(splits), words)
     first, *others = splits
     differing = [name for name in others if splits[name].names != splits[first].names]
     if differing:
@@ -210,7 +212,7 @@ def _split_problems(splits: Splits) -> Iterator[Problem]:
             f"{_first_difference(splits[first].names, splits[name].names)}"
             for name in differing
         )
-        yield Problem.of("other classes", len(differing), len(splits), words)
+        yield Problem.collect("other classes", len(differing), len(splits), words)
 
 
 def _first_difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
@@ -251,6 +253,6 @@ def _class_problems(splits: Splits) -> Iterator[Problem]:
         ("rare class", rare),
     ):
         if found:
-            yield Problem.of(kind, len(found), total, found)
+            yield Problem.collect(kind, len(found), total, found)
     if few:
-        yield Problem.of("class imbalance", len(few), total, against)
+        yield Problem.collect("class imbalance", len(few), total, against)

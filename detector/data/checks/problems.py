@@ -96,7 +96,7 @@ class Problem:
     examples: tuple[str, ...]
 
     @classmethod
-    def of(cls, kind: str, count: int, total: int, examples: Iterable[str]) -> "Problem":
+    def collect(cls, kind: str, count: int, total: int, examples: Iterable[str]) -> "Problem":
         """With the first examples; the others are not even made."""
         return cls(kind, int(count), int(total), tuple(islice(examples, LISTED)))
 
@@ -212,7 +212,7 @@ class Report:
         return "\n".join(lines)
 
 
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
+def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     """One problem a kind, errors before warnings, each as in `KINDS`; unknown kinds last.
 
     What readers leave out no check sees again, so that counts add up. What they tell of but keep
@@ -226,7 +226,7 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
         elif before is not problem:
             count, total = before.count + problem.count, max(before.total, problem.total)
             examples = chain(before.examples, problem.examples)
-            joined[problem.kind] = Problem.of(problem.kind, count, total, examples)
+            joined[problem.kind] = Problem.collect(problem.kind, count, total, examples)
     place = {kind: number for number, kind in enumerate(KINDS)}
     return sorted(
         joined.values(), key=lambda p: (p.about.severity != "error", place.get(p.kind, len(place)))

@@ -50,7 +50,7 @@ def read_coco(
 ) -> Index:
     """The index of one split; one that is not `labelled` may come without annotations.
 
-    Labels follow the order of the json's category ids, or of `names` where the data YAML gives them
+    LabelFile follow the order of the json's category ids, or of `names` where the data YAML gives them
     (the json then has to know each). Images without objects stay. Boxes are cut at the image's
     borders; boxes without size or wholly outside, and images whose file is missing, are left out and
     named in `findings`.
@@ -60,13 +60,13 @@ def read_coco(
             image file at all.
     """
     tree = read_json(annotations, labelled=labelled)
-    categories = _unique(tree["categories"], annotations, "category")
-    images = _unique(tree["images"], annotations, "image")
-    names, category_ids = _label_order(categories, names, annotations)
+    categories = _index_by_id(tree["categories"], annotations, "category")
+    images = _index_by_id(tree["images"], annotations, "image")
+    names, category_ids = _order_labels(categories, names, annotations)
     findings: list[Finding] = []
-    present = _present(images, folder, annotations, findings)
+    present = _find_image_files(images, folder, annotations, findings)
     kept = [image_id for image_id in images if images[image_id]["file_name"] in present]
-    columns = _columns(tree["annotations"], images, category_ids, annotations)
+    columns = _parse_annotations(tree["annotations"], images, category_ids, annotations)
     order, starts = _group_by_image(columns["image_id"], np.array(kept, np.int64))
     boxes, crowd, labels = (columns[key][order] for key in ("box", "crowd", "label"))
     owner = np.repeat(np.arange(len(kept)), np.diff(starts))
@@ -91,7 +91,7 @@ def read_coco(
     )
 
 
-def _unique(entries: list[dict[str, Any]], path: Path, kind: str) -> dict[int, dict[str, Any]]:
+def _index_by_id(entries: list[dict[str, Any]], path: Path, kind: str) -> dict[int, dict[str, Any]]:
     """Entries by id, in the file's order."""
     needed = {"category": ("id", "name"), "image": ("id", "file_name", "width", "height")}[kind]
     for entry in entries:
@@ -105,7 +105,7 @@ def _unique(entries: list[dict[str, Any]], path: Path, kind: str) -> dict[int, d
     return {entry["id"]: entry for entry in entries}
 
 
-def _label_order(
+def _order_labels(
     categories: dict[int, dict[str, Any]], names: tuple[str, ...] | None, path: Path
 ) -> tuple[tuple[str, ...], np.ndarray]:
     if not categories:
@@ -123,15 +123,17 @@ def _label_order(
     return names, np.array([by_name[name] for name in names], np.int64)
 
 
-def _present(
+def _find_image_files(
     images: dict[int, dict[str, Any]], folder: Path, path: Path, findings: list[Finding]
 ) -> set[str]:
     """The image files that exist; the missing ones are added to the findings."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images; {LAYOUT}")
-    on_disk = {entry.name for entry in folder.iterdir()}  # one listing, not one stat an image
+    open_disk_file = {
+        entry.name for entry in folder.iterdir()
+    }  # one listing, not one stat an image
     wanted = [entry["file_name"] for entry in images.values()]
-    present = {n for n in wanted if n in on_disk or ("/" in n and (folder / n).is_file())}
+    present = {n for n in wanted if n in open_disk_file or ("/" in n and (folder / n).is_file())}
     if images and not present:
         raise UserError(f"{folder}: none of the {len(images)} images of {path.name} is there")
     findings += [
@@ -142,7 +144,7 @@ def _present(
     return present
 
 
-def _columns(
+def _parse_annotations(
     annotations: list[dict[str, Any]],
     images: dict[int, dict[str, Any]],
     category_ids: np.ndarray,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from detector.data.store.image_files import SUFFIXES, UnreadableImage
-from detector.data.store.image_sizes import image_size, in_threads
+from detector.data.store.image_sizes import image_size, map_in_threads
 from detector.data.store.index import Finding, Index, make_index
 from detector.data.store.index_cache import Fingerprint
 from detector.errors import UserError
@@ -76,7 +76,7 @@ class Pairs:
 
 
 @dataclass(slots=True)
-class Labels:
+class LabelFile:
     """What one label file says.
 
     Attributes:
@@ -92,7 +92,7 @@ class Labels:
     usable: bool = True
 
 
-Parser = Callable[[bytes, tuple[int, int]], Labels]  # content, (height, width) of the image
+Parser = Callable[[bytes, tuple[int, int]], LabelFile]  # content, (height, width) of the image
 
 
 def fingerprint_pairs(pairs: Pairs) -> Fingerprint:
@@ -125,17 +125,17 @@ def read_pairs(
         names: the class names, asked for once all files are parsed.
         unit: what the places in a file are called, "line" or "object".
     """
-    table = _Table(unit, list(pairs.findings))
+    table = _IndexBuilder(unit, list(pairs.findings))
     both = list(zip(pairs.images, pairs.labels, strict=True))
-    contents = in_threads(
+    contents = map_in_threads(
         lambda pair: _open(pairs.folder, *pair), both, about=f"read {pairs.source.name}"
     )
     for (image, label), (size, content) in zip(both, contents, strict=True):
         if isinstance(content, str):
             fault = ("label not parsed", 0, f"{content}; image left out")
-            found = Labels(faults=[fault], usable=False)
+            found = LabelFile(faults=[fault], usable=False)
         elif label is None:
-            found = Labels()
+            found = LabelFile()
         else:
             found = parse(content, UNREADABLE_SIZE if isinstance(size, str) else size)
         table.add(image, label, size, found)
@@ -155,7 +155,7 @@ def _open(folder: Path, image: str, label: str | None) -> tuple[tuple[int, int] 
         return size, str(error.strerror)
 
 
-class _Table:
+class _IndexBuilder:
     """What was read so far, in columns of 8 bytes a number (a list of numbers costs 32)."""
 
     def __init__(self, unit: str, findings: list[Finding]) -> None:
@@ -166,7 +166,7 @@ class _Table:
         self.owner, self.labels, self.crowd, self.places = (array("q") for _ in range(4))
 
     def add(
-        self, image: str, label: str | None, size: tuple[int, int] | str, found: Labels
+        self, image: str, label: str | None, size: tuple[int, int] | str, found: LabelFile
     ) -> None:
         """One image; a `size` that is a text says why the image cannot be read."""
         for kind, place, what in found.faults:
@@ -212,26 +212,26 @@ class _Table:
         )
 
 
-def is_image(name: str) -> bool:
+def has_image_suffix(name: str) -> bool:
     """Whether a file of this name is taken for an image; those that start with a dot are not."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def walk(folder: Path) -> Iterator[str]:
+def walk_images(folder: Path) -> Iterator[str]:
     """Image files in a folder and below, sorted by path."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(files):
-            if is_image(name):
+            if has_image_suffix(name):
                 yield os.path.join(parent, name)  # noqa: PTH118  # a million Paths take seconds
 
 
-def stem(name: str) -> str:
+def file_stem(name: str) -> str:
     """A file name without its suffix; `Path` does the same in ten times the time."""
     return name.rpartition(".")[0]
 
 
-class Folders:
+class FolderListing:
     """File names by folder, each folder listed once: a listing costs less than a stat for each file."""
 
     def __init__(self) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from detector.data.readers.image_label_pairs import (
-    Folders,
-    Labels,
+    FolderListing,
+    LabelFile,
     Pairs,
-    is_image,
+    file_stem,
+    has_image_suffix,
     read_list,
     read_pairs,
-    stem,
 )
 from detector.data.store.image_files import SUFFIXES
 from detector.data.store.index import Finding, Index, relabel
@@ -39,7 +39,7 @@ def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
     Raises:
         UserError: a source that is not there, no images, or no labels for any of them.
     """
-    pairs, folders = Pairs(root, root / sources[0]), Folders()
+    pairs, folders = Pairs(root, root / sources[0]), FolderListing()
     looked_in: list[str] = []
     seen: set[str] = set()
     for path in (root / source for source in sources):
@@ -83,7 +83,7 @@ def read_voc(pairs: Pairs, names: tuple[str, ...] | None, *, zero_based: bool = 
     def look_up(name: str) -> int | None:
         return number_of.get(name) if names else number_of.setdefault(name, len(number_of))
 
-    def parse(content: bytes, size: tuple[int, int]) -> Labels:
+    def parse(content: bytes, size: tuple[int, int]) -> LabelFile:
         return parse_voc(content, look_up, zero_based=zero_based)
 
     index = read_pairs(pairs, parse, lambda: names or tuple(number_of), unit="object")
@@ -92,12 +92,12 @@ def read_voc(pairs: Pairs, names: tuple[str, ...] | None, *, zero_based: bool = 
 
 def parse_voc(
     content: bytes, number_of: Callable[[str], int | None], *, zero_based: bool = False
-) -> Labels:
+) -> LabelFile:
     """One xml file; `number_of` gives a class its number, None if it is unknown.
 
     `difficult` objects are taken as COCO's crowds: neither objects nor background.
     """
-    found = Labels()
+    found = LabelFile()
     try:
         tree = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -133,7 +133,7 @@ def _stem(line: str) -> str:
     """The name in a line of a list: `a`, `a.jpg`, or `a  1` in the list of one class."""
     line = re.sub(r"\s+(-1|0|1)$", "", line)
     name = os.path.basename(line)  # noqa: PTH119  # fast
-    return stem(name) if name.lower().endswith(SUFFIXES) else name
+    return file_stem(name) if name.lower().endswith(SUFFIXES) else name
 
 
 def _number(tree: ElementTree.Element, path: str) -> int:
@@ -146,12 +146,12 @@ def _inside(base: Path, names: Sequence[str]) -> str:
 
 def _stems(names: set[str]) -> dict[str, str]:
     """Image files by their name without suffix."""
-    images = sorted(filter(is_image, names))
-    return {stem(name): name for name in images}
+    images = sorted(filter(has_image_suffix, names))
+    return {file_stem(name): name for name in images}
 
 
 def _pair_folder(
-    pairs: Pairs, folders: Folders, images: str, labels: str, stems: list[str] | None
+    pairs: Pairs, folders: FolderListing, images: str, labels: str, stems: list[str] | None
 ) -> None:
     """Adds the images with these names (without suffix), or all of a folder."""
     files = _stems(folders[images])

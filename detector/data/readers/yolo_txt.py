@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detector.data.readers.image_label_pairs import (
-    Folders,
-    Labels,
+    FolderListing,
+    LabelFile,
     Pairs,
-    is_image,
+    file_stem,
+    has_image_suffix,
     read_list,
     read_pairs,
-    stem,
-    walk,
+    walk_images,
 )
 from detector.data.store.index import Finding, Index
 from detector.errors import UserError
@@ -37,13 +37,13 @@ def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
         UserError: a source that is not there, no images, or no labels for any of them.
     """
     paths = [root / source for source in sources]
-    pairs, folders, images = Pairs(root, paths[0]), Folders(), list[str]()
+    pairs, folders, images = Pairs(root, paths[0]), FolderListing(), list[str]()
     for source, path in zip(sources, paths, strict=True):
         if path.is_dir():
-            images += walk(path)
+            images += walk_images(path)
         elif path.is_file():
             pairs.lists.append(path)
-            images += _listed(path, root, folders)
+            images += _read_image_list(path, root, folders)
         else:
             raise UserError(f"{path}: no such folder or list of images{_hint(root, source)}")
     labels_of: dict[str, str] = {}
@@ -54,8 +54,8 @@ def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
             continue
         if folder not in labels_of:
             labels_of[folder] = _labels_folder(folder)
-            pairs.findings += _lonely(pairs, folders, folder, labels_of[folder])
-        label = f"{stem(name)}.txt"
+            pairs.findings += _find_orphans(pairs, folders, folder, labels_of[folder])
+        label = f"{file_stem(name)}.txt"
         found = label in folders[labels_of[folder]]
         pairs.add(image, f"{labels_of[folder]}{os.sep}{label}" if found else None)
     pairs.check(
@@ -75,7 +75,7 @@ def read_yolo(pairs: Pairs, names: tuple[str, ...], *, keypoints: bool = False) 
         keypoints: lines go on with key points behind the box, which are not read.
     """
 
-    def parse(content: bytes, size: tuple[int, int]) -> Labels:
+    def parse(content: bytes, size: tuple[int, int]) -> LabelFile:
         return parse_yolo(content, size, len(names), keypoints=keypoints)
 
     return read_pairs(pairs, parse, lambda: names, unit="line")
@@ -83,14 +83,14 @@ def read_yolo(pairs: Pairs, names: tuple[str, ...], *, keypoints: bool = False) 
 
 def parse_yolo(
     content: bytes, size: tuple[int, int], num_classes: int, *, keypoints: bool = False
-) -> Labels:
+) -> LabelFile:
     """One txt file.
 
     A line is a class and a box, or a class and the corners of a polygon, x and y in turn, whose
     bounding box is taken. `size` is the image's height and width in pixels.
     """
     height, width = size
-    found = Labels()
+    found = LabelFile()
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -131,7 +131,7 @@ def parse_yolo(
     return found
 
 
-def _listed(path: Path, root: Path, folders: Folders) -> list[str]:
+def _read_image_list(path: Path, root: Path, folders: FolderListing) -> list[str]:
     """The images of a list; relative ones count from where the first of them are found."""
     lines = read_list(path)
     bases = [str(path.parent), str(root)]
@@ -155,9 +155,9 @@ def _labels_folder(images: str) -> str:
     return images
 
 
-def _lonely(pairs: Pairs, folders: Folders, images: str, labels: str) -> list[Finding]:
+def _find_orphans(pairs: Pairs, folders: FolderListing, images: str, labels: str) -> list[Finding]:
     """Label files of a folder that belong to no image of it."""
-    stems = {stem(name) for name in folders[images] if is_image(name)}
+    stems = {file_stem(name) for name in folders[images] if has_image_suffix(name)}
     lonely = sorted(
         name
         for name in folders[labels]

@@ -38,7 +38,7 @@ def read_image(path: str) -> np.ndarray:
     return image
 
 
-def image_files(paths: Sequence[str]) -> list[Path]:
+def list_images(paths: Sequence[str]) -> list[Path]:
     """Files as they are, folders as the image files in them, sorted by name.
 
     Raises:
@@ -58,7 +58,7 @@ def image_files(paths: Sequence[str]) -> list[Path]:
     return files
 
 
-def unlabelled(image: np.ndarray) -> Sample:
+def sample_without_labels(image: np.ndarray) -> Sample:
     """A sample of an image [H, W, 3] alone."""
     none = np.zeros((0, 4), np.float32)
     return Sample(image, none, np.zeros(0, np.int64), 0, none)

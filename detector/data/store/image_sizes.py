@@ -45,7 +45,7 @@ def image_size(path: str) -> tuple[int, int]:
     return height, width
 
 
-def in_threads(function: Callable[[A], B], items: Sequence[A], *, about: str) -> Iterator[B]:
+def map_in_threads(function: Callable[[A], B], items: Sequence[A], *, about: str) -> Iterator[B]:
     """function(item) for each item, in order, several at a time; many show a progress bar.
 
     Args:

@@ -1,10 +1,9 @@
-"""Decoded images, kept in memory or in a file, which all reader processes of a machine share.
+"""Caches of decoded images, in memory or in a file, shared by all workers and ranks of a machine.
 
-What is kept are the pixels as `ImageReader` returns them: whether an image is found here or read from
-its file changes the time alone.
+They hold the pixels as `ImageReader` returns them, so that a cached image changes only the time.
 
-Two ways to keep them: every image in a place of its own (`image_cache`), or, for partners drawn from a
-window of the epoch's order, the last positions in a ring (`tile_buffer`).
+`open_image_cache` gives every image its own slot. `open_tile_buffer` keeps the last positions of the
+epoch's order in a ring, for mosaics that draw from a window of it.
 """
 
 import atexit
@@ -22,67 +21,68 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detector.data.augment.geometry import shrunk_shapes
+from detector.data.augment.geometry import shrink_shapes
+from detector.data.store.free_memory import free_memory
 from detector.data.store.index import Index
-from detector.data.store.index_cache import FOLDER, user_folder
-from detector.data.store.memory_limit import free_memory
+from detector.data.store.index_cache import FOLDER, user_cache_folder
 from detector.errors import UserError
 
-VERSION = 1  # raise it when the layout of the file or what is done to its images changes
-RECORD = 2 * 8  # bytes: mark and sum of a place, uint64 each
+VERSION = 1  # raise it when the layout of the file or the processing of its images changes
+RECORD = 2 * 8  # bytes: key and checksum of a slot, uint64 each
 GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """Where pixels are kept.
+class PixelFile:
+    """The file that holds the pixels.
 
     Attributes:
         path: a file that every process of this machine can open.
-        lasts: whether it outlives the run.
+        persistent: whether it outlives the run.
     """
 
     path: Path
-    lasts: bool = False
+    persistent: bool = False
 
 
 class ImageStore:
-    """Pixels of images in numbered places of one file.
+    """Pixels of images in numbered slots of one file.
 
-    Any process may fill a place; two that fill it at once write the same bytes. A place says by its mark
-    which image it holds, of which size and time of the file, and is marked once its pixels are there.
+    Any process may fill a slot; two that fill it at the same time write the same bytes. The key of a slot
+    says which image it holds (and the size and time of its file); it is written after the pixels.
 
     Attributes:
-        room: the file.
+        file: the file.
     """
 
     def __init__(
         self,
-        room: Room,
+        file: PixelFile,
         shapes: np.ndarray,
         starts: np.ndarray,
         *,
-        places: int,
+        slots: int,
         ring: bool,
     ) -> None:
         """
         Args:
-            room: a file, empty or of the same layout.
-            shapes: int [n, 2], height and width in pixels of each image as it is kept.
-            starts: int64 [places or more, and one], bytes; where each place begins behind the records.
-            places: how many may be filled.
-            ring: places are taken in turns by position; else image i has place i.
+            file: empty, or of the same layout.
+            shapes: int [n, 2], height and width in pixels of each image as it is stored.
+            starts: int64 [all slots + 1], bytes; where each slot begins behind the records.
+            slots: how many of them may be filled.
+            ring: a slot is chosen by position modulo `slots`; otherwise image i has slot i.
         """
-        self.room = room
-        self._shapes, self._places, self._ring = shapes, places, ring
+        self.file = file
+        self._shapes, self._slots, self._ring = shapes, slots, ring
         self._starts = starts + (len(starts) - 1) * RECORD
         self._open()
 
-    def mark(self, number: int, path: Callable[[int], str]) -> int:
-        """What tells image `number` from others and, in a file that outlives the run, from itself before
-        its own file changed; 64 bits. 0 where there is no such file, of which nothing is kept.
+    def key(self, number: int, path: Callable[[int], str]) -> int:
+        """A 64-bit key of image `number`; 0 if its file does not exist, so that nothing is stored.
+
+        In a persistent file the key changes with the size or the time of the image file.
         """
-        if not self.room.lasts:
+        if not self.file.persistent:
             return number + 1
         try:
             about = os.stat(path(number))  # noqa: PTH116  # a third of the time of Path's
@@ -91,56 +91,56 @@ class ImageStore:
         text = b"%d %d %d" % (number, about.st_size, about.st_mtime_ns)
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") | 1
 
-    def get(self, number: int, position: int | None, mark: int) -> np.ndarray | None:
-        """Image `number`, uint8 [H, W, 3], not to be written into; None where it is not kept.
+    def get(self, number: int, position: int | None, key: int) -> np.ndarray | None:
+        """Image `number`, uint8 [H, W, 3], not to be written to; None if it is not stored.
 
-        Of a ring it stays what it is until the ring has come round.
+        In a ring its pixels are overwritten once the ring has wrapped around.
         """
-        place = self._place(number, position)
-        if not mark or place is None or self._records.item(2 * place) != mark:
+        slot = self._slot(number, position)
+        if not key or slot is None or self._records.item(2 * slot) != key:
             return None
         height, width = self._shapes[number].tolist()
-        start = self._starts.item(place)
+        start = self._starts.item(slot)
         pixels = self._bytes[start : start + height * width * 3]
-        if self.room.lasts and not self._checked[place]:
-            if _sum(pixels) != self._records[place, 1]:  # of a machine that lost its power
+        if self.file.persistent and not self._checked[slot]:
+            if _checksum(pixels) != self._records[slot, 1]:  # written before a power failure
                 return None
-            self._checked[place] = True
+            self._checked[slot] = True
         return pixels.reshape(height, width, 3)
 
-    def put(self, number: int, position: int | None, mark: int, image: np.ndarray) -> None:
-        """Keeps an image, if there is a place for it."""
-        place = self._place(number, position)
-        if place is None or image.shape[:2] != tuple(self._shapes[number]):
+    def put(self, number: int, position: int | None, key: int, image: np.ndarray) -> None:
+        """Stores an image if it has a slot."""
+        slot = self._slot(number, position)
+        if slot is None or image.shape[:2] != tuple(self._shapes[number]):
             return
         pixels = np.ascontiguousarray(image).reshape(-1)
         try:
-            self._write(place * RECORD, bytes(RECORD))
-            self._write(int(self._starts[place]), pixels)
-            total = _sum(pixels) if self.room.lasts else 0
-            self._write(place * RECORD, np.array([mark, total], np.uint64))
+            self._write(slot * RECORD, bytes(RECORD))
+            self._write(int(self._starts[slot]), pixels)
+            total = _checksum(pixels) if self.file.persistent else 0
+            self._write(slot * RECORD, np.array([key, total], np.uint64))
         except OSError as error:
-            self._places = 0  # of this process
+            self._slots = 0  # in this process
             warnings.warn(
-                f"{self.room.path}: {error.strerror}; images are read from their files from here on",
+                f"{self.file.path}: {error.strerror}; caching stops, images are read from their files",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
-    def kept(self) -> int:
-        """How many images are here."""
+    def count(self) -> int:
+        """How many images are stored."""
         return int(np.count_nonzero(self._records[:, 0]))
 
-    def _place(self, number: int, position: int | None) -> int | None:
+    def _slot(self, number: int, position: int | None) -> int | None:
         if not self._ring:
-            return number if number < self._places else None
-        return None if position is None or not self._places else position % self._places
+            return number if number < self._slots else None
+        return None if position is None or not self._slots else position % self._slots
 
     def _open(self) -> None:
         size = int(self._starts[-1])
-        self._file = os.open(self.room.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        self._file = os.open(self.file.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         if os.fstat(self._file).st_size < size:
-            os.ftruncate(self._file, size)  # takes no room before it is written to
+            os.ftruncate(self._file, size)  # sparse: takes no space until it is written to
         view = np.frombuffer(mmap.mmap(self._file, size, access=mmap.ACCESS_READ), np.uint8)
         records = view[: (len(self._starts) - 1) * RECORD]
         self._bytes, self._records = view, records.view(np.uint64).reshape(-1, 2)
@@ -153,122 +153,125 @@ class ImageStore:
             start, left = start + written, left[written:]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For workers that are started afresh: they open the file themselves."""
-        return {k: v for k, v in vars(self).items() if k not in _OF_A_PROCESS}
+        """For spawned workers, which open the file themselves."""
+        return {k: v for k, v in vars(self).items() if k not in _PROCESS_LOCAL}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._open()
 
 
-_OF_A_PROCESS = ("_file", "_bytes", "_records", "_checked")
+_PROCESS_LOCAL = ("_file", "_bytes", "_records", "_checked")
 
 
-def in_memory() -> Room:
-    """Room in memory, which ends with this process; where the system knows no such file, a temporary one.
+def open_memory_file() -> PixelFile:
+    """Opens a file in memory that ends with this process, or a temporary file where there is no memfd.
 
-    Linux's has no limit of its own, which /dev/shm has: 64 MB in a container.
+    A memfd has no size limit of its own; /dev/shm is limited to 64 MB in a container.
     """
     if hasattr(os, "memfd_create"):
-        return Room(Path(f"/proc/{os.getpid()}/fd/{os.memfd_create('images')}"))
+        return PixelFile(Path(f"/proc/{os.getpid()}/fd/{os.memfd_create('images')}"))
     handle, name = tempfile.mkstemp(suffix=".pixels")
     os.close(handle)
     atexit.register(Path(name).unlink, missing_ok=True)
-    return Room(Path(name))
+    return PixelFile(Path(name))
 
 
-def on_disk(root: Path, name: str) -> Room:
-    """A file in ROOT/.detector or, where that cannot be written, in the user's cache folder.
+def open_disk_file(root: Path, name: str) -> PixelFile:
+    """Opens a file in ROOT/.detector or, where that cannot be written, in the user's cache folder.
 
     Raises:
         UserError: neither can be written.
     """
-    folders = root / FOLDER, user_folder()
+    folders = root / FOLDER, user_cache_folder()
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).open("ab").close()
         except OSError:
             continue
-        return Room(folder / name, lasts=True)
+        return PixelFile(folder / name, persistent=True)
     raise UserError(f"data.cache: neither {folders[0]} nor {folders[1]} can be written to; try ram")
 
 
-def image_cache(index: Index, side: int, room: Room, limit: float | None) -> tuple[ImageStore, str]:
-    """A store with a place for every image, as far as the room goes; the first images have one.
+def open_image_cache(
+    index: Index, max_size: int, file: PixelFile, limit: float | None
+) -> tuple[ImageStore, str]:
+    """Opens a cache with a slot for every image or, if that is too much, for the first ones.
 
     Args:
         index: the images.
-        side: larger ones are shrunk to it, px.
-        room: memory or a file.
-        limit: GB; unless said, half of what is free.
+        max_size: images whose longer side is larger are stored shrunk to it, pixels.
+        file: in memory or on disk.
+        limit: GB; None: half of the free memory or disk space.
 
     Returns:
-        The store, and a line on what fits.
+        The cache, and a message on how much of the data set fits.
     """
-    shapes = shrunk_shapes(index.sizes, side)
-    starts = _starts(shapes.prod(1) * 3)
-    used = room.path.stat().st_blocks * 512
-    free = free_memory() if not room.lasts else shutil.disk_usage(room.path.parent).free
+    shapes = shrink_shapes(index.sizes, max_size)
+    starts = _slot_starts(shapes.prod(1) * 3)
+    used = file.path.stat().st_blocks * 512
+    free = free_memory() if not file.persistent else shutil.disk_usage(file.path.parent).free
     allowed = (used + free) / 2 if limit is None else limit * GB
     head = len(shapes) * RECORD
-    places = int(np.searchsorted(starts[1:] + head, allowed, side="right"))
-    store = ImageStore(room, shapes, starts, places=places, ring=False)
-    where = f"in {room.path}" if room.lasts else "in memory"
+    slots = int(np.searchsorted(starts[1:] + head, allowed, side="right"))
+    store = ImageStore(file, shapes, starts, slots=slots, ring=False)
+    where = f"in {file.path}" if file.persistent else "in memory"
     line = (
-        f"data.cache: {(starts[-1] + head) / GB:.2f} GB for {len(shapes)} training images {where}"
+        f"data.cache: {len(shapes)} training images need {(starts[-1] + head) / GB:.2f} GB {where}"
     )
-    if places < len(shapes):
-        whose = "half of what is free" if limit is None else "data.cache_limit"
+    if slots < len(shapes):
+        free_of = "disk space" if file.persistent else "memory"
+        source = f"half of the free {free_of}" if limit is None else "data.cache_limit"
         line += (
-            f", but only {allowed / GB:.2f} GB may be used ({whose}): {places} images are kept, the "
-            f"others read from their files each time"
+            f"; the limit is {allowed / GB:.2f} GB ({source}): {slots} images are cached, the others "
+            f"are read from their files each time"
         )
-    if store.kept():
-        line += f"; {store.kept()} are there already"
+    if store.count():
+        line += f"; {store.count()} are cached already"
     return store, line
 
 
-def cache_name(index: Index, split: str, side: int) -> str:
-    """The file name of a split's pixels: another one where anything differs that they depend on."""
+def cache_name(index: Index, split: str, max_size: int) -> str:
+    """The file name of a split's cache; it differs where anything differs that the pixels depend on."""
     digest = hashlib.blake2b(digest_size=6)
     # decoders differ in the last bit from one version of OpenCV to the next
     digest.update(f"{VERSION} {cv2.__version__} {index.folder.resolve()}".encode())
     for array in (index.files.blob, index.files.starts, index.sizes):
         digest.update(array.tobytes())
-    return f"{split}-{side}-{digest.hexdigest()}.pixels"
+    return f"{split}-{max_size}-{digest.hexdigest()}.pixels"
 
 
-def tile_buffer(
-    index: Index, side: int, positions: int, room: Room
+def open_tile_buffer(
+    index: Index, max_size: int, positions: int, file: PixelFile
 ) -> tuple[ImageStore | None, str]:
-    """A store of the last `positions` of an epoch's order.
+    """Opens a cache of the last `positions` samples of an epoch's order.
 
-    It has to have room for all that the readers are at: whoever reads a place is then sure that nobody
-    fills it anew.
+    `positions` has to include those that workers are preparing, so that no slot is overwritten while it
+    is read.
 
     Returns:
-        The store, None where half of the free memory is too little; and a line on it.
+        The cache, or None if it needs more than half of the free memory; and a message on its size.
     """
-    shapes = shrunk_shapes(index.sizes, side)
-    starts = _starts(np.full(positions, shapes.prod(1).max(initial=0) * 3))
+    shapes = shrink_shapes(index.sizes, max_size)
+    starts = _slot_starts(np.full(positions, shapes.prod(1).max(initial=0) * 3))
     needed, free = starts[-1] + positions * RECORD, free_memory()
-    line = f"data.tile_buffer: {needed / GB:.2f} GB for the last {positions} training images"
+    line = f"data.tile_buffer: the last {positions} training images need {needed / GB:.2f} GB"
     if needed > free / 2:
         return None, (
-            f"{line} are more than half of the memory that is free, {free / GB:.2f} GB: they are read "
-            f"from their files each time"
+            f"{line}, more than half of the free memory ({free / GB:.2f} GB): no images are kept, they "
+            f"are read from their files each time"
         )
-    return ImageStore(room, shapes, starts, places=positions, ring=True), line
+    return ImageStore(file, shapes, starts, slots=positions, ring=True), line
 
 
-def _starts(sizes: np.ndarray) -> np.ndarray:
-    """Where places of these sizes begin, and where the last one ends; multiples of 8 bytes."""
+def _slot_starts(sizes: np.ndarray) -> np.ndarray:
+    """Where slots of these sizes begin and the last one ends, in bytes; multiples of 8."""
     return np.concatenate([[0], np.cumsum((sizes + 7) // 8 * 8)]).astype(np.int64)
 
 
-def _sum(pixels: np.ndarray) -> int:
-    """Changes where bytes were lost; as fast as memory."""
+def _checksum(pixels: np.ndarray) -> int:
+    """A 64-bit sum: detects lost bytes at the speed of memory."""
     whole = len(pixels) // 8 * 8
     total = int(pixels[:whole].view(np.uint64).sum()) + int(pixels[whole:].sum())
     return total % 2**64

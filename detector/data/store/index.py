@@ -1,6 +1,6 @@
-"""A split of a data set as flat arrays, whatever its format.
+"""A split of a data set as flat arrays, the same for every format.
 
-Not an object for each image: workers share the arrays without copies, and a million images need little.
+Workers share arrays without copies, and a million images need far less memory than an object each.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,13 +10,13 @@ from typing import overload
 
 import numpy as np
 
-from detector.boxes import sides
+from detector.boxes import box_sizes
 from detector.errors import UserError
 from detector.registry import nearest
 
-# What is only told, and trained on all the same; whatever else is found is left out.
+# Findings that are only reported; what all other kinds name is skipped.
 KEPT_KINDS = frozenset({"duplicate box", "image without label", "size mismatch"})
-CUT_LIMIT = 1.0  # px over the border; less is how annotation tools round
+CUT_LIMIT = 1.0  # px beyond the border; annotation tools round by less
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Finding:
     """Something wrong with one image or one box.
 
     Attributes:
-        kind: a few words, the same for all of a kind: "missing image", "unreadable image",
+        kind: one of a fixed list, used as keys in manifest.json: "missing image", "unreadable image",
             "flat box", "box outside", "not finite", "label not parsed", "unknown class",
             "label without image", and those of `KEPT_KINDS`.
-        where: the file, and what in it.
-        what: what is wrong there.
+        where: the file and the place in it.
+        what: what is wrong.
     """
 
     kind: str
@@ -39,30 +39,29 @@ class Finding:
         return f"{self.where}: {self.what}"
 
     @property
-    def left_out(self) -> bool:
-        """Whether the image, box or label is not used; if not, it is only reported."""
+    def skipped(self) -> bool:
+        """Whether the image, box or label is not used; otherwise it is only reported."""
         return self.kind not in KEPT_KINDS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Texts(Sequence[str]):
-    """Many short texts in two arrays.
+class StringArray(Sequence[str]):
+    """Many short strings in two arrays.
 
-    A list of a million file names costs 100 bytes each and is copied, page by page, into every
-    worker that counts references to them; an array of numpy's texts costs four bytes a character of
-    the longest.
+    A list of a million file names costs 100 bytes each, and reference counting copies it page by page
+    into every worker; numpy's array of strings costs four bytes per character of the longest one.
 
     Attributes:
-        blob: uint8, all of them in UTF-8, one behind the other.
-        starts: int64 [n + 1]; text i is blob[starts[i]:starts[i + 1]].
+        blob: uint8, all strings in UTF-8, concatenated.
+        starts: int64 [n + 1]; string i is blob[starts[i]:starts[i + 1]].
     """
 
     blob: np.ndarray
     starts: np.ndarray
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> "Texts":
-        """From texts; file names that are not UTF-8 stay what they are."""
+    def pack(cls, texts: Iterable[str]) -> "StringArray":
+        """Packs strings; file names that are not UTF-8 survive the round trip."""
         parts = [text.encode("utf-8", "surrogateescape") for text in texts]
         ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
@@ -73,10 +72,10 @@ class Texts(Sequence[str]):
     @overload
     def __getitem__(self, at: int) -> str: ...
     @overload
-    def __getitem__(self, at: slice) -> "Texts": ...
-    def __getitem__(self, at: int | slice) -> "str | Texts":
+    def __getitem__(self, at: slice) -> "StringArray": ...
+    def __getitem__(self, at: int | slice) -> "str | StringArray":
         if isinstance(at, slice):
-            return Texts.of(self[i] for i in range(*at.indices(len(self))))
+            return StringArray.pack(self[i] for i in range(*at.indices(len(self))))
         if not -len(self) <= at < len(self):
             raise IndexError(at)
         at = at % len(self)
@@ -87,7 +86,7 @@ class Texts(Sequence[str]):
         return (self[i] for i in range(len(self)))
 
     def tolist(self) -> list[str]:
-        """All of them, as a list."""
+        """Unpacks all strings."""
         return list(self)
 
 
@@ -101,16 +100,16 @@ class Index:
         sizes: int64 [n, 2], height and width in pixels.
         starts: int64 [n + 1]; the boxes of image i are rows starts[i]:starts[i + 1].
         boxes_xyxy: float32 [m, 4], pixels; labels: int64 [m], 0..classes-1; crowd: bool [m].
-        cut: bool [m], boxes that reached more than `CUT_LIMIT` over the border of their image and were
-            cut there.
+        cut: bool [m], boxes that reached more than `CUT_LIMIT` beyond the border of their image and were
+            clipped to it.
         names: the class names, by label. category_ids: int64 [classes], each label's id in COCO's json.
-        annotations: COCO's json; of other formats the list or folder that the split was read from.
-        findings: what was left out, and why; and what looks wrong but is used.
-        notes: lines for whoever starts a command: which format was recognised, and by what.
+        annotations: COCO's json; for other formats the list or folder that the split was read from.
+        findings: what was skipped and why, and what looks wrong but is used.
+        notes: lines for the user: which format was detected, and how.
     """
 
     folder: Path
-    files: Texts
+    files: StringArray
     image_ids: np.ndarray
     sizes: np.ndarray
     starts: np.ndarray
@@ -126,6 +125,10 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def box_image_numbers(self) -> np.ndarray:
+        """The number of the image that each box belongs to, int64 [m]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
 
 def make_index(
@@ -144,15 +147,15 @@ def make_index(
     findings: Iterable[Finding],
     where: Callable[[int], str],
 ) -> Index:
-    """An index of boxes as they were read.
+    """Makes an index of boxes as annotated.
 
-    Boxes are cut at the image's borders; those without size, wholly outside or not finite are left
-    out. Exact duplicates stay. All three are named in the findings.
+    Boxes are clipped to their image; those of zero size, wholly outside or non-finite are skipped. Exact
+    duplicates stay. Skipped and duplicate boxes are named in the findings.
 
     Args:
-        owner: int64 [m], ascending; which of the images each box belongs to.
+        owner: int64 [m], ascending; the number of the image that each box belongs to.
         boxes_xyxy: float64 [m, 4], pixels, as annotated.
-        where: names the place that row i came from.
+        where: names the place in the annotations that row i came from.
         folder, files, image_ids, sizes, labels, crowd, names, category_ids, annotations, findings:
             see `Index`.
     """
@@ -161,22 +164,22 @@ def make_index(
     clipped = np.clip(boxes_xyxy, 0, limits)
     with np.errstate(invalid="ignore"):
         finite = np.asarray(np.isfinite(boxes_xyxy).all(axis=1))
-        good = np.asarray(finite & (sides(clipped) > 0).all(axis=1))
-        has_size = np.asarray((sides(boxes_xyxy) > 0).all(axis=1))
-    found = list(findings)
+        good = np.asarray(finite & (box_sizes(clipped) > 0).all(axis=1))
+        has_size = np.asarray((box_sizes(boxes_xyxy) > 0).all(axis=1))
+    all_findings = list(findings)
     for at in (~good).nonzero()[0].tolist():
         kind = "not finite" if not finite[at] else "box outside" if has_size[at] else "flat box"
         box = ", ".join(f"{value:.10g}" for value in boxes_xyxy[at])
-        found.append(Finding(kind, where(at), f"box ({box}) has no size inside its image"))
+        all_findings.append(Finding(kind, where(at), f"box ({box}) has no area inside its image"))
     boxes = clipped[good].astype(np.float32)
     rows = good.nonzero()[0]
-    for at, first in _duplicates(boxes, owner[good], labels[good]):
-        what = f"the same box as {where(rows[first])}"
-        found.append(Finding("duplicate box", where(rows[at]), what))
+    for at, first in _find_duplicates(boxes, owner[good], labels[good]):
+        what = f"duplicate of {where(rows[first])}"
+        all_findings.append(Finding("duplicate box", where(rows[at]), what))
     counts = np.bincount(owner[good], minlength=len(files))
     return Index(
         folder=folder,
-        files=Texts.of(files),
+        files=StringArray.pack(files),
         image_ids=image_ids.astype(np.int64),
         sizes=sizes,
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -187,23 +190,23 @@ def make_index(
         names=names,
         category_ids=category_ids.astype(np.int64),
         annotations=annotations,
-        findings=tuple(found),
+        findings=tuple(all_findings),
     )
 
 
-def _duplicates(
+def _find_duplicates(
     boxes: np.ndarray, owner: np.ndarray, labels: np.ndarray
 ) -> Iterator[tuple[int, int]]:
-    """(row, earlier row) of boxes that are equal in image, class and corners.
+    """Yields (row, earlier row) of boxes that are equal in image, class and corners.
 
-    One number a row is sorted in the place of six columns; rows of equal numbers are compared.
+    Sorts one hash per row in place of six columns, then compares rows with equal hashes.
     """
     columns = [*boxes.view(np.uint32).T, owner, labels]
     odd = np.random.default_rng(0).integers(2**63, size=6, dtype=np.uint64) | np.uint64(1)
     number = np.zeros(len(boxes), np.uint64)
     for column, factor in zip(columns, odd, strict=True):
         number ^= column.astype(np.uint64)
-        number *= factor  # wraps
+        number *= factor  # wraps around
         number ^= number >> np.uint64(31)
     order = np.argsort(number, kind="stable")
     at = (number[order[:-1]] == number[order[1:]]).nonzero()[0]
@@ -216,10 +219,10 @@ def _duplicates(
 
 
 def choose_classes(index: Index, classes: tuple[str, ...]) -> Index:
-    """The index with the labels of `classes` alone, in their order; all images stay.
+    """Keeps only the boxes of `classes`, numbered in this order; all images stay.
 
     Raises:
-        UserError: a class that the data set does not have; names the nearest.
+        UserError: a class that the data set does not have; the error names the nearest one.
     """
     unknown = [name for name in classes if name not in index.names]
     if unknown:
@@ -230,7 +233,7 @@ def choose_classes(index: Index, classes: tuple[str, ...]) -> Index:
 
 
 def relabel(index: Index, names: tuple[str, ...], category_ids: np.ndarray) -> Index:
-    """The index with labels as `names` numbers them; boxes of other classes are dropped."""
+    """Numbers labels as `names` does; drops boxes of other classes."""
     label_of = {name: label for label, name in enumerate(names)}
     new = np.array([label_of.get(name, -1) for name in index.names], np.int64)
     labels = new[index.labels]

@@ -1,7 +1,7 @@
-"""An index kept on disk, for as long as the files it was read from stay the same.
+"""A cache of indices on disk, valid as long as the files they were read from do not change.
 
 It lies in ROOT/.detector or, where that cannot be written, in the user's cache folder
-($XDG_CACHE_HOME, ~/.cache): numpy's .npz without pickle. Small data sets are read anew each time.
+($XDG_CACHE_HOME, ~/.cache): numpy's .npz without pickle. Small data sets are not cached.
 """
 
 import contextlib
@@ -17,73 +17,73 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.data.store.index import Finding, Index, Texts
+from detector.data.store.index import Finding, Index, StringArray
 
-VERSION = 1  # raise it when readers read something else from the same files
+VERSION = 1  # raise it when readers return something else for the same files
 FOLDER = ".detector"
-# A file changed within this time of the reading is not trusted to show it in its times: clocks of file
-# systems tick in milliseconds, on some in seconds.
+# An index is cached only if its files were last changed this long before they were read: the clocks of
+# file systems tick in milliseconds, some in seconds, so that a later change might not show.
 SETTLED = 2.0  # seconds
 ARRAYS = ("image_ids", "sizes", "starts", "boxes_xyxy", "labels", "crowd", "cut", "category_ids")
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a split is read from, in short.
+    """Identifies the content of the files that a split is read from.
 
     Attributes:
-        digest: differs where any of the files does.
-        newest: the latest change of any of them, ns since 1970; 0 where `digest` is of their content.
+        digest: changes with any of the files.
+        newest: time of the latest change, ns since 1970; 0 if `digest` is computed from file contents.
     """
 
     digest: str
     newest: int = 0
 
 
-def cached(
+def load_or_read(
     root: Path,
     split: str,
     options: object,
     *,
-    worth: bool,
+    enabled: bool,
     fingerprint: Callable[[], Fingerprint],
     read: Callable[[], Index],
 ) -> Index:
-    """The index that `read` would return, from the cache if nothing has changed since.
+    """Returns what `read` returns, from the cache if no file has changed since.
 
     Args:
         root: the data set's folder.
-        split: its name, for the file's.
-        options: whatever else the index depends on; its text is compared.
-        worth: whether the data set is large enough for a file of its own.
+        split: its name, for the name of the cache file.
+        options: whatever else the index depends on; compared by `repr`.
+        enabled: whether to use the cache at all.
         fingerprint: of the files that `read` would open.
-        read: opens them.
+        read: parses these files.
     """
-    if not worth:
+    if not enabled:
         return read()
     started = time.time_ns()
-    now = fingerprint()
+    files = fingerprint()
     name = f"{split}-{_digest(repr((str(root), options)))[:12]}.npz"
-    places = [root / FOLDER / name, user_folder() / name]
-    key = _digest(repr((VERSION, now.digest, options)))
-    for path in places:
-        index = load(path, key)
+    paths = [root / FOLDER / name, user_cache_folder() / name]
+    key = _digest(repr((VERSION, files.digest, options)))
+    for path in paths:
+        index = load_index(path, key)
         if index is not None:
             return index
     index = read()
-    if now.newest < started - SETTLED * 1e9:
-        for path in places:
+    if files.newest < started - SETTLED * 1e9:
+        for path in paths:
             with contextlib.suppress(OSError):
-                save(index, path, key)
+                save_index(index, path, key)
                 break
     return index
 
 
-def save(index: Index, path: Path, key: str) -> None:
-    """Writes an index; whoever reads the file meanwhile sees the old one or the new one.
+def save_index(index: Index, path: Path, key: str) -> None:
+    """Writes an index atomically: readers see the old file or the new one.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written to.
     """
     about = {
         "key": key,
@@ -92,7 +92,9 @@ def save(index: Index, path: Path, key: str) -> None:
         "annotations": str(index.annotations),
         "findings": [asdict(finding) for finding in index.findings],
     }
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)  # ASCII: odd file names are escaped
+    text = np.frombuffer(
+        json.dumps(about).encode(), np.uint8
+    )  # ASCII: non-UTF-8 file names are escaped
     arrays = {name: getattr(index, name) for name in ARRAYS}
     files = {"file_blob": index.files.blob, "file_starts": index.files.starts}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,8 +108,8 @@ def save(index: Index, path: Path, key: str) -> None:
         raise
 
 
-def load(path: Path, key: str) -> Index | None:
-    """The index in a file; None if there is none, if it has another key, or if it is damaged."""
+def load_index(path: Path, key: str) -> Index | None:
+    """Reads an index; None if the file is missing or damaged, or has another key."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             about = json.loads(content["about"].tobytes())
@@ -115,7 +117,7 @@ def load(path: Path, key: str) -> Index | None:
                 return None
             return Index(
                 folder=Path(about["folder"]),
-                files=Texts(content["file_blob"], content["file_starts"]),
+                files=StringArray(content["file_blob"], content["file_starts"]),
                 **{name: content[name] for name in ARRAYS},
                 names=tuple(about["names"]),
                 annotations=Path(about["annotations"]),
@@ -125,8 +127,8 @@ def load(path: Path, key: str) -> Index | None:
         return None
 
 
-def user_folder() -> Path:
-    """Where this user's caches are."""
+def user_cache_folder() -> Path:
+    """The folder for this user's caches."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "detector"
 

@@ -50,7 +50,7 @@ class ThroughputMonitor(TrainerObserver):
             return
         self._images += len(self._newest)
         self._learning += now - self._since
-        self._making += self._newest.seconds.all
+        self._making += self._newest.seconds.total
         self._reading += self._newest.seconds.reading
         self._newest = None
 

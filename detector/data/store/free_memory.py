@@ -1,18 +1,19 @@
-"""How much memory is free for this process, on this machine or in this container."""
+"""How much memory this process can still take, on this machine or in this container."""
 
 import os
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
+V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 def free_memory() -> int:
-    """Bytes that can be taken without pushing anything out; 0 where nothing is known."""
-    found = [left for left in (_of_the_machine(), *_of_the_groups()) if left is not None]
-    return max(min(found, default=0), 0)
+    """Bytes that can be allocated without swapping; 0 if unknown."""
+    limits = [limit for limit in (_read_machine(), *_read_control_groups()) if limit is not None]
+    return max(min(limits, default=0), 0)
 
 
-def _of_the_machine() -> int | None:
+def _read_machine() -> int | None:
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
@@ -23,12 +24,12 @@ def _of_the_machine() -> int | None:
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
-def _of_the_groups() -> list[int]:
-    """What each control group that this process is in, of a container or a job, has left."""
-    left = []
-    for folder in _groups():
+def _read_control_groups() -> list[int]:
+    """Free memory of each control group (container, job) that this process is in, bytes."""
+    free = []
+    for folder in _control_groups():
         version2 = folder / "memory.max"
-        names = ("memory.max", "memory.current") if version2.exists() else V1
+        names = ("memory.max", "memory.current") if version2.exists() else V1_FILES
         try:
             limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in names)
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -36,25 +37,22 @@ def _of_the_groups() -> list[int]:
             continue
         if limit != "max":
             pages = stat.get("total_inactive_file", stat.get("inactive_file", "0"))
-            left.append(int(limit) - int(used) + int(pages))  # pages of files are given back
-    return left
+            free.append(int(limit) - int(used) + int(pages))  # the page cache can be reclaimed
+    return free
 
 
-V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-
-
-def _groups() -> list[Path]:
-    """The folders of this process's groups, and those they lie in."""
+def _control_groups() -> list[Path]:
+    """The folders of this process's control groups and of their parents."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    found = []
+    groups = []
     for line in lines:
         _, kinds, name = line.split(":", 2)
         if kinds not in ("", "memory"):
             continue
         top = GROUPS / kinds
         folder = top / name.lstrip("/")
-        found += [each for each in (folder, *folder.parents) if each.is_relative_to(top)]
-    return found
+        groups += [each for each in (folder, *folder.parents) if each.is_relative_to(top)]
+    return groups

@@ -1,4 +1,4 @@
-"""Batches: which samples in which order, joined, prepared by worker processes."""
+"""Batches of samples, collated by worker processes."""
 
 import atexit
 import math
@@ -13,22 +13,23 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from detector.data.augment.streams import Streams
-from detector.data.dataset import Item, Key, TrainSet, ValSet
 from detector.data.sampling import EpochOrder
+from detector.data.train_set import Key, TrainSet
+from detector.data.val_set import ValSet
 from detector.device import keep_freed_memory
-from detector.structures import Batch, Sample, Seconds
+from detector.structures import Batch, LoadedSample, LoadTime, Sample
 
-PREFETCH = 4  # batches that a worker is ahead
+PREFETCH = 4  # batches that a worker prepares ahead
 
 
 class EpochSampler(Sampler[list[Key]]):
     """Batches of keys of a `TrainSet`, in an order that (seed, epoch) fixes.
 
-    With `sides`, each batch has a height and a width of its own, drawn from (seed, epoch, batch). Of
-    several processes each gets its share of every batch, which may be none of its images.
+    With `sizes`, each batch has its own height and width, drawn from (seed, epoch, batch). Each rank
+    gets its share of every batch, which may be empty.
 
     Attributes:
-        epoch, start: the epoch that the next iteration runs, and its first batch; set them before.
+        epoch, start: the epoch and the first batch of the next iteration; set them before it.
     """
 
     def __init__(
@@ -36,55 +37,57 @@ class EpochSampler(Sampler[list[Key]]):
         order: EpochOrder,
         batch_size: int,
         *,
-        sides: Sequence[int] = (),
+        sizes: Sequence[int] = (),
         rank: int = 0,
-        processes: int = 1,
+        world_size: int = 1,
     ) -> None:
-        """`sides`: that a batch may have, pixels."""
-        self.order, self.batch_size, self.sides = order, batch_size, sides
-        self.rank, self.processes = rank, processes
+        """`sizes`: heights and widths that a batch may have, pixels."""
+        self.order, self.batch_size, self.sizes = order, batch_size, sizes
+        self.rank, self.world_size = rank, world_size
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return math.ceil(self.order.length / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = self.order.of(self.epoch).tolist()
+        order = self.order.indices(self.epoch).tolist()
         for number in range(self.start, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            mine = batch[self.rank :: self.processes]
-            if self.sides:
+            mine = batch[self.rank :: self.world_size]
+            if self.sizes:
                 size = self._size(self.epoch, number)
                 yield [(self.epoch, index, size) for index in mine]
             else:
                 yield [(self.epoch, index) for index in mine]
 
     def key(self, epoch: int, index: int) -> Key | None:
-        """The whole key of a sample, with the size of its batch; None where the epoch has it not."""
+        """The key of a sample, with the size of its batch; None if the epoch does not have it."""
         position = self.order.position(epoch, index)
         if position is None:
             return None
-        if not self.sides:
+        if not self.sizes:
             return epoch, index
         return epoch, index, self._size(epoch, position // self.batch_size)
 
     def _size(self, epoch: int, batch: int) -> tuple[int, int]:
         """Height and width of a batch."""
-        height, width = Streams(self.order.seed, epoch, batch).of("size").choice(self.sides, 2)
+        height, width = (
+            Streams(self.order.seed, epoch, batch).generator("size").choice(self.sizes, 2)
+        )
         return int(height), int(width)
 
 
 def positions_in_flight(batch_size: int, workers: int) -> int:
-    """Samples between the newest one that is made and the oldest one that may still be in the making.
+    """The most samples between the newest and the oldest one that workers prepare at the same time.
 
-    Of all processes that train together, which are never more than a batch apart.
+    Counts all ranks, which are never more than one batch apart.
     """
     return (max(workers, 1) * PREFETCH + 3) * batch_size
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """A batch of the items that could be read; it may be empty."""
-    begun = time.perf_counter()
+def collate(items: Sequence[LoadedSample]) -> Batch:
+    """A batch of the samples that could be read; it may be empty."""
+    started = time.perf_counter()
     good = [item for item in items if item.sample is not None]
     samples: list[Sample] = [item.sample for item in good if item.sample is not None]
     size = samples[0].image.shape[:2] if samples else (0, 0)
@@ -92,19 +95,19 @@ def collate(items: Sequence[Item]) -> Batch:
     for row, sample in zip(images, samples, strict=True):
         row[:] = sample.image
     boxes = _join([sample.boxes_xyxy for sample in samples], (0, 4), np.float32)
-    made = sum(item.seconds.all for item in items)
+    made = sum(item.seconds.total for item in items)
     return Batch(
-        images=torch.from_numpy(images).permute(0, 3, 1, 2),  # in memory as it was: channels_last
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),  # a view: channels_last in memory
         boxes_xyxy=boxes,
         labels=_join([sample.labels for sample in samples], (0,), np.int64),
-        image_index=_owners([len(sample.boxes_xyxy) for sample in samples]),
+        image_index=_image_index([len(sample.boxes_xyxy) for sample in samples]),
         ignore_xyxy=_join([sample.ignore_xyxy for sample in samples], (0, 4), np.float32),
-        ignore_index=_owners([len(sample.ignore_xyxy) for sample in samples]),
+        ignore_index=_image_index([len(sample.ignore_xyxy) for sample in samples]),
         image_ids=[sample.image_id for sample in samples],
         placements=[item.placement for item in good if item.placement is not None],
         unreadable=[line for item in items for line in item.unreadable],
-        seconds=Seconds(
-            sum(item.seconds.reading for item in items), made + time.perf_counter() - begun
+        seconds=LoadTime(
+            sum(item.seconds.reading for item in items), made + time.perf_counter() - started
         ),
     )
 
@@ -114,24 +117,25 @@ def _join(parts: list[np.ndarray], empty: tuple[int, ...], dtype: type) -> torch
     return torch.from_numpy(np.ascontiguousarray(joined, dtype=dtype))
 
 
-def _owners(counts: list[int]) -> torch.Tensor:
-    # numpy's: torch's waits for threads that training keeps busy
+def _image_index(counts: list[int]) -> torch.Tensor:
+    # numpy, since torch would wait for threads that training keeps busy
     return torch.from_numpy(np.arange(len(counts)).repeat(counts))
 
 
-def _prepare(_worker: int) -> None:
+def _init_worker(_worker: int) -> None:
     keep_freed_memory()  # a canvas a sample, of the same size each time
     cv2.setNumThreads(0)  # the workers are the parallelism
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all:
-        signal.signal(number, signal.SIG_IGN)  # the training process decides when they end
+    # a terminal or a scheduler sends these to all processes; the training process ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @atexit.register
 def _end_workers() -> None:
-    """Python ends its children by SIGTERM, and waits; after a fault there may be some left."""
+    """Kills workers left by a failed run: Python would send SIGTERM, which they ignore, and wait."""
     if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take this for a fault
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise an error
     for child in multiprocessing.active_children():
         child.kill()
 
@@ -146,14 +150,14 @@ class TrainLoader:
         batch_size: int,
         workers: int,
         pin_memory: bool = False,
-        sides: Sequence[int] = (),
+        sizes: Sequence[int] = (),
         rank: int = 0,
-        processes: int = 1,
+        world_size: int = 1,
     ) -> None:
-        """`batch_size`: images a batch, of all processes together; this one is number `rank`."""
+        """`batch_size`: images per batch, over all ranks."""
         self.dataset = dataset
         self.sampler = EpochSampler(
-            dataset.order, batch_size, sides=sides, rank=rank, processes=processes
+            dataset.order, batch_size, sizes=sizes, rank=rank, world_size=world_size
         )
         self._loader = DataLoader(
             dataset,
@@ -161,18 +165,18 @@ class TrainLoader:
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=_prepare,
+            worker_init_fn=_init_worker,
             pin_memory=pin_memory,
             prefetch_factor=PREFETCH if workers else None,
-            generator=torch.Generator(),  # of its own: see `val_loader`
+            generator=torch.Generator(),  # separate: see `val_loader`
         )
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return len(self.sampler)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `number` from batch `start` on, always the same ones."""
+        """Iterates over the batches of epoch `number`, from batch `start`; they are always the same."""
         self.sampler.epoch, self.sampler.start = number, start
         return iter(self._loader)
 
@@ -183,18 +187,19 @@ def val_loader(
     workers: int,
     pin_memory: bool = False,
     batches: list[list[int]] | None = None,
-) -> DataLoader[Item]:
-    """Validation batches, as the data set's protocol joins them; `batches` are those of this process.
+) -> DataLoader[LoadedSample]:
+    """Validation batches as the data set plans them, or only `batches` (of this rank).
 
-    Each pass over a DataLoader draws a number for its workers, which nothing here uses: from a generator
-    of its own, so that DropBlock draws the same in a run that was stopped within an epoch.
+    Each pass over a DataLoader draws a base seed for its workers, which nothing here uses. It comes from
+    a separate generator, so that DropBlock draws the same numbers in a run that was resumed within an
+    epoch.
     """
     return DataLoader(
         dataset,
         batch_sampler=dataset.batches if batches is None else batches,
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=_prepare,
+        worker_init_fn=_init_worker,
         pin_memory=pin_memory,
         generator=torch.Generator(),
     )

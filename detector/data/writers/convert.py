@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from detector.boxes import coco_annotations, sides
+from detector.boxes import box_sizes, coco_annotations
 from detector.data.readers.coco import read_json
 from detector.data.store.index import Index
 from detector.errors import UserError
@@ -32,7 +32,7 @@ def coco_tree(index: Index) -> dict[str, Any]:
     """
     if index.annotations.suffix == ".json":
         return read_json(index.annotations, labelled=False)
-    wh = sides(index.boxes_xyxy)
+    wh = box_sizes(index.boxes_xyxy)
     boxes = np.concatenate([index.boxes_xyxy[:, :2], wh], 1).astype(np.float64)
     ids = index.category_ids
     images = zip(index.image_ids.tolist(), index.files, index.sizes.tolist(), strict=True)
@@ -134,7 +134,7 @@ def write_yolo(index: Index, folder: Path, split: str, *, place: Place = shutil.
         height, width = index.sizes[number]
         real = ~index.crowd[rows]
         boxes = index.boxes_xyxy[rows][real].astype(np.float64) / np.tile([width, height], 2)
-        centres, wh = (boxes[:, :2] + boxes[:, 2:]) / 2, sides(boxes)
+        centres, wh = (boxes[:, :2] + boxes[:, 2:]) / 2, box_sizes(boxes)
         lines = [
             f"{label} {x:.9g} {y:.9g} {w:.9g} {h:.9g}\n"
             for label, (x, y), (w, h) in zip(

@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 
-from detector.data.checks.duplicates import check_twins
+from detector.data.checks.duplicates import check_duplicates
 from detector.data.checks.images import check_images, scan_images
 from detector.data.checks.labels import Splits, check_labels, summarise
-from detector.data.checks.problems import Problem, Report, in_order
+from detector.data.checks.problems import Problem, Report, sort_problems
 from detector.data.readers.coco import read_json
 
 
@@ -40,7 +40,7 @@ def check_dataset(
             split: scan_images(split, index, workers=workers) for split, index in splits.items()
         }
         seconds = time.perf_counter() - started
-        problems += check_images(splits, scans) + check_twins(splits, scans)
+        problems += check_images(splits, scans) + check_duplicates(splits, scans)
         total = sum(map(len, splits.values()))
         looked_at = f"{total:,} images decoded, {total / max(seconds, 1e-9):,.0f} a second"
     return Report(
@@ -50,7 +50,7 @@ def check_dataset(
             summarise(split, index, size=size, anchors=anchors, ratio=ratio)
             for split, index in splits.items()
         ],
-        problems=in_order(problems),
+        problems=sort_problems(problems),
         looked_at=looked_at,
     )
 
@@ -65,4 +65,4 @@ def _id_zero(splits: Splits) -> list[Problem]:
             ]
             total += len(ids)
             found += [f"{index.annotations.name}: annotation 0"] * ids.count(0)
-    return [Problem.of("annotation id 0", len(found), total, found)] if found else []
+    return [Problem.collect("annotation id 0", len(found), total, found)] if found else []

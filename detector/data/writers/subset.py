@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from detector.boxes import sides
-from detector.data.convert import write_coco
+from detector.boxes import box_sizes
 from detector.data.store.index import Index
+from detector.data.writers.convert import write_coco
 from detector.errors import UserError
 
 
@@ -27,7 +27,7 @@ def choose(index: Index, *, count: int, min_boxes: int, min_side: float, size: i
     chosen = []
     for number in range(len(index)):
         rows = slice(index.starts[number], index.starts[number + 1])
-        scaled = sides(index.boxes_xyxy[rows]) * size / index.sizes[number].max()
+        scaled = box_sizes(index.boxes_xyxy[rows]) * size / index.sizes[number].max()
         enough = len(scaled) >= min_boxes and (scaled >= min_side).all()
         if enough and not index.crowd[rows].any():
             chosen.append(number)

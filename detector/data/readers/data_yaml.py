@@ -1,0 +1,157 @@
+"""The YAML that describes a data set (`data/*.yaml`): its keys and how it is loaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from detector.config import find_file, load_yaml_as
+from detector.data.digits.generate import ensure_digits
+from detector.data.readers.coco import LAYOUT
+from detector.errors import UserError
+from detector.registry import Registry, nearest
+
+MAKERS: Registry[Callable[[Path], Path]] = Registry("data set maker")
+MAKERS.register("digits")(ensure_digits)
+
+Format = Literal["coco", "yolo", "voc"]
+# Keys of other toolkits' data YAMLs that resemble ours; those that do not are ignored anyway.
+FOREIGN = {"nc", "download", "minival", "kpt_shape", "flip_idx"}
+
+EXPECTED = (
+    "COCO (annotations/instances_train2017.json and train2017/, or `train: {images: FOLDER, annotations: "
+    "JSON}`), YOLO txt (images/ and labels/), Pascal VOC (JPEGImages/, Annotations/ and "
+    "ImageSets/Main/*.txt, or jpg and xml side by side)"
+)
+
+
+class JsonSplit(BaseModel):
+    """A split in COCO's json: `{images: FOLDER, annotations: FILE}`, relative to `root`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    images: str
+    annotations: str
+
+
+def _tag_split(value: Any) -> str:
+    if isinstance(value, dict | JsonSplit):
+        return "<json>"
+    return "<path>" if isinstance(value, str) else "<paths>"
+
+
+Split = Annotated[
+    Annotated[str, Tag("<path>")]
+    | Annotated[tuple[str, ...], Field(min_length=1), Tag("<paths>")]
+    | Annotated[JsonSplit, Tag("<json>")],
+    Discriminator(_tag_split),
+]
+
+
+class DatasetConfig(BaseModel):
+    """The keys of a data YAML; those of YOLO toolkits are read as they are.
+
+    Attributes:
+        format: how the files are laid out; without it, detected from the folder's content.
+        root: the folder, relative to the YAML; `path` means the same. Default: the YAML's folder.
+        train, val, test: what belongs to each split, relative to the folder. YOLO: a folder of images,
+            a list file, or several. VOC: a list in ImageSets, a folder, or several. COCO: a folder
+            of images and a json. Default: the usual places of each format.
+        names: class names in the order of their labels, as a list or by number; optional for COCO and
+            VOC, whose annotations contain them.
+        mirrors: whether a mirrored object keeps its class; false switches flips off.
+        make: name of a function in `MAKERS` that creates the data set on first use.
+        voc_zero_based: VOC's coordinates count from 0; by its standard they count from 1.
+        kpt_shape: each line of YOLO's txt has key points after the box; they are not read.
+        ignored: keys of other toolkits that were in the file.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    format: Format | None = None
+    root: str | None = None
+    path: str | None = None
+    train: Split | None = None
+    val: Split | None = None
+    test: Split | None = None
+    names: tuple[str, ...] | None = None
+    mirrors: bool = True
+    make: str | None = None
+    voc_zero_based: bool = False
+    kpt_shape: tuple[int, ...] | None = None
+    ignored: tuple[str, ...] = Field(default=(), repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_foreign_keys_aside(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Ignores unknown keys of YOLO-style YAMLs; near misses of our keys stay and raise an error."""
+        if "root" in values or not {"train", "val", "path"} & set(values):
+            return values
+        known = list(cls.model_fields)
+        foreign = {
+            key
+            for key in values
+            if key not in known and (key in FOREIGN or not nearest(key, known))
+        }
+        kept = {key: value for key, value in values.items() if key not in foreign}
+        return {**kept, "ignored": tuple(sorted(foreign))} if foreign else kept
+
+    @model_validator(mode="after")
+    def _check_folder(self) -> "DatasetConfig":
+        if self.root is not None and self.path is not None:
+            raise ValueError("`root` and `path` both mean the data set's folder; give only one")
+        return self
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _parse_names(cls, value: Any) -> Any:
+        """Turns `{0: cat, 1: dog}` into a list, and numbers into strings."""
+        if isinstance(value, dict):
+            numbers = [str(number) for number in range(len(value))]
+            missing = [number for number in numbers if number not in value]
+            if missing:
+                raise ValueError(
+                    f"class {missing[0]} is missing; {len(value)} classes are numbered from 0 to "
+                    f"{len(value) - 1}"
+                )
+            value = tuple(value[number] for number in numbers)
+        if not isinstance(value, tuple):
+            return value
+        value = tuple(str(name) if type(name) in (int, float) else name for name in value)
+        duplicates = [name for name in value if value.count(name) > 1]
+        if duplicates:
+            raise ValueError(f"duplicate class name {duplicates[0]!r}")
+        return value
+
+
+def load_data_yaml(name: str) -> tuple[DatasetConfig, Path]:
+    """Loads a data YAML, by path or by its name in data/, and finds the folder of the data set.
+
+    A data set with a maker is created if it is missing.
+
+    Raises:
+        UserError: no such YAML, a mistake in it, or no such folder.
+    """
+    path = find_file(name, "data")
+    config = load_yaml_as(DatasetConfig, path)
+    folder = Path(config.root or config.path or ".").expanduser()
+    root = (path.parent / folder).resolve()
+    if config.make is not None:
+        MAKERS[config.make](root)
+    if not root.is_dir():
+        expected = LAYOUT if config.format == "coco" else f"expected there: {EXPECTED}"
+        raise UserError(
+            f"{path}: the data set's folder {root} does not exist; {expected}. "
+            f"Set `root:` in the YAML or put the data there. "
+            f"To try the toolkit without it: --data digits.yaml"
+        )
+    return config, root

@@ -1,0 +1,1 @@
+"""Data sets written in COCO json or YOLO txt."""
