@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from detector import build, cli
+from detector import build
+from detector.build import training
+from detector.commands import cli
 from detector.config import load_config
 from detector.data.digits.generate import make_digits
 from detector.engine import ModelEMA, ProcessGroup
@@ -70,12 +72,12 @@ def train(folder: Path, processes: ProcessGroup, case: str) -> dict[str, object]
     assert len(lines) == (case == "epochs")
     data = data.with_store(store)
     evaluator = build.build_evaluator(config, data.val, hardware, processes)
-    real = build.build_model
-    build.build_model = lambda *arguments: InDouble(real(*arguments))
+    real = training.build_model
+    training.build_model = lambda *arguments: InDouble(real(*arguments))
     try:
         trainer = build.build_trainer(config, data, evaluator, hardware, None, processes)
     finally:
-        build.build_model = real
+        training.build_model = real
     assert isinstance(trainer.average, ModelEMA)
     if case == "parts" and processes.size > 1:
         trainer.progress.parts = 2

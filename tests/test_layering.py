@@ -60,6 +60,17 @@ def test_nothing_imports_tools():
         }
 
 
+def test_config_values_are_changed_by_replace_values_alone():
+    """pydantic's `model_copy` and `model_construct` skip the validation."""
+    for path in [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]:
+        unchecked = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        } & {"model_copy", "model_construct"}
+        assert not unchecked, f"{path}: {unchecked}; use detector.config.replace_values"
+
+
 def test_only_build_brings_config_to_constructors():
     for path in FILES:
         if part_of(path) in {"models", "losses", "engine", "evaluation", "nn", "ops"}:

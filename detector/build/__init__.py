@@ -42,7 +42,7 @@ from detector.build.observers import (
     draw_detections,
     draw_labels,
 )
-from detector.build.resolve import find_anchors, resolve_anchors, resolve_batch_size, with_anchors
+from detector.build.resolve import find_anchors, resolve_anchors, resolve_batch_size
 from detector.build.training import (
     build_accumulation,
     build_adversary,
@@ -100,5 +100,4 @@ __all__ = [
     "require_batch_size",
     "resolve_anchors",
     "resolve_batch_size",
-    "with_anchors",
 ]

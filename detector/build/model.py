@@ -40,20 +40,29 @@ def build_decoder(config: DecoderConfig | None, levels: int) -> Decoder:
     return Decoder(config.size, config.scale_x_y)
 
 
-def build_model(config: ModelConfig, num_classes: int) -> Detector:
+def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None = None) -> Detector:
     """The detector, freshly initialised from torch's generator.
+
+    Args:
+        config: of the network.
+        num_classes: of the data set.
+        drop: DropBlock for the maps of the neck, in training; see `build_dropblock`.
 
     Raises:
         UserError: an unknown name, a classifier, anchors or decoder for another number of levels, or a
-            cfg for another number of classes.
+            cfg for another number of classes; DropBlock for a darknet cfg, which has no neck.
     """
     if config.darknet_cfg is not None:
+        if drop is not None:
+            raise UserError(
+                "bag.dropblock: a network from a darknet cfg has no neck to put DropBlock in; set it to 0"
+            )
         return _build_darknet(config, config.darknet_cfg, num_classes)
     variant = find_variant(config)
     backbone, part_act, norm = _build_backbone(config, variant)
     if variant.neck is None:
         raise UserError(f"model.arch {config.arch} is a classifier; it finds no boxes")
-    neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm)
+    neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm, drop=drop)
     if config.anchors == "auto":
         raise UserError(
             "model.anchors: auto becomes numbers when tools/train.py starts a run, or by "
@@ -152,18 +161,10 @@ def _build_darknet(config: ModelConfig, text: str, num_classes: int) -> DarknetN
     return model
 
 
-def build_dropblock(config: BagConfig, model: Detector) -> list[Callable[[float], None]]:
-    """Puts DropBlock into the neck if the bag has it; what is to be told how far training is.
-
-    Raises:
-        UserError: a darknet cfg, which has no neck to put it in.
-    """
+def build_dropblock(config: BagConfig) -> DropBlock2d | None:
+    """DropBlock for the neck, if the bag has it."""
     if not config.dropblock:
-        return []
-    if isinstance(model, DarknetNet):
-        raise UserError("bag.dropblock: a network from a darknet cfg has no neck; set it to 0")
-    drop = DropBlock2d(
+        return None
+    return DropBlock2d(
         block_size=config.dropblock_size, target=config.dropblock, ramp=config.dropblock_ramp
     )
-    model.neck.drop = drop
-    return [drop.advance]

@@ -6,7 +6,7 @@ from detector.anchors import Anchors, cluster_anchors, flatten_anchors, measure_
 from detector.build.data import build_train_sizes
 from detector.build.model import build_anchors, build_model
 from detector.build.training import build_loss, build_optimizer
-from detector.config import Config, TrainConfig
+from detector.config import Config, TrainConfig, replace_values
 from detector.data import Index, letterboxed_box_sizes
 from detector.engine import Hardware, MemoryProbe, ProcessGroup, even_share, largest_that_fits
 from detector.errors import UserError
@@ -47,13 +47,7 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
     )
     words = "  ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(anchors))
     lines = [f"anchors of the network: {before}", f"anchors found: {after}: {words}"]
-    return with_anchors(config, anchors), lines
-
-
-def with_anchors(config: Config, anchors: Anchors | None) -> Config:
-    """The config with other anchors; None are the network's published ones."""
-    model = config.model.model_copy(update={"anchors": anchors})
-    return config.model_copy(update={"model": model})
+    return replace_values(config, {"model.anchors": anchors}), lines
 
 
 def resolve_batch_size(
@@ -74,7 +68,7 @@ def resolve_batch_size(
         number = TrainConfig().batch_size
         line = f"batch_size: auto is for GPUs; on {hardware.device} it is the default, {number}"
     else:
-        one = _with_batch_size(config, 1)
+        one = replace_values(config, {"train.batch_size": 1})
         model = build_model(config.model, num_classes)
         hardware.place(model)
         probe = MemoryProbe(
@@ -99,9 +93,4 @@ def resolve_batch_size(
             f"batch_size: auto: {found} images fit into the memory of {hardware.device}; batches of "
             f"{number}, {max(round(train.nominal_batch / number), 1)} of them a step"
         )
-    return _with_batch_size(config, number), [line]
-
-
-def _with_batch_size(config: Config, number: int | str) -> Config:
-    train = config.train.model_copy(update={"batch_size": number})
-    return config.model_copy(update={"train": train})
+    return replace_values(config, {"train.batch_size": number}), [line]

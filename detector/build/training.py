@@ -141,12 +141,12 @@ def build_trainer(
     """
     processes = processes or ProcessGroup()
     torch.manual_seed(config.train.seed)
-    model = build_model(config.model, len(data.names))
+    dropblock = build_dropblock(config.bag)
+    model = build_model(config.model, len(data.names), dropblock)
     if start is not None:
         start(model)
     loss = build_loss(config, model, len(data.names))
     frozen = freeze(model, config.train.freeze)
-    ramps = build_dropblock(config.bag, model)
     hardware.place(model)
     loader = build_train_loader(
         config,
@@ -174,7 +174,7 @@ def build_trainer(
         patience=config.train.patience,
         frozen=frozen,
         adversary=build_adversary(config, model, loss, hardware),
-        ramps=ramps,
+        ramps=[] if dropblock is None else [dropblock.advance],
         processes=processes,
         shared_statistics=config.train.sync_bn,
     )

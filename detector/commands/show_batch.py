@@ -8,7 +8,7 @@ from detector.api.augmentation_preview import SWITCHES, AugmentationPreview
 from detector.api.summary import print_skipped
 from detector.build import build_data, build_train_loader
 from detector.commands import cli
-from detector.config import load_config
+from detector.config import load_config, replace_values
 from detector.errors import UserError
 from detector.visualize.draw import (
     caption_batch,
@@ -63,7 +63,7 @@ def main() -> None:
         print(f"{len(SWITCHES)} pictures: {out}")
         return
 
-    config = config.model_copy(update={"data": config.data.model_copy(update={"workers": 0})})
+    config = replace_values(config, {"data.workers": 0})
     loader = build_train_loader(config, data.train, pin_memory=False)
     if args.sample:
         epoch, index = args.sample

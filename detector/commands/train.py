@@ -27,10 +27,16 @@ from detector.build import (
     find_label_problems,
     resolve_anchors,
     resolve_batch_size,
-    with_anchors,
 )
 from detector.commands import cli
-from detector.config import Config, changed_keys, config_from_dict, dump_config, load_config
+from detector.config import (
+    Config,
+    changed_keys,
+    config_from_dict,
+    dump_config,
+    load_config,
+    replace_values,
+)
 from detector.config.duration import seconds
 from detector.engine import (
     BatchLimit,
@@ -211,7 +217,8 @@ def started(args: argparse.Namespace, processes: ProcessGroup, seed: str | None)
     config, weights = wanted_config(args, seed), None
     if config.train.weights is not None:
         options = DarknetOptions.of(args)
-        plain = with_anchors(config, None) if config.model.anchors == "auto" else config
+        auto = config.model.anchors == "auto"
+        plain = replace_values(config, {"model.anchors": None}) if auto else config
         weights = read_weights(Path(config.train.weights), plain, options)
     return Run(config, processes, weights)
 

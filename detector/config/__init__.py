@@ -1,4 +1,8 @@
-"""The typed configuration: `schema` (keys, types, defaults), `loader` (YAML, errors with lines)."""
+"""The typed configuration.
+
+Read `schema` first (keys, types, defaults), then `bags` (the named ones), `parse` (files and words of the
+command line -> a frozen `Config`, and changes to one) and `yaml_tree` (YAML that remembers its lines).
+"""
 
 from detector.config.parse import (
     PROJECT,
@@ -9,6 +13,7 @@ from detector.config.parse import (
     find_file,
     load_config,
     load_yaml_as,
+    replace_values,
 )
 from detector.config.schema import (
     LARGEST_STRIDE,
@@ -50,4 +55,5 @@ __all__ = [
     "find_file",
     "load_config",
     "load_yaml_as",
+    "replace_values",
 ]

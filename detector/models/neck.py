@@ -35,9 +35,9 @@ class Neck(nn.Module, ABC):
 
     out_channels: tuple[int, ...]
 
-    def __init__(self) -> None:
+    def __init__(self, drop: nn.Module | None = None) -> None:
         super().__init__()
-        self.drop: nn.Module = nn.Identity()
+        self.drop = nn.Identity() if drop is None else drop
 
     @abstractmethod
     def interleave_heads(self, heads: Sequence[nn.Module]) -> list[nn.Module]:
@@ -108,9 +108,10 @@ class PathAggregation(Neck):
         *,
         act: ActFactory,
         norm: BatchNormSettings,
+        drop: nn.Module | None = None,
     ) -> None:
         """`width`: channels at stride 32; half of it at 16 and a quarter at 8."""
-        super().__init__()
+        super().__init__(drop)
         c3, c4, _ = cin
         self.out_channels = (width // 4, width // 2, width)
         self.spp = spp
@@ -147,6 +148,7 @@ class CSPPANet(PathAggregation):
         spp_after: tuple[int, ...] = (1, 3),
         act: ActFactory,
         norm: BatchNormSettings,
+        drop: nn.Module | None = None,
     ) -> None:
         """`depth`: (1x1, 3x3) pairs in each block; `spp_*`: kernel sizes around the pools."""
         spp = SPPBlock(cin[-1], width, before=spp_before, after=spp_after, act=act, norm=norm)
@@ -154,7 +156,7 @@ class CSPPANet(PathAggregation):
         def mix(cin: int, channels: int) -> nn.Module:
             return CSPBlock(cin, channels, depth, act=act, norm=norm)
 
-        super().__init__(cin, width, spp, mix, act=act, norm=norm)
+        super().__init__(cin, width, spp, mix, act=act, norm=norm, drop=drop)
 
 
 class PANet(PathAggregation):
@@ -167,6 +169,7 @@ class PANet(PathAggregation):
         width: int = 512,
         act: ActFactory,
         norm: BatchNormSettings,
+        drop: nn.Module | None = None,
     ) -> None:
         spp = nn.Sequential(
             conv_stack(cin[-1], width, (1, 3, 1), act=act, norm=norm),
@@ -174,7 +177,7 @@ class PANet(PathAggregation):
             conv_stack(4 * width, width, (1, 3, 1), act=act, norm=norm),
         )
         mix = partial(conv_stack, kernels=(1, 3, 1, 3, 1), act=act, norm=norm)
-        super().__init__(cin, width, spp, mix, act=act, norm=norm)
+        super().__init__(cin, width, spp, mix, act=act, norm=norm, drop=drop)
 
 
 class YOLOv3Neck(Neck):
@@ -190,9 +193,10 @@ class YOLOv3Neck(Neck):
         width: int = 512,
         act: ActFactory,
         norm: BatchNormSettings,
+        drop: nn.Module | None = None,
     ) -> None:
         """`width`: channels at stride 32; half of it at 16 and a quarter at 8."""
-        super().__init__()
+        super().__init__(drop)
         c3, c4, c5 = cin
         self.out_channels = (width // 4, width // 2, width)
         mix = partial(conv_stack, kernels=(1, 3, 1, 3, 1), act=act, norm=norm)
@@ -225,8 +229,9 @@ class TinyNeck(Neck):
         width: int = 256,
         act: ActFactory,
         norm: BatchNormSettings,
+        drop: nn.Module | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(drop)
         c4, c5 = cin
         self.top5 = ConvNormAct(c5, width, 1, act=act, norm=norm)
         self.top_down4 = TopDown(

@@ -17,6 +17,7 @@ from detector.config import (
     ModelConfig,
     config_from_dict,
     load_config,
+    replace_values,
 )
 from detector.data import COCO_NAMES
 from detector.decode import Decoder
@@ -138,7 +139,7 @@ def read_darknet(path: Path, config: Config, options: DarknetOptions) -> Weights
     header = read_header(path)
     classes = _classes_of_file(path, config.model, header, partial)
     own = _for_classes(config.model, classes)
-    config = config.model_copy(update={"model": own})
+    config = replace_values(config, {"model": own})
     model = network(own, classes)
     got = load_darknet(model, path, order=options.order, partial=partial)
     notes = [
@@ -179,27 +180,27 @@ def _as_published(
     choices: dict[str, Any] = {}
     decoders = {(entry.decoder.size, entry.decoder.scale_x_y) for entry in known}
     if options.decoder is not None:
-        choices["decoder"] = named_decoder(options.decoder, model)
+        choices["model.decoder"] = named_decoder(options.decoder, model)
     elif model.decoder is None and len(decoders) == 1:
-        choices["decoder"] = known[0].decoder
+        choices["model.decoder"] = known[0].decoder
         notes.append(f"decoder {_words(known[0].decoder)}: as {known[0].publisher} published it")
     elif model.decoder is None:
-        choices["decoder"] = named_decoder("darknet", model)
+        choices["model.decoder"] = named_decoder("darknet", model)
         whose = (
             "as the cfg says"
             if model.darknet_cfg
             else "assumed, as darknet has it for this network"
         )
         notes.append(
-            f"decoder {_words(choices['decoder'])}: {whose}; weights trained with a PyTorch project "
-            f"may need --decoder sigmoid or --decoder exp"
+            f"decoder {_words(choices['model.decoder'])}: {whose}; weights trained with a PyTorch "
+            f"project may need --decoder sigmoid or --decoder exp"
         )
     epsilons = {entry.bn_eps for entry in known}
     if options.bn_eps is not None:
-        choices["bn_eps"] = options.bn_eps
+        choices["model.bn_eps"] = options.bn_eps
     elif model.bn_eps is None:
-        choices["bn_eps"] = known[0].bn_eps if len(epsilons) == 1 else DARKNET_EPS
-    return config.model_copy(update={"model": model.model_copy(update=choices)})
+        choices["model.bn_eps"] = known[0].bn_eps if len(epsilons) == 1 else DARKNET_EPS
+    return replace_values(config, choices)
 
 
 def named_decoder(name: str, model: ModelConfig) -> DecoderConfig:
@@ -215,7 +216,7 @@ def named_decoder(name: str, model: ModelConfig) -> DecoderConfig:
     if name != "darknet":
         raise UserError(f"--decoder {name}: expected one of {', '.join(DECODERS)}")
     if model.darknet_cfg is not None:
-        own = network(model.model_copy(update={"decoder": None}), usual_classes(model)).decoder
+        own = network(replace_values(model, {"decoder": None}), usual_classes(model)).decoder
         return DecoderConfig(size=own.size, scale_x_y=own.scale_x_y)
     variant = find_variant(model)
     size: Any = variant.darknet_size
@@ -238,7 +239,7 @@ def _for_classes(model: ModelConfig, classes: int) -> ModelConfig:
     if model.darknet_cfg is None or usual_classes(model) == classes:
         return model
     text = cfg_with_classes(parse_cfg(model.darknet_cfg, model.arch), classes)
-    return model.model_copy(update={"darknet_cfg": text})
+    return replace_values(model, {"darknet_cfg": text})
 
 
 def _bytes(config: ModelConfig, classes: int, header: Header) -> int:

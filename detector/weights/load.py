@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from detector.build import Detector, build_model, build_placement, build_postprocess
-from detector.config import Config, config_from_dict, config_to_dict
+from detector.config import Config, config_from_dict, config_to_dict, replace_values
 from detector.data import LoadedSample, collate, sample_without_labels
 from detector.engine import Hardware, load_checkpoint, load_weights, save_checkpoint
 from detector.errors import UserError
@@ -140,9 +140,7 @@ def load_model(
         config = config_from_dict(values, str(path), overrides, data=dataset)
         if options.decoder is not None:
             decoder = named_decoder(options.decoder, config.model)
-            config = config.model_copy(
-                update={"model": config.model.model_copy(update={"decoder": decoder})}
-            )
+            config = replace_values(config, {"model.decoder": decoder})
     model = build_model(config.model, len(weights.names))
     load_weights(model, weights.tensors, str(path))
     return Loaded(model, config, weights.names, weights.notes)

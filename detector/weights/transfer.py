@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from detector.config import Config
+from detector.config import Config, replace_values
 from detector.errors import UserError
 from detector.weights.darknet import Weights
 
@@ -16,10 +16,10 @@ def adopt(config: Config, weights: Weights, num_classes: int) -> Config:
     What the config says itself stays.
     """
     own, theirs = config.model, weights.config.model
-    changes: dict[str, object] = {"bn_eps": own.bn_eps or theirs.bn_eps}
+    changes: dict[str, object] = {"model.bn_eps": own.bn_eps or theirs.bn_eps}
     if len(weights.names) == num_classes:
-        changes["decoder"] = own.decoder or theirs.decoder
-    return config.model_copy(update={"model": own.model_copy(update=changes)})
+        changes["model.decoder"] = own.decoder or theirs.decoder
+    return replace_values(config, changes)
 
 
 def transfer(model: nn.Module, weights: Weights, num_classes: int) -> str:

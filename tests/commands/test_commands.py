@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.config import ModelConfig
+from detector.config import ModelConfig, replace_values
 from detector.engine import Console, load_checkpoint
 from detector.models import Header, save_darknet
 from detector.weights.darknet import network, read_config
@@ -228,7 +228,7 @@ def test_darknet_weights_of_other_classes_start_a_cfg(tool, my_darknet, digits_y
     cfg, weights = my_darknet
     theirs = read_config(str(cfg)).model
     text = texts.everything(classes=33)
-    other = network(theirs.model_copy(update={"darknet_cfg": text}), 33)
+    other = network(replace_values(theirs, {"darknet_cfg": text}), 33)
     save_darknet(randomize_norms(other), weights)
     words = ["--cfg", cfg, "--weights", weights, "--data", digits_yaml, *SMALL, "--out", "run"]
     status, out, err = tool("train", *words, "train.epochs=1", "train.batch_size=4")

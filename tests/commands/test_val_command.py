@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from detector.build import build_model
-from detector.config import Config, ModelConfig, config_to_dict
+from detector.config import Config, ModelConfig, config_to_dict, replace_values
 from detector.engine import save_checkpoint
 from detector.evaluation import METRICS, GroundTruth, read_results
 from tests.commands.running import SMALL, table_of
@@ -25,9 +25,7 @@ def two_runs(tmp_path, digits_yaml):
     for name in ("mish", "leaky_relu"):
         torch.manual_seed(len(name))
         config = Config(model=ModelConfig(arch="yolov4-pacsp-n", activation=name))
-        config = config.model_copy(
-            update={"data": config.data.model_copy(update={"dataset": str(digits_yaml)})}
-        )
+        config = replace_values(config, {"data.dataset": str(digits_yaml)})
         model = randomize_norms(build_model(config.model, 10))
         (tmp_path / name).mkdir()
         save_checkpoint(

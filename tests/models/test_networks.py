@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.config import ModelConfig, PartActivations, load_config
+from detector.config import ModelConfig, PartActivations, load_config, replace_values
 from detector.models import VARIANTS, file_size, list_layers, measure_stages
 from detector.nn import ACTIVATIONS, ConvNormAct, fuse_batch_norms
 from detector.weights.darknet import network
@@ -155,7 +155,7 @@ def test_torch_export_of_the_forward(arch):
 def test_which_half_of_the_channels_tiny_splits_off():
     config = ModelConfig(arch="yolov4-tiny", activation="relu")
     second = randomize_norms(network(config, 2))
-    first = network(config.model_copy(update={"split_half": "first"}), 2).eval()
+    first = network(replace_values(config, {"split_half": "first"}), 2).eval()
     first.load_state_dict(second.state_dict())
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():

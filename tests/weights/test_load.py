@@ -5,11 +5,11 @@ import shutil
 import pytest
 import torch
 
-from detector import published
 from detector.build import build_loss
-from detector.config import Config, DecoderConfig, ModelConfig
+from detector.config import Config, DecoderConfig, ModelConfig, replace_values
 from detector.errors import UserError
 from detector.models import Header, list_layers, save_darknet
+from detector.weights import published
 from detector.weights.darknet import DarknetOptions, network, read_config, read_darknet
 from detector.weights.load import export_darknet, load_model, read_weights, save_weights
 from detector.weights.transfer import adopt, transfer
@@ -74,7 +74,7 @@ def test_darknets_yolov4_is_assumed_where_two_have_one_name(tmp_path, monkeypatc
     path = tmp_path / "yolov4.weights"
     save_darknet(randomize_norms(network(tiny, 80)), path)
     entries = [
-        entry.model_copy(update={"size": path.stat().st_size})
+        replace_values(entry, {"size": path.stat().st_size})
         for entry in published.published_files()
     ]
     monkeypatch.setattr(published, "published_files", lambda: entries)
