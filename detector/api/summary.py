@@ -1,4 +1,4 @@
-"""What commands say at their end: the numbers of a checkpoint, and pictures of what it finds."""
+"""Summaries that commands print, and checks that a model, a run and a data set belong together."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from detector.build import draw_detections
 from detector.data import ValSet
 from detector.engine import Hardware
 from detector.errors import UserError
-from detector.evaluation import Evaluator, table
+from detector.evaluation import Evaluator, format_metrics
 from detector.structures import Detections
 from detector.visualize.draw import save_image
 from detector.weights.load import Loaded, nameless
@@ -23,7 +23,7 @@ def evaluate_model(
     hardware: Hardware,
     picture: Path,
 ) -> str:
-    """Evaluates a trained model and draws what it found in the first images; returns the table.
+    """Evaluates a trained model and draws its detections in the first images; returns the table.
 
     Args:
         loaded: from `load_model`.
@@ -33,60 +33,64 @@ def evaluate_model(
         picture: the file to draw to.
 
     Raises:
-        UserError: the model knows other classes than the images.
+        UserError: the model was trained on other classes than the data set's.
     """
     require_known_classes(source, loaded.names, val)
     metrics = evaluator(hardware.place(loaded.model))
     save_image(picture, draw_detections(val, evaluator.preview))
     lines = [
         f"COCO AP of {source} on {len(val)} images, by {evaluator.coco_ap.backend}:",
-        table(metrics),
+        format_metrics(metrics),
     ]
-    lines += [f"left out, its truths count as missed: {line}" for line in evaluator.unreadable]
+    lines += [
+        f"skipped, its ground truth counts as missed: {line}" for line in evaluator.unreadable
+    ]
     lines += [f"picture: {picture}"]
     return "\n".join(lines)
 
 
 def require_known_classes(source: str, known: Sequence[str], val: ValSet) -> None:
-    """Ends where a model knows other classes than the images; a model may know numbers only.
+    """Checks that a model was trained on the data set's classes.
+
+    Where the model has only numbers for names, as many classes are enough.
 
     Raises:
-        UserError: it knows others.
+        UserError: it was trained on others.
     """
     names = val.reader.index.names
     if tuple(known) != names and not (nameless(known) and len(names) == len(known)):
         raise UserError(
-            f"{source}: it knows {_some(known)}, but {val.reader.index.annotations} has "
-            f"{_some(names)}; evaluate on the classes it was trained on"
+            f"{source}: it was trained on {_count_names(known)}, but {val.reader.index.annotations} has "
+            f"{_count_names(names)}; evaluate on the classes it was trained on"
         )
 
 
 def require_same_classes(source: str, known: Sequence[str], names: Sequence[str]) -> None:
-    """Ends where a run cannot go on because its data set has other classes now.
+    """Checks that the data set of a run still has the classes it was trained on.
 
     Raises:
-        UserError: they are others, or stand in another order.
+        UserError: they are others, or in another order.
     """
     if tuple(known) != tuple(names):
         raise UserError(
-            f"{source}: it was trained on {_some(known)}, but the data set now has {_some(names)}; a "
-            f"run goes on with the same classes only; start another one from it: --cfg ... "
-            f"--weights {source}"
+            f"{source}: it was trained on {_count_names(known)}, but the data set now has "
+            f"{_count_names(names)}; a run resumes only with the same classes; to start a new run from "
+            f"its weights: --cfg ... --weights {source}"
         )
 
 
 def require_same_data(source: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Ends where a run cannot go on because its data set has other images now.
+    """Checks that the data set of a run still has as many training images.
 
     Args:
         source: of the run's state.
-        before, now: as `describe_data` has them; nothing is known of a file of before there were any.
+        before, now: from `describe_data`; `before` is empty for files that older versions wrote.
 
     Returns:
-        A line for each split that has as many images, but not the same.
+        A line for each split that has as many images, but other ones.
 
     Raises:
-        UserError: epochs have another length, so that the run's place in them means nothing.
+        UserError: epochs have another length, so the run's position in them means nothing.
     """
     if not before:
         return []
@@ -94,10 +98,13 @@ def require_same_data(source: str, before: dict[str, Any], now: dict[str, Any]) 
     if count != counts_now:
         raise UserError(
             f"{source}: it was trained on {count} images, but the data set now has {counts_now}; a run "
-            f"goes on with the same images only; start another one from it: --cfg ... "
+            f"resumes only with the same images; to start a new run from its weights: --cfg ... "
             f"--weights {source}"
         )
-    effects = {"train": "the rest is not that of a run that never stopped", "val": "AP may jump"}
+    effects = {
+        "train": "the run will differ from one that was never interrupted",
+        "val": "AP may jump",
+    }
     return [
         f"the {split} split has other file names, boxes or classes than before: {effect}"
         for split, effect in effects.items()
@@ -105,19 +112,19 @@ def require_same_data(source: str, before: dict[str, Any], now: dict[str, Any]) 
     ]
 
 
-def _some(names: Sequence[str]) -> str:
+def _count_names(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return f"{len(names)} classes ({shown}{', ...' if len(names) > 3 else ''})"
 
 
-def summary(detections: Detections, names: Sequence[str]) -> str:
-    """What was found, in words: `2 x person, 1 x dog`, the most frequent first."""
+def describe_detections(detections: Detections, names: Sequence[str]) -> str:
+    """The number of detections of each class: `2 x person, 1 x dog`, the most frequent first."""
     counts = Counter(names[label] for label in detections.labels.tolist())
-    return ", ".join(f"{count} x {name}" for name, count in counts.most_common()) or "nothing"
+    return ", ".join(f"{count} x {name}" for name, count in counts.most_common()) or "no detections"
 
 
 def print_skipped(lines: list[str], *, limit: int = 10) -> None:
-    """Names what was skipped, a line each up to `limit`, and counts the rest."""
+    """Prints what was skipped, a line each up to `limit`, and the number of the rest."""
     for line in lines[:limit]:
         print(f"skipped: {line}")
     if len(lines) > limit:

@@ -1,5 +1,9 @@
-"""What tools/val.py does: evaluates weights or results files, one or several, and says how sure it is."""
+"""Evaluating weights or results files, one or several, with confidence intervals and thresholds.
 
+`tools/val.py` is a command line for these functions; `detector.html_report` writes the report page.
+"""
+
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +22,16 @@ from detector.build import (
 )
 from detector.config import ActivationConfig, Config, PartActivations
 from detector.data import ImageReader, ValSet
-from detector.errors import UserError
+from detector.errors import UserError, writing
 from detector.evaluation import (
-    METRICS,
-    Analysis,
     CocoAP,
     GroundTruth,
     ModelResult,
-    Resampler,
     Results,
     StageTimer,
-    bootstrap,
-    interval,
+    compare_models,
+    format_intervals,
+    format_metrics,
     read_results,
 )
 from detector.structures import ImageDetections
@@ -43,27 +45,28 @@ class Evaluation:
     """One evaluation and what it came from.
 
     Attributes:
-        row: its numbers.
-        truth, results: what they were computed from.
-        reader: the images; None where they are not at hand.
-        val, shown: what was evaluated, what was found in the first; None and empty of a results file.
-        timer: the time of each stage; None of a results file.
+        result: its numbers.
+        ground_truth, results: what they were computed from.
+        reader: the images; None where they are not available.
+        val: the evaluated split; None for a results file.
+        preview: detections in the first images; empty for a results file.
+        timer: the time of each stage; None for a results file.
         notes: lines for the user.
     """
 
-    row: ModelResult
-    truth: GroundTruth
+    result: ModelResult
+    ground_truth: GroundTruth
     results: Results
     reader: ImageReader | None
     val: ValSet | None
-    shown: list[ImageDetections]
+    preview: list[ImageDetections]
     timer: StageTimer | None
     notes: list[str]
 
     def draw(self, picture: Path) -> None:
-        """The first images with their true boxes and with those found."""
+        """Draws the first images, with their ground truth and with their detections."""
         if self.val is not None:
-            save_image(picture, draw_detections(self.val, self.shown))
+            save_image(picture, draw_detections(self.val, self.preview))
 
 
 def evaluate_weights(
@@ -76,8 +79,10 @@ def evaluate_weights(
 ) -> Evaluation:
     """Evaluates a .pt, a .weights or the best weights of a run folder; arguments as for `load_model`.
 
+    Prints what `load_model` and the reader of the annotations have to say.
+
     Raises:
-        UserError: as `load_model`; or the model knows other classes than the images.
+        UserError: as `load_model`; or the model was trained on other classes than the data set's.
     """
     path = path / "best.pt" if path.is_dir() else path
     loaded = load_model(path, overrides, dataset=dataset, cfg=cfg, options=options)
@@ -90,8 +95,8 @@ def evaluate_weights(
     evaluator = build_evaluator(config, val, hardware)
     evaluator.timer = timer = StageTimer(hardware.device)
     metrics = evaluator(hardware.place(loaded.model))
-    judge = evaluator.coco_ap
-    assert judge.results is not None
+    coco_ap = evaluator.coco_ap
+    assert coco_ap.results is not None
     about = {
         "images": len(val),
         "size": config.data.size,
@@ -100,95 +105,101 @@ def evaluate_weights(
         "flip": config.eval.flip,
         "precision": hardware.precision,
         "device": str(hardware),
-        "evaluator": str(judge.backend),
+        "evaluator": str(coco_ap.backend),
         "unreadable": evaluator.unreadable,
         "ms_per_image": timer.summary(),
     }
-    left_out = [f"left out, its truths count as missed: {line}" for line in evaluator.unreadable]
+    activation = describe_activation(config)
     return Evaluation(
-        row=ModelResult(
-            str(path), config.model.arch, activation_name(config), metrics, about=about
-        ),
-        truth=judge.truth,
-        results=judge.results,
+        result=ModelResult(str(path), config.model.arch, activation, metrics, about=about),
+        ground_truth=coco_ap.ground_truth,
+        results=coco_ap.results,
         reader=val.reader,
         val=val,
-        shown=evaluator.preview,
+        preview=evaluator.preview,
         timer=timer,
-        notes=[*judge.truth.notes, *left_out],
+        notes=[*coco_ap.ground_truth.notes, *describe_unreadable(evaluator.unreadable)],
     )
 
 
-def evaluate_results(path: Path, truth: GroundTruth, backend: str) -> Evaluation:
-    """Judges a results file in COCO's format; needs no image.
+def describe_unreadable(lines: Sequence[str]) -> list[str]:
+    """What to say of images that could not be read during an evaluation."""
+    return [f"skipped, its ground truth counts as missed: {line}" for line in lines]
+
+
+def evaluate_results(path: Path, ground_truth: GroundTruth, backend: str) -> Evaluation:
+    """Evaluates a results file in COCO's format; needs no images.
 
     Raises:
         UserError: as `read_results`.
     """
-    judge = CocoAP(truth, backend=backend)
-    results = read_results(path, truth)
-    about = {"images": len(truth.image_ids), "evaluator": str(judge.backend)}
-    row = ModelResult(str(path), path.stem, "-", judge(results), about=about)
-    return Evaluation(row, truth, results, None, None, [], None, list(truth.notes))
+    coco_ap = CocoAP(ground_truth, backend=backend)
+    results = read_results(path, ground_truth)
+    about = {"images": len(ground_truth.image_ids), "evaluator": str(coco_ap.backend)}
+    result = ModelResult(str(path), path.stem, "-", coco_ap(results), about=about)
+    notes = list(ground_truth.notes)
+    return Evaluation(result, ground_truth, results, None, None, [], None, notes)
 
 
 def read_ground_truth(data: str | None) -> GroundTruth:
-    """The validation truths of a data YAML, or of COCO's json, for results files.
+    """The ground truth for results files: a data YAML's validation split, or COCO's json.
 
     Raises:
         UserError: none is named, or it cannot be read.
     """
     if data is None:
-        raise UserError("--results needs the truths: --data, a data YAML or COCO's json itself")
-    return GroundTruth.from_coco(Path(data)) if data.endswith(".json") else build_ground_truth(data)
-
-
-def add_images(outcome: Evaluation, data: str) -> None:
-    """Lets the report of a results file show pictures, where a data YAML leads to the images."""
+        raise UserError(
+            "--results needs the ground truth: give --data, a data YAML or COCO's json file"
+        )
     if data.endswith(".json"):
-        outcome.notes.append(
+        return GroundTruth.from_coco(Path(data))
+    return build_ground_truth(data)
+
+
+def attach_images(evaluation: Evaluation, data: str) -> None:
+    """Lets the report of a results file show images, if a data YAML says where they are."""
+    if data.endswith(".json"):
+        evaluation.notes.append(
             "no pictures: --data names a json; a data YAML says where the images are"
         )
         return
     try:
-        outcome.reader = build_reader(data)
+        evaluation.reader = build_reader(data)
     except UserError as error:
-        outcome.notes.append(f"no pictures: {error}")
+        evaluation.notes.append(f"no pictures: {error}")
 
 
-def add_intervals(outcomes: Sequence[Evaluation], *, resamples: int, seed: int) -> None:
-    """Puts bootstrap intervals into the rows, and those of the differences to the first.
+def add_intervals(evaluations: Sequence[Evaluation], *, resamples: int, seed: int) -> None:
+    """Computes confidence intervals, and those of the differences to the first evaluation.
 
     Raises:
-        UserError: the truths differ, so that there is no difference to speak of.
+        UserError: the ground truths differ, so the differences would mean nothing.
     """
-    truth = outcomes[0].truth
-    for other in outcomes[1:]:
-        if not _same(truth, other.truth):
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        if not _same_ground_truth(first.ground_truth, other.ground_truth):
             raise UserError(
-                f"{other.row.source}: it was evaluated on other images or truths than "
-                f"{outcomes[0].row.source}; give all of them one --data for --interval"
+                f"{other.result.source}: its images or ground truth differ from those of "
+                f"{first.result.source}; --interval compares on one data set: give it with --data"
             )
-    models = [Resampler(truth, each.results) for each in outcomes]
-    samples = bootstrap(models, len(truth.image_ids), seed=seed, resamples=resamples)
-    numbers = np.array([list(each.row.metrics.values()) for each in outcomes])
-    for number, each in enumerate(outcomes):
-        each.row.bounds = interval(samples[number], numbers[number].tolist())
-        if number:
-            change = (numbers[number] - numbers[0]).tolist()
-            bounds = interval(samples[number] - samples[0], change, lowest=-1)
-            each.row.difference = list(zip(change, bounds, strict=True))
-
-
-def _same(a: GroundTruth, b: GroundTruth) -> bool:
-    names = ("image_ids", "image", "label", "boxes_xywh")
-    return a.names == b.names and all(
-        np.array_equal(getattr(a, name), getattr(b, name)) for name in names
+    compare_models(
+        [each.result for each in evaluations],
+        first.ground_truth,
+        [each.results for each in evaluations],
+        resamples=resamples,
+        seed=seed,
     )
 
 
-def activation_name(config: Config) -> str:
-    """As in a table: one name, or the parts' where they differ."""
+def _same_ground_truth(a: GroundTruth, b: GroundTruth) -> bool:
+    columns = ("image_ids", "image", "label", "boxes_xywh")
+    return a.names == b.names and all(
+        np.array_equal(getattr(a, column), getattr(b, column)) for column in columns
+    )
+
+
+def describe_activation(config: Config) -> str:
+    """The activation's name, or the parts' names where they differ."""
     spec: Any = config.model.activation
     if config.model.darknet_cfg is not None:
         return "as in its cfg"
@@ -199,31 +210,27 @@ def activation_name(config: Config) -> str:
     return spec.name if isinstance(spec, ActivationConfig) else spec
 
 
-def interval_lines(row: ModelResult) -> list[str]:
-    """The twelve intervals, a line each."""
-    lines = []
-    for name, bounds in zip(METRICS, row.bounds or [], strict=True):
-        text = "none" if bounds is None else f"{bounds[0]:.4f} .. {bounds[1]:.4f}"
-        lines.append(f"  {name:<6} {text}")
-    return lines
+def format_evaluation(evaluation: Evaluation, resamples: int | None = None) -> str:
+    """The twelve numbers, their intervals, the time of each stage and the notes, for the terminal."""
+    result = evaluation.result
+    images, evaluator = result.about["images"], result.about["evaluator"]
+    lines = [
+        f"COCO AP of {result.source} on {images} images, by {evaluator}:",
+        format_metrics(result.metrics),
+    ]
+    if result.intervals is not None:
+        lines += [f"95 % confidence intervals, {resamples} resamples:"]
+        lines += [format_intervals(result.intervals)]
+    if evaluation.timer is not None:
+        lines += [str(evaluation.timer)]
+    return "\n".join([*lines, *evaluation.notes])
 
 
-def points(analysis: Analysis) -> str:
-    """The chosen thresholds, a line for all classes together and one for each."""
-    goal, classes = analysis.goal, [one for one in analysis.classes if one.truths]
-    lines = [("all together", analysis.curve, analysis.point)]
-    lines += [(one.name, one.curve, one.point) for one in classes] if goal.of != "f1" else []
-    width = max(len(name) for name, _, _ in lines)
-    words = []
-    for name, curve, point in lines:
-        if point is None and not len(curve.score):
-            said = "nothing found"
-        elif point is None:
-            said = f"never reached, at most {curve.greatest(goal.of):.3f}"
-        else:
-            said = (
-                f"score {point.score:.3f}  precision {point.precision:.3f}  recall {point.recall:.3f}  "
-                f"F1 {point.f1:.3f}"
-            )
-        words.append(f"  {name:<{width}}  {said}")
-    return "\n".join([f"thresholds for the goal, {goal}:", *words])
+def write_metrics(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Writes the numbers of all evaluations as JSON.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with writing(path):
+        path.write_text(json.dumps([each.result.as_json() for each in evaluations], indent=1))

@@ -1,4 +1,4 @@
-"""Time COCO's evaluation and post-processing on made-up data of the size of COCO's validation."""
+"""Time COCO's evaluation and postprocessing on synthetic data of the size of COCO's validation split."""
 
 import argparse
 import hashlib
@@ -27,9 +27,13 @@ SIZE = 640
 def main() -> None:
     parser = cli.parser(__doc__ or "", "python tools/bench_eval.py")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=int, default=3, help="of the fast evaluator and the network")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="repetitions, of the fast backend and the network"
+    )
     parser.add_argument("--out", metavar="JSON", help="write the figures there")
-    parser.add_argument("--evaluator", help="only this one, in this process; prints JSON")
+    parser.add_argument(
+        "--evaluator", help="measure this backend only, in this process; prints JSON"
+    )
     args = parser.parse_args()
     if args.evaluator:
         print(json.dumps(measure_evaluator(args.evaluator, args.seed, args.runs)))
@@ -40,8 +44,10 @@ def main() -> None:
 
 
 def compare_evaluators(args: argparse.Namespace) -> dict[str, dict]:
-    print(f"{IMAGES} images, {BOXES} true boxes, {CLASSES} classes, {DETECTIONS} detections")
-    found = {}
+    print(
+        f"{IMAGES} images, {BOXES} ground-truth boxes, {CLASSES} classes, {DETECTIONS} detections"
+    )
+    figures = {}
     for name in ("pycocotools", "auto"):
         words = [sys.executable, __file__, "--evaluator", name, f"--seed={args.seed}"]
         done = subprocess.run(
@@ -50,32 +56,34 @@ def compare_evaluators(args: argparse.Namespace) -> dict[str, dict]:
             capture_output=True,
             text=True,
         )
-        found[name] = json.loads(done.stdout)
+        figures[name] = json.loads(done.stdout)
         print(
-            "  {backend}: {seconds:.2f} s, {peak_gb:.2f} GB above the arrays".format(**found[name])
+            "  {backend}: {seconds:.2f} s, {peak_gb:.2f} GB above the arrays".format(
+                **figures[name]
+            )
         )
-    slow, fast = found["pycocotools"], found["auto"]
-    print(f"  {slow['seconds'] / fast['seconds']:.0f} times as fast")
+    slow, fast = figures["pycocotools"], figures["auto"]
+    print(f"  {slow['seconds'] / fast['seconds']:.0f} times as fast as pycocotools")
     for what in ("stats", "arrays"):
-        print(f"  {what}: {'equal to the bit' if slow[what] == fast[what] else 'DIFFERENT'}")
-    return found
+        print(f"  {what}: {'bit-identical' if slow[what] == fast[what] else 'DIFFERENT'}")
+    return figures
 
 
 def measure_evaluator(name: str, seed: int, runs: int) -> dict:
     """Seconds (the median) from arrays to the twelve numbers, and the memory that this takes."""
-    truth, results = make_problem(seed)
+    ground_truth, results = make_problem(seed)
     backend = choose_backend(name)
     before, seconds = peak_gb(), []
     for _ in range(runs):
         start = time.perf_counter()
-        judged = backend.evaluate(truth, results, None)
+        result = backend.evaluate(ground_truth, results, None)
         seconds.append(time.perf_counter() - start)
     return {
         "backend": str(backend),
         "seconds": float(np.median(seconds)),
         "peak_gb": peak_gb() - before,
-        "stats": [value.hex() for value in judged.stats.tolist()],  # pyright: ignore
-        "arrays": digest(judged.precision, judged.recall, judged.scores),  # pyright: ignore
+        "stats": [value.hex() for value in result.stats.tolist()],  # pyright: ignore
+        "arrays": digest(result.precision, result.recall, result.scores),  # pyright: ignore
     }
 
 
@@ -84,11 +92,11 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def make_problem(seed: int) -> tuple[GroundTruth, Results]:
-    """Truths of all sizes, 1 % crowds; detections around them with ties, a tenth of another class."""
+    """Objects of all sizes, 1 % crowds; detections around them with ties, a tenth of another class."""
     rng = np.random.default_rng(seed)
     side = np.exp(rng.uniform(2, 5.5, (BOXES, 2)))
     boxes = np.concatenate([rng.uniform(0, 400, (BOXES, 2)), side], 1)
-    truth = GroundTruth(
+    ground_truth = GroundTruth(
         image_ids=np.arange(1, IMAGES + 1),
         category_ids=np.arange(1, CLASSES + 1),
         names=tuple(f"class {n}" for n in range(CLASSES)),
@@ -99,17 +107,17 @@ def make_problem(seed: int) -> tuple[GroundTruth, Results]:
         crowd=rng.random(BOXES) < 0.01,
     )
     source = rng.integers(0, BOXES, DETECTIONS)
-    label, other = truth.label[source], rng.random(DETECTIONS) < 0.1
+    label, other = ground_truth.label[source], rng.random(DETECTIONS) < 0.1
     label[other] = rng.integers(0, CLASSES, int(other.sum()))
     spread = np.tile(side[source], 2) * rng.choice([0.02, 0.1, 0.4], (DETECTIONS, 1))
     moved = np.abs(boxes[source] + rng.normal(0, 1, (DETECTIONS, 4)) * spread)
     score = rng.beta(0.4, 2, DETECTIONS).round(4)
-    return truth, Results(truth.image[source], label, moved, score)
+    return ground_truth, Results(ground_truth.image[source], label, moved, score)
 
 
 @torch.inference_mode()
 def compare_steps(args: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds an image of the -s network and of what follows it, on one CPU image of 640 px."""
+    """Milliseconds per image of 640 px on a CPU, of the -s network and of the postprocessing."""
     torch.manual_seed(args.seed)
     model = build_model(ModelConfig(arch="yolov4-pacsp-s"), CLASSES).eval()
     model = model.to(memory_format=torch.channels_last)  # pyright: ignore

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from detector.api.summary import print_skipped, summary
+from detector.api.summary import describe_detections, print_skipped
 from detector.build import build_hardware
 from detector.commands import cli
 from detector.data import UnreadableImage, list_images, read_image
@@ -45,7 +45,7 @@ def main() -> None:
             unreadable.append(str(error))
             continue
         found = detect(image)
-        tqdm.write(f"{path}: {summary(found, loaded.names)}")
+        tqdm.write(f"{path}: {describe_detections(found, loaded.names)}")
         picture = draw_boxes(caption_detections(image, found, loaded.names, args.conf))
         name = f"{path.stem}.jpg" if len(files) == 1 else f"{number:04d}_{path.stem}.jpg"
         save_image(folder.path / name, picture)

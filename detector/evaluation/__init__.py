@@ -1,19 +1,27 @@
 """From a trained model to COCO's numbers.
 
-Read `evaluator` (the whole way), `predict` (boxes of every image), `coco_ap` (the twelve numbers),
-`truth` (the arrays behind them, checked), `backends` (who computes them), `matching` (which box found
-which), `intervals` (how sure they are), `operating` (the score to choose) and `analysis` (where AP is
-lost).
+Read `evaluator` (from model to numbers), `predict` (detections of every image), `coco_ap` (the twelve
+numbers), `ground_truth` (their input as checked arrays) and `backends` (who computes them). `matching`
+pairs detections with ground truth for `intervals` (confidence intervals), `thresholds` (operating points)
+and `error_analysis` (dAP, confusion matrix, calibration, label errors).
 """
 
 from detector.evaluation.backends import CocoResult, choose_backend
-from detector.evaluation.coco_ap import METRICS, CocoAP, table
-from detector.evaluation.comparison import ModelResult, compare
-from detector.evaluation.error_analysis import Analysis, ClassResult, LabelSuspect, analyse
+from detector.evaluation.calibration import CalibrationBin
+from detector.evaluation.coco_ap import METRICS, CocoAP
+from detector.evaluation.comparison import ModelResult, compare_models
+from detector.evaluation.error_analysis import Analysis, ClassResult, analyse
 from detector.evaluation.evaluator import Evaluator
 from detector.evaluation.ground_truth import GroundTruth, Results, read_results, save_results
-from detector.evaluation.intervals import RESAMPLES, Resampler, bootstrap, interval
+from detector.evaluation.intervals import RESAMPLES
+from detector.evaluation.label_errors import LabelError
 from detector.evaluation.predict import StageTimer, predict
+from detector.evaluation.text_tables import (
+    format_comparison,
+    format_intervals,
+    format_metrics,
+    format_operating_points,
+)
 from detector.evaluation.thresholds import OperatingPoint, ScoreCurve, ThresholdGoal
 from detector.evaluation.tta import TTAView, make_tta_views
 
@@ -29,20 +37,21 @@ __all__ = [
     "ThresholdGoal",
     "CocoResult",
     "OperatingPoint",
-    "Resampler",
     "Results",
     "ModelResult",
-    "LabelSuspect",
+    "LabelError",
+    "CalibrationBin",
     "GroundTruth",
     "TTAView",
     "analyse",
-    "bootstrap",
     "choose_backend",
-    "compare",
-    "interval",
+    "compare_models",
+    "format_comparison",
+    "format_intervals",
+    "format_metrics",
+    "format_operating_points",
     "make_tta_views",
     "predict",
     "read_results",
     "save_results",
-    "table",
 ]

@@ -13,71 +13,49 @@ METRICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),
     *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
 )
-_ABOUT = (
-    "IoU 0.50:0.95",
-    "IoU 0.50",
-    "IoU 0.75",
-    "IoU 0.50:0.95, area < 32^2",
-    "IoU 0.50:0.95, area 32^2 .. 96^2",
-    "IoU 0.50:0.95, area > 96^2",
-    "recall, 1 box an image",
-    "recall, 10 boxes an image",
-    "recall, 100 boxes an image",
-    "recall, area < 32^2",
-    "recall, area 32^2 .. 96^2",
-    "recall, area > 96^2",
-)
 
 
 class CocoAP:
-    """The ground truth of one annotation file, ready to judge detections.
+    """Computes COCO's numbers of detections against the ground truth of one annotation file.
 
-    All images of the file count, found or not, and all truths of the given categories, as COCO has it.
+    As COCO defines it, all images of the file count, with detections or without, and all ground truth
+    of the given categories.
 
     Attributes:
-        truth: the true boxes.
-        backend: the evaluator that judges.
-        results: what was judged last.
+        ground_truth: of the annotation file.
+        backend: computes the numbers.
+        results: the detections evaluated last.
     """
 
     def __init__(
         self,
-        truth: Path | Mapping[str, Any] | GroundTruth,
+        ground_truth: Path | Mapping[str, Any] | GroundTruth,
         category_ids: Sequence[int] | None = None,
         *,
         backend: str = "auto",
     ) -> None:
-        """A json file, or what would be in one.
+        """Reads the ground truth.
 
         Args:
-            truth: the json, or its content.
-            category_ids: the category of each label; unless said, all of the json by id.
+            ground_truth: COCO's json file, the content of one, or its checked arrays.
+            category_ids: the category of each label; by default all of the json, by id.
             backend: auto, hotcoco or pycocotools.
         """
-        self.truth = (
-            truth if isinstance(truth, GroundTruth) else GroundTruth.from_coco(truth, category_ids)
-        )
+        if not isinstance(ground_truth, GroundTruth):
+            ground_truth = GroundTruth.from_coco(ground_truth, category_ids)
+        self.ground_truth = ground_truth
         self.backend = choose_backend(backend)
         self.results: Results | None = None
 
-    def __call__(self, found: Iterable[ImageDetections] | Results) -> dict[str, float]:
-        """The twelve numbers, in [0, 1]; -1 where there is nothing to judge (no large truths, say).
+    def __call__(self, detections: Iterable[ImageDetections] | Results) -> dict[str, float]:
+        """COCO's twelve numbers, in [0, 1]; -1 where there is no ground truth (no large objects, say).
 
         Raises:
-            UserError: an image id or class that the annotation file does not know; a box or score that
-                is not finite.
+            UserError: an image id or class that the annotation file does not have; a non-finite box or
+                score.
         """
-        self.results = (
-            found if isinstance(found, Results) else Results.from_detections(self.truth, found)
-        )
-        judged = self.backend.evaluate(self.truth, self.results, None)
-        return dict(zip(METRICS, judged.stats.tolist(), strict=True))
-
-
-def table(metrics: dict[str, float]) -> str:
-    """COCO's twelve numbers, a line each."""
-    lines = []
-    for name, about in zip(METRICS, _ABOUT, strict=True):
-        value = f"{metrics[name]:.4f}" if metrics[name] >= 0 else "none"
-        lines.append(f"  {name:<6} {value:>7}   {about}")
-    return "\n".join(lines)
+        if not isinstance(detections, Results):
+            detections = Results.from_detections(self.ground_truth, detections)
+        self.results = detections
+        result = self.backend.evaluate(self.ground_truth, self.results, None)
+        return dict(zip(METRICS, result.stats.tolist(), strict=True))

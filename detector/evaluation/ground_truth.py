@@ -1,4 +1,4 @@
-"""True and found boxes as flat arrays, checked before any evaluator sees them."""
+"""Ground truth and detections as flat arrays, checked before any backend gets them."""
 
 import json
 from collections import Counter
@@ -18,17 +18,18 @@ _LISTS = ("images", "annotations", "categories")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroundTruth:
-    """The true boxes of an annotation file, those of the judged categories.
+    """The labelled objects of an annotation file, those of the evaluated categories.
 
     Attributes:
         image_ids: int64 [n], ascending; all images of the file, with boxes or without.
-        category_ids: int64 [classes], each label's category in the file. names: their names.
-        image: int64 [m], the place in `image_ids` of each box's image.
+        category_ids: int64 [classes], each label's category in the file.
+        names: of the categories.
+        image: int64 [m], the position in `image_ids` of each box's image.
         label: int64 [m], 0..classes-1.
         boxes_xywh: float64 [m, 4], pixels, as annotated.
         area: float64 [m], pixels, as annotated (COCO's are of the segment, not of the box).
         crowd: bool [m].
-        notes: lines on what was mended.
+        notes: lines on what was corrected.
     """
 
     image_ids: np.ndarray
@@ -45,14 +46,14 @@ class GroundTruth:
     def from_coco(
         cls, source: Path | Mapping[str, Any], category_ids: Sequence[int] | None = None
     ) -> Self:
-        """From COCO's json, or what would be in one; all its categories by id unless said.
+        """Reads COCO's json, or the content of one; by default all its categories, by id.
 
-        Annotations are numbered anew from 1 for the evaluators: pycocotools takes a match with
-        number 0 for none (cocoapi issue 664), and of two with one number sees the last only.
+        Annotations are renumbered from 1 for the backends: pycocotools takes a match with id 0 for
+        none (cocoapi issue 664), and of two annotations with the same id it keeps the last only.
 
         Raises:
-            UserError: not COCO's format; an image or category id that occurs twice; an annotation of an
-                image or a category that is not listed, or with a box or area that is not finite.
+            UserError: not COCO's format; a duplicate image or category id; an annotation of an image or
+                category that is not listed, or with a non-finite box or area.
         """
         name = str(source) if isinstance(source, Path) else "the annotations"
         tree = _read(source) if isinstance(source, Path) else source
@@ -67,29 +68,33 @@ class GroundTruth:
                 f"{name}: not a COCO annotation file: expected lists {', '.join(_LISTS)}"
             )
         image_ids = np.sort(_ids(images, "id", f"{name}: an image"))
-        categories_there = _ids(categories, "id", f"{name}: a category")
-        for what, ids in (("image", image_ids), ("category", np.sort(categories_there))):
-            twice = ids[1:][ids[1:] == ids[:-1]]
-            if len(twice):
-                raise UserError(f"{name}: {what} id {twice[0]} occurs twice; give each its own")
-        numbers = categories_there.tolist()
+        file_categories = _ids(categories, "id", f"{name}: a category")
+        for what, ids in (("image", image_ids), ("category", np.sort(file_categories))):
+            duplicates = ids[1:][ids[1:] == ids[:-1]]
+            if len(duplicates):
+                raise UserError(f"{name}: duplicate {what} id {duplicates[0]}; ids must be unique")
+        numbers = file_categories.tolist()
         known = {i: str(entry.get("name", i)) for i, entry in zip(numbers, categories, strict=True)}
         wanted = sorted(known) if category_ids is None else [int(i) for i in category_ids]
         for number in wanted:
             if number not in known:
-                raise UserError(f"{name}: no category id {number} (it has: {_few(known)})")
+                raise UserError(f"{name}: no category id {number} (known: {_format_ids(known)})")
 
         owner = _ids(annotations, "image_id", f"{name}: an annotation")
         category = _ids(annotations, "category_id", f"{name}: an annotation")
-        image = _places(owner, image_ids, f"{name}: an annotation has image id {{}}")
-        _places(category, np.array(sorted(known)), f"{name}: an annotation has category id {{}}")
+        image = _find_positions(owner, image_ids, f"{name}: an annotation has image id {{}}")
+        _find_positions(
+            category, np.array(sorted(known)), f"{name}: an annotation has category id {{}}"
+        )
         boxes = _boxes(annotations, name)
         crowd = np.array([bool(entry.get("iscrowd")) for entry in annotations], bool)
         area = _areas(annotations, boxes, name)
         wrong = ~(np.isfinite(boxes).all(axis=1) & np.isfinite(area))
         if wrong.any():
             entry = annotations[int(wrong.argmax())]
-            raise UserError(f"{name}: an annotation that is not finite: {str(entry)[:100]}")
+            raise UserError(
+                f"{name}: an annotation with a non-finite box or area: {str(entry)[:100]}"
+            )
 
         label_of = {number: label for label, number in enumerate(wanted)}
         label = np.array([label_of.get(i, -1) for i in category.tolist()], np.int64)
@@ -109,10 +114,10 @@ class GroundTruth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Results:
-    """Found boxes of a truth's images.
+    """Detections in the images of a ground ground_truth, COCO's results as arrays.
 
     Attributes:
-        image: int64 [d], the place in the truth's `image_ids`.
+        image: int64 [d], the position in the ground truth's `image_ids`.
         label: int64 [d].
         boxes_xywh: float64 [d, 4], pixels.
         score: float64 [d].
@@ -127,28 +132,30 @@ class Results:
         return len(self.score)
 
     def rows(self, kept: np.ndarray) -> "Results":
-        """Some of them: a mask or row numbers."""
+        """A selection, by a mask or row numbers."""
         return Results(self.image[kept], self.label[kept], self.boxes_xywh[kept], self.score[kept])
 
     @classmethod
     def from_arrays(
         cls,
-        truth: GroundTruth,
+        ground_truth: GroundTruth,
         image_ids: np.ndarray,
         label: np.ndarray,
         boxes_xywh: np.ndarray,
         score: np.ndarray,
         source: str = "the detections",
     ) -> "Results":
-        """From columns; `image_ids` as in the annotation file.
+        """Checks arrays of detections; `image_ids` as in the annotation file.
 
         Raises:
-            UserError: an image id or label that the truth does not have, a score or box that is not
-                finite (pycocotools counts a NaN as a perfect score), a box of negative size.
+            UserError: an image id or label that the ground truth does not have, a non-finite score or
+                box (pycocotools counts a NaN as a perfect score), a box of negative size.
         """
-        image = _places(image_ids, truth.image_ids, f"{source}: image id {{}}")
-        if len(label) and not (label.min() >= 0 and label.max() < len(truth.names)):
-            raise UserError(f"{source}: label {label.max()}; expected 0..{len(truth.names) - 1}")
+        image = _find_positions(image_ids, ground_truth.image_ids, f"{source}: image id {{}}")
+        if len(label) and not (label.min() >= 0 and label.max() < len(ground_truth.names)):
+            raise UserError(
+                f"{source}: label {label.max()}; expected 0..{len(ground_truth.names) - 1}"
+            )
         wrong = ~(np.isfinite(boxes_xywh).all(axis=1) & np.isfinite(score))
         wrong |= (boxes_xywh[:, 2:] < 0).any(axis=1)
         if wrong.any():
@@ -156,33 +163,37 @@ class Results:
             box = ", ".join(f"{value:g}" for value in boxes_xywh[at])
             raise UserError(
                 f"{source}: image id {image_ids[at]}: box ({box}) with score {score[at]:g}; expected "
-                f"finite numbers, width and height not negative. {int(wrong.sum())} are wrong; a "
-                f"network that gives them has diverged"
+                f"finite numbers, width and height not negative. {int(wrong.sum())} detections are "
+                f"invalid; a network that returns them has diverged"
             )
         return cls(image, label, boxes_xywh, score)
 
     @classmethod
-    def from_detections(cls, truth: GroundTruth, found: Iterable[ImageDetections]) -> "Results":
-        """From what a network found.
+    def from_detections(
+        cls, ground_truth: GroundTruth, detections: Iterable[ImageDetections]
+    ) -> "Results":
+        """Joins the detections of images.
 
         Raises:
-            UserError: as for `from_arrays`, or an image that comes twice.
+            UserError: as for `from_arrays`, or an image that occurs twice.
         """
         ids, labels, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
         boxes = [np.zeros((0, 4))]
         seen: set[int] = set()
-        for each in found:
+        for each in detections:
             if each.image_id in seen:
-                raise UserError(f"image id {each.image_id} was evaluated twice")
+                raise UserError(
+                    f"image id {each.image_id} was evaluated twice; each image counts once"
+                )
             seen.add(each.image_id)
             corners = each.detections.boxes_xyxy.double().numpy()
             boxes.append(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1))
             ids.append(np.full(len(corners), each.image_id, np.int64))
             labels.append(each.detections.labels.numpy())
             scores.append(each.detections.scores.double().numpy())
-        _places(np.array(sorted(seen), np.int64), truth.image_ids, "image id {}")
+        _find_positions(np.array(sorted(seen), np.int64), ground_truth.image_ids, "image id {}")
         return cls.from_arrays(
-            truth,
+            ground_truth,
             np.concatenate(ids),
             np.concatenate(labels),
             np.concatenate(boxes),
@@ -190,13 +201,13 @@ class Results:
         )
 
 
-def read_results(path: Path, truth: GroundTruth) -> Results:
-    """A results file in COCO's format, from any toolkit.
+def read_results(path: Path, ground_truth: GroundTruth) -> Results:
+    """Reads a results file in COCO's format, from any toolkit.
 
     It is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}.
 
     Raises:
-        UserError: missing, another format, unknown ids, numbers that are not finite.
+        UserError: a missing file, another format, unknown ids, non-finite numbers.
     """
     entries = _read(path)
     if not isinstance(entries, list):
@@ -205,21 +216,21 @@ def read_results(path: Path, truth: GroundTruth) -> Results:
         )
     image_ids = _ids(entries, "image_id", f"{path}: a result")
     category = _ids(entries, "category_id", f"{path}: a result")
-    order = np.argsort(truth.category_ids)
-    at = _places(category, truth.category_ids[order], f"{path}: category id {{}}")
+    order = np.argsort(ground_truth.category_ids)
+    at = _find_positions(category, ground_truth.category_ids[order], f"{path}: category id {{}}")
     try:
         score = np.array([float(entry["score"]) for entry in entries])
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: a result without a score that is a number") from None
+        raise UserError(f"{path}: a result whose score is missing or not a number") from None
     boxes = _boxes(entries, str(path))
-    return Results.from_arrays(truth, image_ids, order[at], boxes, score, str(path))
+    return Results.from_arrays(ground_truth, image_ids, order[at], boxes, score, str(path))
 
 
-def save_results(path: Path, results: Results, truth: GroundTruth) -> None:
-    """Writes COCO's results file; all digits, so that it gives the same AP to the last bit."""
+def save_results(path: Path, results: Results, ground_truth: GroundTruth) -> None:
+    """Writes COCO's results file; with all digits, for the same AP to the last bit."""
     columns = zip(
-        truth.image_ids[results.image].tolist(),
-        truth.category_ids[results.label].tolist(),
+        ground_truth.image_ids[results.image].tolist(),
+        ground_truth.category_ids[results.label].tolist(),
         results.boxes_xywh.tolist(),
         results.score.tolist(),
         strict=True,
@@ -238,7 +249,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable json file ({error})") from None
+        raise UserError(f"{path}: cannot be read as json: {error}") from None
 
 
 def _ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
@@ -251,15 +262,15 @@ def _ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
     return np.array([entry[key] for entry in entries], np.int64)
 
 
-def _places(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
-    """Where each id stands among the ascending `known`."""
+def _find_positions(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
+    """The position of each id in `known`, which is ascending."""
     at = np.searchsorted(known, ids)
     padded = np.append(known, -1)
     missing = (at == len(known)) | (padded[at] != ids)
     if missing.any():
         raise UserError(
-            f"{what.format(ids[int(missing.argmax())])}, which is not in the annotation file (it "
-            f"has: {_few(known.tolist())}); are these of another data set or split?"
+            f"{what.format(ids[int(missing.argmax())])}, which is not in the annotation file "
+            f"(known: {_format_ids(known.tolist())}); are these of another data set or split?"
         )
     return at
 
@@ -268,16 +279,16 @@ def _boxes(entries: Sequence[Any], name: str) -> np.ndarray:
     try:
         return np.array([entry["bbox"] for entry in entries], np.float64).reshape(len(entries), 4)
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{name}: an entry without a bbox of 4 numbers") from None
+        raise UserError(f"{name}: an entry whose bbox is missing or not 4 numbers") from None
 
 
 def _areas(annotations: Sequence[Any], boxes: np.ndarray, name: str) -> np.ndarray:
-    """As annotated; of the box where nothing is."""
+    """As annotated; the box's where the annotation has none."""
     areas = [entry.get("area") for entry in annotations]
-    sides = boxes[:, 2:].tolist()
+    sizes = boxes[:, 2:].tolist()
     try:
         return np.array(
-            [w * h if a is None else a for a, (w, h) in zip(areas, sides, strict=True)], np.float64
+            [w * h if a is None else a for a, (w, h) in zip(areas, sizes, strict=True)], np.float64
         )
     except (TypeError, ValueError):
         raise UserError(f"{name}: an annotation whose area is not a number") from None
@@ -285,14 +296,14 @@ def _areas(annotations: Sequence[Any], boxes: np.ndarray, name: str) -> np.ndarr
 
 def _notes(name: str, annotations: Sequence[Any]) -> Iterator[str]:
     numbers = Counter(entry.get("id") for entry in annotations)
-    anew = "annotations are numbered anew from 1"
+    renumbered = "annotations are renumbered from 1"
     if 0 in numbers:
-        yield f"{name}: an annotation has id 0, which pycocotools takes for none; {anew}"
+        yield f"{name}: an annotation has id 0, which pycocotools takes for none; {renumbered}"
     (number, count), *_ = numbers.most_common(1) or [(None, 0)]
     if number is not None and count > 1:
-        yield f"{name}: annotation id {number} occurs {count} times; all count, {anew}"
+        yield f"{name}: annotation id {number} occurs {count} times; all of them count, {renumbered}"
 
 
-def _few(ids: Iterable[Any]) -> str:
+def _format_ids(ids: Iterable[Any]) -> str:
     shown = [str(i) for i in ids]
     return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "") if shown else "none"

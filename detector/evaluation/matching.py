@@ -1,7 +1,7 @@
-"""Which found box belongs to which true one, by COCO's rules; what intervals and error analyses count.
+"""Matches of detections and ground truth by COCO's rules, which intervals and error analysis count.
 
-The twelve numbers themselves come from an evaluator of `backends`; this gives the matches behind them,
-which hotcoco hands out only as a million dictionaries. `tests/evaluation/test_matching.py` compares
+The twelve numbers themselves come from a backend (`backends`); this gives the matches behind them,
+which hotcoco returns only as a million dictionaries. `tests/evaluation/test_matching.py` compares
 them with those of pycocotools, box by box.
 """
 
@@ -20,32 +20,51 @@ COCO_AREAS: tuple[AreaRange, ...] = (
     ("medium", 32.0**2, 96.0**2),
     ("large", 96.0**2, 1e10),
 )
-MAX_DETECTIONS = 100  # of an image and class that COCO judges, the best ones
+ALL_SIZES: tuple[AreaRange, ...] = COCO_AREAS[:1]
+IOU_HALF = np.array([0.5])
+MAX_DETECTIONS = 100  # per image and class, the best ones; COCO evaluates no more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matches:
-    """Of each judged box, the truth it was matched with.
+    """The ground truth that each evaluated detection is matched to.
+
+    A: area ranges, T: IoU thresholds, d: evaluated detections, m: ground-truth boxes.
 
     Attributes:
-        rows: int64 [d], the judged rows of the results: class by class, best first; boxes of equal score
-            by image, then by row, as COCO has it.
-        rank: int64 [d], 0 for the best box of its image and class.
-        truth: int32 [A, T, d], row of the truth, -1 for none; A area ranges, T IoU thresholds.
-        ignored: bool [A, T, d], neither right nor wrong: matched with a crowd or a truth of another
-            size, or unmatched and itself of another size.
-        real: bool [A, m], truths that are to be found.
+        rows: int64 [d], the evaluated rows of the results: class by class, best first; detections of
+            equal score by image, then by row, as COCO has it.
+        rank: int64 [d], 0 for the best detection of its image and class.
+        gt_rows: int32 [A, T, d], the matched row of the ground truth, -1 for none.
+        ignored: bool [A, T, d], neither true nor false positive: matched to a crowd or to ground truth
+            of another size, or unmatched and itself of another size.
+        counted: bool [A, m], ground truth that counts as missed unless it is matched.
     """
 
     rows: np.ndarray
     rank: np.ndarray
-    truth: np.ndarray
+    gt_rows: np.ndarray
     ignored: np.ndarray
-    real: np.ndarray
+    counted: np.ndarray
+
+    def true_positive(self, area: int = 0, threshold: int = 0) -> np.ndarray:
+        """Bool [d]; with `false_positive` and `ignored` it covers each detection once."""
+        return (self.gt_rows[area, threshold] >= 0) & ~self.ignored[area, threshold]
+
+    def false_positive(self, area: int = 0, threshold: int = 0) -> np.ndarray:
+        """Bool [d], detections without a match that are not ignored."""
+        return (self.gt_rows[area, threshold] < 0) & ~self.ignored[area, threshold]
+
+    def missed(self, area: int = 0, threshold: int = 0) -> np.ndarray:
+        """Bool [m], ground truth that counts and is not matched."""
+        missed = self.counted[area].copy()
+        matched = self.gt_rows[area, threshold]
+        missed[matched[matched >= 0]] = False
+        return missed
 
 
 def match(
-    truth: GroundTruth,
+    ground_truth: GroundTruth,
     results: Results,
     *,
     areas: tuple[AreaRange, ...] = COCO_AREAS,
@@ -54,58 +73,61 @@ def match(
 ) -> Matches:
     """COCO's greedy matching, for all images and classes at once.
 
-    The best box of an image and class chooses first: among the truths it overlaps by at least the
-    threshold, and that no better box has taken, the one of the greatest IoU (of equals the last); one
-    that is not to be found, a crowd or of another size, only where no other is left.
+    Detections of an image and class choose in the order of their scores. Each takes the ground truth of
+    the greatest IoU (of equals the last) among those that overlap it by at least the threshold and are
+    not yet matched. Ground truth that does not count (a crowd, another size) is taken only where no
+    other is left.
 
     Args:
-        truth, results: checked.
+        ground_truth, results: checked.
         areas: ranges of px^2, both ends included.
-        thresholds: least IoU.
-        limit: the best boxes of an image and class that are judged.
+        thresholds: least IoU of a match.
+        limit: detections evaluated per image and class, the best ones.
     """
-    classes = len(truth.names)
+    classes = len(ground_truth.names)
     key = results.image * classes + results.label
     order = np.lexsort((-results.score, key))  # stable
     key = key[order]
     first = np.r_[True, key[1:] != key[:-1]] if len(key) else np.zeros(0, bool)
     starts = first.nonzero()[0]
     rank = np.arange(len(key)) - np.repeat(starts, np.diff(np.r_[starts, len(key)]))
-    judged = rank < limit
-    order, key, rank = order[judged], key[judged], rank[judged]
+    evaluated = rank < limit
+    order, key, rank = order[evaluated], key[evaluated], rank[evaluated]
 
     low, high = np.array([[a, b] for _, a, b in areas], np.float64).T[:, :, None]
-    real = ~truth.crowd & (truth.area >= low) & (truth.area <= high)  # [A, m]
-    found = np.full((len(areas), len(thresholds), len(order)), -1, np.int32)
-    _match_groups(truth, results, order, key, rank, real, thresholds, found)
+    counted = (
+        ~ground_truth.crowd & (ground_truth.area >= low) & (ground_truth.area <= high)
+    )  # [A, m]
+    gt_rows = np.full((len(areas), len(thresholds), len(order)), -1, np.int32)
+    _match_groups(ground_truth, results, order, key, counted, thresholds, gt_rows)
 
     size = results.boxes_xywh[order, 2] * results.boxes_xywh[order, 3]
     outside = (size < low) | (size > high)  # [A, d]
-    unmatched = found < 0
+    unmatched = gt_rows < 0
     ignored = np.where(unmatched, outside[:, None], False)
     for area in range(len(areas)):
-        ignored[area] |= ~unmatched[area] & ~np.append(real[area], False)[found[area]]
+        ignored[area] |= ~unmatched[area] & ~np.append(counted[area], False)[gt_rows[area]]
     final = np.lexsort((order, results.image[order], -results.score[order], results.label[order]))
-    # within an image and class the order by score is that of the rows already
-    return Matches(order[final], rank[final], found[..., final], ignored[..., final], real)
+    return Matches(order[final], rank[final], gt_rows[..., final], ignored[..., final], counted)
 
 
 def _match_groups(
-    truth: GroundTruth,
+    ground_truth: GroundTruth,
     results: Results,
     order: np.ndarray,
     key: np.ndarray,
-    rank: np.ndarray,
-    real: np.ndarray,
+    counted: np.ndarray,
     thresholds: np.ndarray,
-    found: np.ndarray,
+    gt_rows: np.ndarray,
 ) -> None:
-    """Fills in `found`. A group is an image and class; groups with similarly many truths go together,
-    a step for the best box of each, one for the second best ...
+    """Fills in `gt_rows`; a group is an image and class.
+
+    Groups of similar numbers of ground-truth boxes are matched together: first the best detection of
+    each group, then the second best ...
     """
-    truth_key = truth.image * len(truth.names) + truth.label
-    by_key = np.argsort(truth_key, kind="stable")
-    groups, begins, counts = np.unique(truth_key[by_key], return_index=True, return_counts=True)
+    gt_key = ground_truth.image * len(ground_truth.names) + ground_truth.label
+    by_key = np.argsort(gt_key, kind="stable")
+    groups, begins, counts = np.unique(gt_key[by_key], return_index=True, return_counts=True)
     begin_of = np.searchsorted(key, groups)
     boxes_of = np.searchsorted(key, groups, side="right") - begin_of
     bucket = np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
@@ -115,18 +137,18 @@ def _match_groups(
         if not mine.any():
             continue
         column = np.arange(counts[mine].max())
-        there = column < counts[mine][:, None]  # [P, G]
-        slots = by_key[np.where(there, begins[mine][:, None] + column, 0)]
-        crowd = truth.crowd[slots]
-        wanted = real[:, slots].transpose(1, 0, 2)[:, :, None]  # [P, A, 1, G]
+        exists = column < counts[mine][:, None]  # [P, G]
+        slots = by_key[np.where(exists, begins[mine][:, None] + column, 0)]
+        crowd = ground_truth.crowd[slots]
+        wanted = counted[:, slots].transpose(1, 0, 2)[:, :, None]  # [P, A, 1, G]
         free = np.broadcast_to(
-            there[:, None, None], (*wanted.shape[:2], len(thresholds), len(column))
+            exists[:, None, None], (*wanted.shape[:2], len(thresholds), len(column))
         ).copy()
         for step in range(boxes_of[mine].max()):
             has = (boxes_of[mine] > step).nonzero()[0]
             at = begin_of[mine][has] + step
             overlap = pair_iou(
-                results.boxes_xywh[order[at]], truth.boxes_xywh[slots[has]], crowd[has]
+                results.boxes_xywh[order[at]], ground_truth.boxes_xywh[slots[has]], crowd[has]
             )
             ious = overlap[:, None, None]  # [p, 1, 1, G]
             fits = free[has] & (ious >= limits)
@@ -138,17 +160,17 @@ def _match_groups(
                 chosen = np.where(usable.any(-1), last, chosen)
             p, a, t = (chosen >= 0).nonzero()
             slot = chosen[p, a, t]
-            found[a, t, at[p]] = slots[has[p], slot]
-            free[has[p], a, t, slot] = crowd[has[p], slot]  # a crowd can be matched again
+            gt_rows[a, t, at[p]] = slots[has[p], slot]
+            free[has[p], a, t, slot] = crowd[has[p], slot]  # a crowd can match several detections
 
 
-def pair_iou(boxes_xywh: np.ndarray, truths_xywh: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """[p, G] of boxes [p, 4] and truths [p, G, 4]; with a crowd the share of the box that is in it.
+def pair_iou(boxes_xywh: np.ndarray, gt_xywh: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """IoU [p, G] of boxes [p, 4] and ground truth [p, G, 4]; of a crowd, the share of the box inside it.
 
-    The same operations in the same order as pycocotools', for the same bits.
+    The operations and their order are pycocotools', for the same bits.
     """
     b = boxes_xywh[:, None]
-    t = truths_xywh
+    t = gt_xywh
     wide = np.minimum(b[..., 0] + b[..., 2], t[..., 0] + t[..., 2]) - np.maximum(
         b[..., 0], t[..., 0]
     )

@@ -1,4 +1,4 @@
-"""From which score on boxes are shown: precision, recall, F1 over the scores; the point to choose."""
+"""Confidence thresholds: precision, recall and F1 over the score, and the operating point to choose."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,14 +10,14 @@ from detector.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class ThresholdGoal:
-    """What a threshold is chosen for.
+    """The goal that a confidence threshold is chosen for.
 
     Attributes:
-        of: what is to be reached; "f1" is made as great as it can be.
-        wanted: the precision or recall, in (0, 1].
+        of: "f1" maximises F1; otherwise the metric that has to reach `wanted`.
+        wanted: precision or recall, in (0, 1].
 
     Raises:
-        UserError: a wanted value that no detector has.
+        UserError: `wanted` is outside (0, 1].
     """
 
     of: Literal["f1", "precision", "recall"] = "f1"
@@ -26,7 +26,7 @@ class ThresholdGoal:
     def __post_init__(self) -> None:
         if not 0 < self.wanted <= 1:
             raise UserError(
-                f"wanted {self.of} {self.wanted:g}: expected a share above 0 and up to 1, such as 0.9"
+                f"wanted {self.of} {self.wanted:g}: expected a number above 0 and at most 1, such as 0.9"
             )
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class ThresholdGoal:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What a detector does whose boxes below `score` are left out, at IoU 0.5."""
+    """Precision, recall and F1 at the confidence threshold `score`, at IoU 0.5."""
 
     score: float
     precision: float
@@ -45,10 +45,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreCurve:
-    """The point of each threshold, at IoU 0.5, from the best score down.
+    """Precision and recall at each confidence threshold, at IoU 0.5, from the highest score down.
 
     Attributes:
-        score, precision, recall: float64 [n], scores all different.
+        score, precision, recall: float64 [n]; all scores differ.
     """
 
     score: np.ndarray
@@ -56,18 +56,21 @@ class ScoreCurve:
     recall: np.ndarray
 
     @classmethod
-    def of(cls, score: np.ndarray, right: np.ndarray, truths: int) -> "ScoreCurve":
-        """From the boxes that count.
+    def from_detections(
+        cls, score: np.ndarray, true_positive: np.ndarray, num_ground_truth: int
+    ) -> "ScoreCurve":
+        """Counts true positives from the highest score down.
 
         Args:
-            score: float64 [d]. right: bool [d], whether it found a truth.
-            truths: how many are to be found.
+            score: float64 [d], of the detections that are not ignored.
+            true_positive: bool [d].
+            num_ground_truth: objects that count.
         """
         order = np.argsort(-score, kind="stable")
-        score, hits = score[order], np.cumsum(right[order])
+        score, hits = score[order], np.cumsum(true_positive[order])
         last = np.r_[score[1:] != score[:-1], True][: len(score)]  # of equal scores all or none
-        among = np.arange(1, len(score) + 1)
-        return cls(score[last], (hits / among)[last], (hits / max(truths, 1))[last])
+        count = np.arange(1, len(score) + 1)
+        return cls(score[last], (hits / count)[last], (hits / max(num_ground_truth, 1))[last])
 
     @property
     def f1(self) -> np.ndarray:
@@ -75,11 +78,10 @@ class ScoreCurve:
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / np.maximum(total, 1e-12)
 
-    def point(self, goal: ThresholdGoal) -> OperatingPoint | None:
-        """Of the thresholds that reach the goal the best one; None where none does.
+    def choose_point(self, goal: ThresholdGoal) -> OperatingPoint | None:
+        """The best threshold that reaches the goal; None where none does.
 
-        For a precision that is the one of the greatest recall, and the other way round; of equals the
-        highest.
+        For a wanted precision it is the one of maximum recall, and vice versa; of equals the highest.
         """
         if goal.of == "f1":
             good, value = np.arange(len(self.score)), self.f1
@@ -93,6 +95,6 @@ class ScoreCurve:
         columns = (self.score, self.precision, self.recall, self.f1)
         return OperatingPoint(*(float(column[at]) for column in columns))
 
-    def greatest(self, of: Literal["f1", "precision", "recall"]) -> float:
-        """The most that any threshold reaches; 0 where nothing is found."""
+    def maximum(self, of: Literal["f1", "precision", "recall"]) -> float:
+        """The maximum over all thresholds; 0 without detections."""
         return float(getattr(self, of).max(initial=0))

@@ -1,7 +1,7 @@
-"""The report of an evaluation: one HTML file without anything from outside, and its pictures.
+"""The report of an evaluation: one self-contained HTML file, and its pictures as PNG.
 
-Read `report` (the page, part by part), `charts` (what each chart shows), `shapes` (a drawing as SVG and
-as PNG), `tables` and `pictures` (worst images, doubtful labels); `style` has the page's CSS and script.
+Read `document` (the page, section by section), `charts` (what each chart shows), `shapes` (a drawing as
+SVG and as PNG), `tables` and `error_images` (worst images, label errors); `style` has the CSS and script.
 """
 
 from detector.html_report.document import write_report

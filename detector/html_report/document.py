@@ -1,54 +1,60 @@
-"""The page, part by part, and the files beside it."""
+"""The page, section by section, and the files beside it."""
 
 import csv
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from detector.api.validation import Evaluation
 from detector.errors import writing
 from detector.evaluation import Analysis, ThresholdGoal
-from detector.html_report.charts import CONFUSED, all_charts
-from detector.html_report.error_images import file_of, suspect_pictures, worst_pictures
+from detector.html_report.charts import MAX_CONFUSION_CLASSES, all_charts
+from detector.html_report.error_images import draw_label_errors, draw_worst_images, image_name
 from detector.html_report.shapes import Drawing
 from detector.html_report.style import SORT, STYLE
 from detector.html_report.tables import (
-    cards,
     class_table,
-    confusions,
-    operating_points,
-    speed,
-    text,
+    confusion_table,
+    escape,
+    metric_cards,
+    operating_point_table,
+    timing_table,
 )
 
 
-def write_report(folder: Path, outcome: Evaluation, analysis: Analysis) -> tuple[Path, list[str]]:
-    """Writes report.html, its charts and pictures as PNG, and three files for programs.
+def write_report(
+    folder: Path, evaluation: Evaluation, analysis: Analysis
+) -> tuple[Path, list[str]]:
+    """Writes report.html, its charts and images as PNG, and three files for programs.
 
     Args:
-        folder: made where it is missing.
-        outcome: of one evaluation; without images (a results file) there are no pictures.
-        analysis: of the same.
+        folder: created where it is missing.
+        evaluation: without images (a results file) the report has none either.
+        analysis: of the same evaluation.
 
     Returns:
-        The path of report.html; lines on what could not be written.
+        The path of report.html, and lines on what could not be written.
 
     Raises:
         UserError: the folder or a file in it cannot be written.
     """
     path = folder / "report.html"
-    charts = all_charts(analysis, outcome.truth.names)
+    charts = all_charts(analysis, evaluation.ground_truth.names)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with writing(path):
-        write_lists(folder, outcome, analysis)
-        page = whole_page(outcome.row.source, sections(folder, outcome, analysis, charts))
-        path.write_text(page, encoding="utf-8")
+        write_data_files(folder, evaluation, analysis)
+        sections = [
+            heading(evaluation),
+            metric_cards(evaluation),
+            f'<div class="pair">{"".join(chart_sections(evaluation, analysis, charts))}</div>',
+            *wide_sections(folder, evaluation, analysis, charts),
+        ]
+        path.write_text(make_page(evaluation.result.source, sections), encoding="utf-8")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         missing = (
-            'the charts are in report.html only; PNGs need matplotlib: pip install -e ".[plots]"'
+            'the charts are not written as PNG; that needs matplotlib: pip install -e ".[plots]"'
         )
         return path, [missing]
     for chart in charts.values():
@@ -56,15 +62,19 @@ def write_report(folder: Path, outcome: Evaluation, analysis: Analysis) -> tuple
     return path, []
 
 
-def write_lists(folder: Path, outcome: Evaluation, analysis: Analysis) -> None:
-    """What programs read: doubtful labels, thresholds, the whole confusion matrix."""
-    ids, names = outcome.truth.image_ids, outcome.truth.names
-    doubtful = [
-        {**asdict(one), "image_id": int(ids[one.image]), "file": file_of(outcome, one.image)}
-        for one in analysis.suspects
+def write_data_files(folder: Path, evaluation: Evaluation, analysis: Analysis) -> None:
+    """Writes label_errors.json, thresholds.json and confusion.csv, which hold all rows."""
+    ids, names = evaluation.ground_truth.image_ids, evaluation.ground_truth.names
+    label_errors = [
+        {
+            **error.as_json(),
+            "image_id": int(ids[error.image]),
+            "file": image_name(evaluation, error.image),
+        }
+        for error in analysis.label_errors
     ]
-    (folder / "label_errors.json").write_text(json.dumps(doubtful, indent=1))
-    (folder / "thresholds.json").write_text(json.dumps(analysis.thresholds(), indent=1))
+    (folder / "label_errors.json").write_text(json.dumps(label_errors, indent=1))
+    (folder / "thresholds.json").write_text(json.dumps(analysis.thresholds_as_json(), indent=1))
     with (folder / "confusion.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         titles = [*names, "background"]
@@ -72,134 +82,148 @@ def write_lists(folder: Path, outcome: Evaluation, analysis: Analysis) -> None:
         rows.writerows([name, *row] for name, row in zip(titles, analysis.confusion, strict=True))
 
 
-def whole_page(title: str, parts: list[str]) -> str:
-    """A document that needs nothing from outside."""
+def make_page(title: str, sections: list[str]) -> str:
+    """A self-contained HTML document."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{STYLE}</style></head>"
-        f"<body>{''.join(parts)}<script>{SORT}</script></body></html>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(sections)}<script>{SORT}</script></body></html>"
     )
 
 
-def sections(
-    folder: Path, outcome: Evaluation, analysis: Analysis, charts: dict[str, Drawing]
+def heading(evaluation: Evaluation) -> str:
+    """The weights or results file, the model, and the settings of the evaluation."""
+    result = evaluation.result
+    about = ", ".join(
+        f"{name.replace('_', ' ')} {result.about[name]}"
+        for name in ("images", "size", "protocol", "precision", "evaluator")
+        if name in result.about
+    )
+    if result.about.get("flip") or result.about.get("scales", [1]) != [1]:
+        scales, flip = result.about["scales"], result.about["flip"]
+        about += f", test-time augmentation: scales {scales}, flip {flip}"
+    known = [word for word in (result.detector, result.activation) if word != "-"]
+    return f"<h1>{escape(result.source)}</h1><p>{escape(', '.join(known))}; {escape(about)}</p>"
+
+
+def chart_sections(
+    evaluation: Evaluation, analysis: Analysis, charts: dict[str, Drawing]
 ) -> list[str]:
-    """The page from top to bottom; its pictures are written to the folder."""
+    """The sections that fit two in a row."""
     return [
-        heading(outcome),
-        cards(outcome),
-        '<div class="pair">',
-        _part(
-            "Where AP50 is lost",
-            "How much COCO's AP50 rises, in points, where all errors of a kind are mended; kinds "
-            "overlap, so they do not add up. The kinds are those of TIDE (Bolya et al., 2020), whose "
-            "figures differ where a mended box meets an object that another box has found.",
+        _section(
+            "Error analysis (dAP)",
+            "How much COCO's AP50 rises, in points, where all errors of one kind are corrected; in "
+            "brackets their number. Kinds overlap, so the values do not add up. The kinds are TIDE's "
+            "(Bolya et al., 2020); its values differ where a corrected box meets an object that another "
+            "detection matches.",
             charts["errors"].svg(),
         ),
-        _part(
-            "AP by size of the object",
-            "Side of a square of the same area, in pixels of the original images; in brackets how many.",
+        _section(
+            "AP by object size",
+            "Size is the square root of the area, in pixels of the original images; in brackets the "
+            "number of objects.",
             charts["sizes"].svg(),
         ),
-        _part(
-            "Precision and recall",
-            "At IoU 0.5: every class thin, their mean thick.",
+        _section(
+            "Precision-recall",
+            "At IoU 0.5. Thin: each class. Thick: their mean.",
             charts["precision_recall"].svg(),
         ),
-        _part(
-            "Can the scores be believed?",
-            "Share of boxes that are right against their score; on the line, a score is a probability. "
-            "Larger dots are more boxes.",
+        _section(
+            "Calibration",
+            "Precision against the mean score, by bins of score; on the dashed line a score is the "
+            "probability that the detection is correct. Larger dots are more detections.",
             charts["calibration"].svg(),
         ),
-        _part("Choosing a score", about_threshold(analysis), charts["scores"].svg()),
-        _part(
-            "F1 of each class",
-            "Every class thin, all together thick: where the tops of the classes lie apart, a threshold "
-            "for each of them pays. The table of classes and thresholds.json have them.",
+        _section("Confidence threshold", describe_threshold(analysis), charts["scores"].svg()),
+        _section(
+            "F1 by class",
+            "Thin: each class. Thick: all classes together. Where the maxima of the classes lie far "
+            "apart, a threshold per class pays; the per-class table and thresholds.json have them.",
             charts["f1"].svg(),
         ),
-        _part(
+        _section(
             "Operating points",
-            "All classes together, at IoU 0.5: the score to ask for, and what it brings.",
-            operating_points(analysis.curve),
+            "All classes together, at IoU 0.5: the confidence threshold for each goal, and its precision "
+            "and recall.",
+            operating_point_table(analysis.curve),
         ),
-        _part("Speed", "Milliseconds an image, over batches.", speed(outcome)),
-        "</div>",
-        _part(
-            "Classes",
-            f"COCO's AP, in percent, and each class's own score for the goal: {analysis.goal}, at IoU "
-            "0.5. Click a column to sort by it.",
-            class_table(outcome, analysis),
-        ),
-        _part(
-            "What is taken for what",
-            about_confusion(analysis),
-            f'<div class="beside">{charts["confusion"].svg()}'
-            f"{confusions(analysis.confusion, outcome.truth.names)}</div>",
-        ),
-        _part(
-            "The worst images",
-            'Missed truths in <b class="true">green</b>, false boxes of score '
-            f'{analysis.threshold:.3f} or more in <b class="found">orange</b>; truths that were found '
-            "are thin and grey.",
-            worst_pictures(folder, outcome, analysis),
-        ),
-        _part(
-            "Labels to look at",
-            "Where the label rather than the model may be wrong, the most probable first: labels in <b "
-            'class="true">green</b>, finds in <b class="found">orange</b>. All '
-            f"{len(analysis.suspects)} are in label_errors.json.",
-            suspect_pictures(folder, outcome, analysis.suspects),
+        _section(
+            "Inference time", "Milliseconds per image, over batches.", timing_table(evaluation)
         ),
     ]
 
 
-def heading(outcome: Evaluation) -> str:
-    """What was evaluated, on what, by whom."""
-    row = outcome.row
-    about = ", ".join(
-        f"{name.replace('_', ' ')} {row.about[name]}"
-        for name in ("images", "size", "protocol", "precision", "evaluator")
-        if name in row.about
-    )
-    if row.about.get("flip") or row.about.get("scales", [1]) != [1]:
-        about += f", test-time augmentation: scales {row.about['scales']}, flip {row.about['flip']}"
-    known = [word for word in (row.detector, row.activation) if word != "-"]
-    return f"<h1>{text(row.source)}</h1><p>{text(', '.join(known))}; {text(about)}</p>"
+def wide_sections(
+    folder: Path, evaluation: Evaluation, analysis: Analysis, charts: dict[str, Drawing]
+) -> list[str]:
+    """The sections that take the page's width; their images are written to the folder."""
+    names = evaluation.ground_truth.names
+    return [
+        _section(
+            "Per-class results",
+            f"COCO's AP in percent, and the operating point of each class for {analysis.goal}, at IoU "
+            "0.5. Click a column to sort by it.",
+            class_table(evaluation, analysis),
+        ),
+        _section(
+            "Confusion matrix",
+            describe_confusion(analysis),
+            f'<div class="beside">{charts["confusion"].svg()}'
+            f"{confusion_table(analysis.confusion, names)}</div>",
+        ),
+        _section(
+            "Images with most errors",
+            'Missed objects in <b class="gt">green</b>, false positives of score '
+            f'{analysis.threshold:.3f} or more in <b class="detection">orange</b>; thin grey boxes are '
+            "objects that were detected.",
+            draw_worst_images(folder, evaluation, analysis),
+        ),
+        _section(
+            "Label errors",
+            "Places where the label rather than the model may be wrong, the most probable first. Labels "
+            'in <b class="gt">green</b>, detections in <b class="detection">orange</b>. All '
+            f"{len(analysis.label_errors)} are in label_errors.json.",
+            draw_label_errors(folder, evaluation, analysis.label_errors),
+        ),
+    ]
 
 
-def about_threshold(analysis: Analysis) -> str:
-    """Which score was chosen and why."""
+def describe_threshold(analysis: Analysis) -> str:
+    """The confidence threshold, and the goal it was chosen for."""
     goal, point, curve = analysis.goal, analysis.point, analysis.curve
-    best = curve.point(ThresholdGoal())
+    best = curve.choose_point(ThresholdGoal())
     if best is None:
-        return "Nothing was found."
-    said = f"All classes together, at IoU 0.5. The goal: {goal}"
+        return "There are no detections."
+    about = f"All classes together, at IoU 0.5. Goal: {goal}"
     if point is None:
-        said += f", which is <b>never reached</b>: the most is {curve.greatest(goal.of):.3f}. Greatest F1"
+        maximum = curve.maximum(goal.of)
+        about += f", which is <b>not reached</b>: the maximum is {maximum:.3f}. Greatest F1"
     shown = point or best
     return (
-        f"{said}, at score {shown.score:.3f}: precision {shown.precision:.3f}, recall "
-        f"{shown.recall:.3f}, F1 {shown.f1:.3f}. Boxes below it are left out of what is judged at one "
-        "score. --want-precision and --want-recall set the goal."
+        f"{about}, at score {shown.score:.3f}: precision {shown.precision:.3f}, recall "
+        f"{shown.recall:.3f}, F1 {shown.f1:.3f}. The confusion matrix and the images below show "
+        "detections from this score on. --want-precision and --want-recall set another goal."
     )
 
 
-def about_confusion(analysis: Analysis) -> str:
-    """What the matrix counts."""
+def describe_confusion(analysis: Analysis) -> str:
+    """What the confusion matrix counts."""
     classes = len(analysis.classes)
-    few = (
-        f" The {CONFUSED} classes with most errors of {classes}; confusion.csv has all."
-        if classes > CONFUSED
-        else ""
-    )
+    few = ""
+    if classes > MAX_CONFUSION_CLASSES:
+        few = (
+            f" Shown are the {MAX_CONFUSION_CLASSES} classes of {classes} with most errors; "
+            "confusion.csv has all."
+        )
     return (
-        f"All boxes of score {analysis.threshold:.3f} or more, matched at IoU 0.5 whatever their class. "
-        f"A row is a true class, a column a found one; the last ones are background.{few}"
+        f"Detections of score {analysis.threshold:.3f} or more, matched at IoU 0.5 whatever their class. "
+        "Rows are ground truth, columns are predictions. The background column counts missed objects, "
+        f"the background row detections without an object.{few}"
     )
 
 
-def _part(title: str, about: str, content: str) -> str:
+def _section(title: str, about: str, content: str) -> str:
     return f"<section><h2>{title}</h2><p>{about}</p>{content}</section>"

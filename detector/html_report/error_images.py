@@ -1,4 +1,4 @@
-"""Images with their true and found boxes: the worst ones, and labels that may be wrong."""
+"""Images with their errors drawn in: those with most errors, and probable label errors."""
 
 import base64
 from collections.abc import Sequence
@@ -10,113 +10,121 @@ import numpy as np
 
 from detector.api.validation import Evaluation
 from detector.data import UnreadableImage
-from detector.evaluation import Analysis, GroundTruth, LabelSuspect
-from detector.html_report.tables import text
+from detector.evaluation import Analysis, GroundTruth, LabelError
+from detector.evaluation.label_errors import NO_DETECTION, NO_LABEL, OTHER_CLASS
+from detector.html_report.tables import escape
 from detector.visualize.draw import Mark, draw_marks, save_image
 
-TRUE, FOUND, RIGHT = (40, 200, 90), (255, 120, 0), (215, 215, 215)
-LARGE, SMALL = 720, 420  # px, the longer side of whole images and of parts
-SUSPECTS = 24  # shown; the JSON has all
+GREEN, ORANGE, GREY = (40, 200, 90), (255, 120, 0), (215, 215, 215)  # RGB
+LARGE, SMALL = 720, 420  # px, the longer side of whole images and of enlarged parts
+MAX_LABEL_ERRORS = 24  # shown; label_errors.json has all
 
 
-def worst_pictures(folder: Path, outcome: Evaluation, analysis: Analysis) -> str:
-    """The images with most errors, with these drawn in; also as worst_*.png."""
-    truth, results = outcome.truth, outcome.results
+def draw_worst_images(folder: Path, evaluation: Evaluation, analysis: Analysis) -> str:
+    """The images with most errors, with the errors drawn in; also written as worst_*.png."""
+    ground_truth, results = evaluation.ground_truth, evaluation.results
     figures = []
-    for number, bad in enumerate(analysis.worst, 1):
-        marks = [_mark(truth.boxes_xywh[row], RIGHT, thickness=1) for row in bad.found]
-        marks += [_true(truth, row) for row in bad.missed]
-        for row in bad.false:
-            caption = f"{truth.names[results.label[row]]} {results.score[row]:.2f}"
-            marks.append(_mark(results.boxes_xywh[row], FOUND, caption, below=True))
-        pixels = _read(outcome, bad.image)
+    for number, errors in enumerate(analysis.worst_images, 1):
+        marks = [_mark(ground_truth.boxes_xywh[row], GREY, thickness=1) for row in errors.matched]
+        marks += [_mark_label(ground_truth, row) for row in errors.missed]
+        for row in errors.false_positives:
+            caption = f"{ground_truth.names[results.label[row]]} {results.score[row]:.2f}"
+            marks.append(_mark(results.boxes_xywh[row], ORANGE, caption, below=True))
+        pixels = _read_image(evaluation, errors.image)
         if pixels is not None:
-            picture = _drawn(pixels, marks, LARGE)
+            missed, wrong = len(errors.missed), len(errors.false_positives)
+            positives = "false positive" if wrong == 1 else "false positives"
             caption = (
-                f"{file_of(outcome, bad.image)}: {len(bad.missed)} missed, {len(bad.false)} false"
+                f"{image_name(evaluation, errors.image)}: {missed} missed, {wrong} {positives}"
             )
+            picture = _draw(pixels, marks, LARGE)
             figures.append(_figure(folder / f"worst_{number:02}.png", picture, caption))
-    return _figures(figures, outcome, "large")
+    return _figure_grid(figures, evaluation, "large")
 
 
-def suspect_pictures(folder: Path, outcome: Evaluation, suspects: Sequence[LabelSuspect]) -> str:
-    """The first suspects, each enlarged, with the labels around a find; also as label_*.png."""
-    truth = outcome.truth
+def draw_label_errors(
+    folder: Path, evaluation: Evaluation, label_errors: Sequence[LabelError]
+) -> str:
+    """The first label errors, each enlarged; also written as label_*.png."""
+    ground_truth = evaluation.ground_truth
     figures = []
-    for number, one in enumerate(suspects[:SUSPECTS], 1):
-        pixels = _read(outcome, one.image)
+    for number, one in enumerate(label_errors[:MAX_LABEL_ERRORS], 1):
+        pixels = _read_image(evaluation, one.image)
         if pixels is None:
             continue
         box = np.array(one.box_xywh)
-        if one.found is None:
-            marks = [_mark(box, TRUE, one.labelled or "")]
+        if one.predicted is None:
+            marks = [_mark(box, GREEN, one.labelled or "")]
         else:
-            marks = [_true(truth, row) for row in (truth.image == one.image).nonzero()[0]]
-            marks.append(_mark(box, FOUND, one.found, below=True))
-        said = {
-            "no label": f"found {one.found}, score {one.score:.2f}, without a label",
-            "other class": f"labelled {one.labelled}, found {one.found}, score {one.score:.2f}",
-            "nothing there": f"labelled {one.labelled}, nothing found there",
+            rows = (ground_truth.image == one.image).nonzero()[0]
+            marks = [_mark_label(ground_truth, row) for row in rows]
+            marks.append(_mark(box, ORANGE, one.predicted, below=True))
+        about = {
+            NO_LABEL: f"detected {one.predicted}, score {one.score:.2f}, no label",
+            OTHER_CLASS: f"labelled {one.labelled}, detected {one.predicted}, score {one.score:.2f}",
+            NO_DETECTION: f"labelled {one.labelled}, not detected",
         }[one.kind]
-        caption = f"{number}. {said} ({file_of(outcome, one.image)})"
-        picture = _drawn(*_around(box, pixels, marks), SMALL)
+        caption = f"{number}. {about} ({image_name(evaluation, one.image)})"
+        picture = _draw(*_crop(box, pixels, marks), SMALL)
         figures.append(_figure(folder / f"label_{number:02}.png", picture, caption))
-    return _figures(figures, outcome, "small")
+    return _figure_grid(figures, evaluation, "small")
 
 
 def _mark(
     box_xywh: np.ndarray,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     caption: str = "",
     *,
     below: bool = False,
     thickness: int = 2,
 ) -> Mark:
     corners = np.concatenate([box_xywh[:2], box_xywh[:2] + box_xywh[2:]])
-    return Mark(corners, colour, caption, below, thickness)
+    return Mark(corners, color, caption, below, thickness)
 
 
-def _true(truth: GroundTruth, row: int) -> Mark:
-    return _mark(truth.boxes_xywh[row], TRUE, truth.names[truth.label[row]])
+def _mark_label(ground_truth: GroundTruth, row: int) -> Mark:
+    name = ground_truth.names[ground_truth.label[row]]
+    return _mark(ground_truth.boxes_xywh[row], GREEN, name)
 
 
-def _figures(figures: Sequence[str], outcome: Evaluation, kind: str) -> str:
-    if outcome.reader is None:
-        return "<p>No pictures: these are results from a file, without the images.</p>"
+def _figure_grid(figures: Sequence[str], evaluation: Evaluation, kind: str) -> str:
+    if evaluation.reader is None:
+        return "<p>No images: the detections come from a results file, and --data names none.</p>"
     return f'<div class="pictures {kind}">{"".join(figures)}</div>' if figures else "<p>None.</p>"
 
 
-def _place(outcome: Evaluation, image: int) -> int | None:
-    """The number of an image among those that can be read; one whose file is missing has none."""
-    if outcome.reader is None:
+def _index_of(evaluation: Evaluation, image: int) -> int | None:
+    """The position of an image in the reader's index; None where its file is missing."""
+    if evaluation.reader is None:
         return None
-    at = np.flatnonzero(outcome.reader.index.image_ids == outcome.truth.image_ids[image])
+    image_id = evaluation.ground_truth.image_ids[image]
+    at = np.flatnonzero(evaluation.reader.index.image_ids == image_id)
     return int(at[0]) if len(at) else None
 
 
-def file_of(outcome: Evaluation, image: int) -> str:
-    """The file of an image, or its id where no file is known."""
-    number = _place(outcome, image)
-    if number is None or outcome.reader is None:
-        return f"image id {outcome.truth.image_ids[image]}"
-    return outcome.reader.index.files[number]
+def image_name(evaluation: Evaluation, image: int) -> str:
+    """The file name of an image, or its id where no file is known."""
+    number = _index_of(evaluation, image)
+    if number is None or evaluation.reader is None:
+        return f"image id {evaluation.ground_truth.image_ids[image]}"
+    return evaluation.reader.index.files[number]
 
 
-def _read(outcome: Evaluation, image: int) -> np.ndarray | None:
-    """The pixels; None where there is no file that can be read."""
-    number = _place(outcome, image)
-    if number is None or outcome.reader is None:
+def _read_image(evaluation: Evaluation, image: int) -> np.ndarray | None:
+    """The pixels, uint8 [H, W, 3]; None where there is no file or it cannot be read."""
+    number = _index_of(evaluation, image)
+    if number is None or evaluation.reader is None:
         return None
     try:
-        return outcome.reader.read(number).image
+        return evaluation.reader.read(number).image
     except UnreadableImage:
         return None
 
 
-def _around(
+def _crop(
     box_xywh: np.ndarray, pixels: np.ndarray, marks: Sequence[Mark]
 ) -> tuple[np.ndarray, list[Mark]]:
-    """The part of an image around a box, and the marks that reach into it."""
+    """The part of an image around a box, and the marks that overlap it."""
     side = max(1.8 * box_xywh[2:].max(), 115)
     sizes = np.array([pixels.shape[1], pixels.shape[0]])
     first = np.minimum(box_xywh[:2] + box_xywh[2:] / 2 - side / 2, sizes - side)
@@ -130,9 +138,9 @@ def _around(
     return pixels[top:bottom, left:right], inside
 
 
-def _drawn(pixels: np.ndarray, marks: Sequence[Mark], side: int) -> np.ndarray:
-    """With its marks, its longer side so many pixels."""
-    scale = side / max(pixels.shape[:2])
+def _draw(pixels: np.ndarray, marks: Sequence[Mark], longer_side: int) -> np.ndarray:
+    """The image with its marks, resized to that longer side in pixels."""
+    scale = longer_side / max(pixels.shape[:2])
     size = max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     scaled = [replace(mark, box_xyxy=mark.box_xyxy * scale) for mark in marks]
@@ -144,6 +152,6 @@ def _figure(path: Path, picture: np.ndarray, caption: str) -> str:
     data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
     inside = base64.b64encode(data.tobytes()).decode()
     return (
-        f'<figure><img alt="{text(caption)}" src="data:image/jpeg;base64,{inside}">'
-        f"<figcaption>{text(caption)}</figcaption></figure>"
+        f'<figure><img alt="{escape(caption)}" src="data:image/jpeg;base64,{inside}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
     )

@@ -1,4 +1,4 @@
-"""Drawings of a few shapes, described once: SVG within the page, and a PNG beside it."""
+"""Drawings of a few shapes, described once and written as SVG (on the page) and as PNG (beside it)."""
 
 import html
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Literal
 
 from detector.errors import writing
 
-# role -> colour by day and by night; the page's CSS has them as variables of these names
+# role -> color in the light and the dark scheme; CSS variables of these names on the page
 PALETTE = {
     "ink": ("#1c2733", "#e3e9ee"),
     "soft": ("#5b6773", "#9aa7b3"),
@@ -20,38 +20,38 @@ PALETTE = {
     "green": ("#3f7f35", "#86c47a"),
 }
 Role = Literal["ink", "soft", "line", "accent", "warm", "green"]
-FONT = 13  # units of a drawing
+FONT_SIZE = 13  # units of a drawing
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Words that start, end or have their middle at a point of their base line."""
+    """Words whose start, middle or end lies at a point of their base line."""
 
     x: float
     y: float
     words: str
     anchor: Literal["start", "middle", "end"] = "start"
     role: Role = "soft"
-    turned: bool = False  # upwards
-    size: float = FONT
+    turned: bool = False  # reads upwards
+    size: float = FONT_SIZE
 
     def svg(self) -> str:
-        """As an element."""
+        """An SVG element."""
         turn = f' transform="rotate(-90 {self.x:g} {self.y:g})"' if self.turned else ""
-        size = "" if self.size == FONT else f' style="font-size:{self.size:g}px"'
+        size = "" if self.size == FONT_SIZE else f' style="font-size:{self.size:g}px"'
         return (
             f'<text x="{self.x:g}" y="{self.y:g}" text-anchor="{self.anchor}" '
             f'fill="var(--{self.role})"{turn}{size}>{html.escape(self.words)}</text>'
         )
 
     def draw(self, axes, order: int) -> None:
-        """On matplotlib's axes, over what has a lower order."""
-        across = {"start": "left", "middle": "center", "end": "right"}[self.anchor]
+        """Draws on matplotlib's axes, above shapes of a lower order."""
+        align = {"start": "left", "middle": "center", "end": "right"}[self.anchor]
         axes.text(
             self.x,
             self.y,
             self.words.replace("$", r"\$"),
-            ha=across,
+            ha=align,
             va="baseline",
             rotation=90 if self.turned else 0,
             rotation_mode="anchor",
@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Straight pieces through points."""
+    """A polyline through points."""
 
     points: Sequence[tuple[float, float]]
     role: Role
@@ -72,7 +72,7 @@ class Line:
     dashed: bool = False
 
     def svg(self) -> str:
-        """As an element."""
+        """An SVG element."""
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
         dashes = ' stroke-dasharray="4 4"' if self.dashed else ""
         return (
@@ -81,7 +81,7 @@ class Line:
         )
 
     def draw(self, axes, order: int) -> None:
-        """On matplotlib's axes, over what has a lower order."""
+        """Draws on matplotlib's axes, above shapes of a lower order."""
         axes.plot(
             *zip(*self.points, strict=True),
             color=PALETTE[self.role][0],
@@ -94,7 +94,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A filled rectangle; `title` is shown to a pointer that rests on it."""
+    """A filled rectangle; `title` is its tooltip."""
 
     x: float
     y: float
@@ -105,14 +105,14 @@ class Box:
     title: str = ""
 
     def svg(self) -> str:
-        """As an element."""
+        """An SVG element."""
         return (
             f'<rect x="{self.x:g}" y="{self.y:g}" width="{self.width:.1f}" height="{self.height:g}" '
             f'fill="var(--{self.role})" fill-opacity="{self.opacity:.2f}">{_title(self.title)}</rect>'
         )
 
     def draw(self, axes, order: int) -> None:
-        """On matplotlib's axes, over what has a lower order."""
+        """Draws on matplotlib's axes, above shapes of a lower order."""
         from matplotlib.patches import Rectangle
 
         style = {"color": PALETTE[self.role][0], "alpha": self.opacity, "lw": 0, "zorder": order}
@@ -121,7 +121,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A disc; `title` is shown to a pointer that rests on it."""
+    """A disc; `title` is its tooltip."""
 
     x: float
     y: float
@@ -130,14 +130,14 @@ class Dot:
     title: str = ""
 
     def svg(self) -> str:
-        """As an element."""
+        """An SVG element."""
         return (
             f'<circle cx="{self.x:.1f}" cy="{self.y:.1f}" r="{self.radius:.1f}" '
             f'fill="var(--{self.role})" fill-opacity="0.8">{_title(self.title)}</circle>'
         )
 
     def draw(self, axes, order: int) -> None:
-        """On matplotlib's axes, over what has a lower order."""
+        """Draws on matplotlib's axes, above shapes of a lower order."""
         from matplotlib.patches import Circle
 
         style = {"color": PALETTE[self.role][0], "alpha": 0.8, "lw": 0, "zorder": order}
@@ -149,8 +149,9 @@ class Drawing:
     """Shapes on a sheet; y points down, units are CSS pixels.
 
     Attributes:
-        name: of the PNG file. label: what it shows, for those who cannot see it.
-        fixed: it keeps its size on the page, and scrolls where the page is narrower.
+        name: of the PNG file.
+        label: a description for screen readers.
+        fixed: whether it keeps its size on the page and scrolls where the page is narrower.
     """
 
     name: str
@@ -161,7 +162,7 @@ class Drawing:
     fixed: bool = False
 
     def svg(self) -> str:
-        """As an element of a page."""
+        """An element of the page."""
         inside = "".join(shape.svg() for shape in self.shapes)
         size = f' style="width:{self.width:g}px"' if self.fixed else ""
         drawing = (

@@ -1,16 +1,16 @@
-"""The page's style and its script."""
+"""The page's CSS, and the script that sorts tables."""
 
 from detector.html_report.shapes import PALETTE
 
 
-def _colours(which: int) -> str:
-    return "; ".join(f"--{role}: {colours[which]}" for role, colours in PALETTE.items())
+def _css_colors(which: int) -> str:
+    return "; ".join(f"--{role}: {colors[which]}" for role, colors in PALETTE.items())
 
 
 STYLE = (
     f"""
-:root {{ color-scheme: light dark; {_colours(0)} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {_colours(1)} }} }}
+:root {{ color-scheme: light dark; {_css_colors(0)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_css_colors(1)} }} }}
 """
     + """
 * { box-sizing: border-box }
@@ -52,7 +52,7 @@ th[aria-sort=descending] button::after { content: " \\2193" }
 @media (max-width: 50rem) { th, td { padding: .25rem .4rem } body { font-size: 14px } }
 @media (max-width: 50rem) { .small { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem } }
 @media print { .tall { max-height: none } }
-.true { color: rgb(30, 160, 70) } .found { color: rgb(220, 100, 0) }
+.gt { color: rgb(30, 160, 70) } .detection { color: rgb(220, 100, 0) }
 """
 )
 SORT = """
@@ -64,7 +64,7 @@ document.querySelectorAll("table.sortable th").forEach(head => {
     const number = [...body.rows].every(row => !isNaN(key(row)));
     const order = (a, b) => {
       const [x, y] = [key(a), key(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");  // what is missing stands last
+      if (x === "" || y === "") return (x === "") - (y === "");  // empty cells last
       return (down ? -1 : 1) * (number ? x - y : x.localeCompare(y));
     };
     const rows = [...body.rows].sort(order);

@@ -1,1 +1,1 @@
-"""Pictures: `draw` (boxes on images), `predictions` (ground truth beside detections)."""
+"""Pictures: `draw` (boxes on images, contact sheets), `predictions` (ground truth beside detections)."""

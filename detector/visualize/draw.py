@@ -1,4 +1,4 @@
-"""Boxes on pictures."""
+"""Drawing boxes on images, and images on contact sheets."""
 
 import math
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def class_color(word: str) -> tuple[int, int, int]:
-    """A vivid colour, RGB, the same one for the same word."""
+    """A vivid color, RGB, always the same one for a word."""
     hue = sum((i + 1) * ord(c) * 47 for i, c in enumerate(word)) % 180
     pixel = cv2.cvtColor(np.uint8([[[hue, 210, 255]]]), cv2.COLOR_HSV2RGB)  # pyright: ignore
     return tuple(int(v) for v in pixel[0, 0])  # pyright: ignore[reportReturnType]
 
 
 def draw_boxes(picture: Picture) -> np.ndarray:
-    """The image with its boxes, captions at their upper left corners; uint8 [H, W, 3].
+    """Draws the boxes, captions at their upper left corners; returns uint8 [H, W, 3].
 
-    The colour comes from the first word of the caption, so that a class keeps it.
+    The color depends on the first word of the caption, so a class has the same one everywhere.
     """
     image, boxes_xyxy, captions = picture
     image = np.ascontiguousarray(image).copy()
@@ -35,14 +35,14 @@ def draw_boxes(picture: Picture) -> np.ndarray:
     line = max(1, round(max(height, width) / 400))
     size = max(0.35, max(height, width) / 1600)
     for (x1, y1, x2, y2), caption in zip(np.round(boxes_xyxy).tolist(), captions, strict=True):
-        colour = class_color(caption.split(" ")[0])
+        color = class_color(caption.split(" ")[0])
         corner, other = (int(x1), int(y1)), (int(x2) - 1, int(y2) - 1)
-        cv2.rectangle(image, corner, other, colour, line, cv2.LINE_AA)
+        cv2.rectangle(image, corner, other, color, line, cv2.LINE_AA)
         (text_width, text_height), base = cv2.getTextSize(caption, _FONT, size, 1)
         left = max(min(corner[0], width - text_width), 0)
         bottom = corner[1] if corner[1] > text_height + base else corner[1] + text_height + base
         cv2.rectangle(
-            image, (left, bottom - text_height - base), (left + text_width, bottom), colour, -1
+            image, (left, bottom - text_height - base), (left + text_width, bottom), color, -1
         )
         cv2.putText(
             image, caption, (left, bottom - base // 2), _FONT, size, (0, 0, 0), 1, cv2.LINE_AA
@@ -51,7 +51,7 @@ def draw_boxes(picture: Picture) -> np.ndarray:
 
 
 def caption_ground_truth(sample: Sample, names: Sequence[str]) -> Picture:
-    """A sample with the names of its boxes; crowd regions come last, as such."""
+    """Captions the boxes of a sample with their class names; crowd regions come last."""
     boxes = np.concatenate([sample.boxes_xyxy, sample.ignore_xyxy])
     captions = [names[int(label)] for label in sample.labels.tolist()]
     captions += ["(crowd)"] * len(sample.ignore_xyxy)
@@ -59,7 +59,7 @@ def caption_ground_truth(sample: Sample, names: Sequence[str]) -> Picture:
 
 
 def caption_batch(batch: Batch, names: Sequence[str]) -> list[Picture]:
-    """The images of a batch, each with the names of its boxes."""
+    """Captions the boxes of each image of a batch with their class names."""
     images = batch.images.permute(0, 2, 3, 1).numpy()
     pictures: list[Picture] = []
     for number, image in enumerate(images):
@@ -75,7 +75,7 @@ def caption_batch(batch: Batch, names: Sequence[str]) -> list[Picture]:
 def contact_sheet(
     pictures: Sequence[Picture], *, limit: int = 16, side: int = 400, columns: int = 0
 ) -> np.ndarray:
-    """Up to `limit` pictures with their boxes in cells of `side` px; a square grid unless `columns`."""
+    """Draws up to `limit` pictures in cells of `side` px; in a square grid by default."""
     shown = pictures[:limit]
     columns = columns or max(math.ceil(math.sqrt(len(shown))), 1)
     rows = max(math.ceil(len(shown) / columns), 1)
@@ -92,7 +92,7 @@ def contact_sheet(
 
 
 def save_image(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3], RGB, in the format of the suffix.
+    """Writes an image, uint8 [H, W, 3] RGB, in the format of the suffix.
 
     Raises:
         UserError: the file cannot be written.
@@ -108,28 +108,30 @@ def save_image(path: Path, image: np.ndarray) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mark:
-    """A box in a colour of its own.
+    """A box with a color of its own.
 
     Attributes:
         box_xyxy: [4], corners, pixels.
-        colour: RGB. caption: nothing where empty. below: it stands under the box, else over it.
+        color: RGB.
+        caption: text beside the box; none where empty.
+        below: whether the caption is below the box, else above it.
         thickness: pixels.
     """
 
     box_xyxy: np.ndarray
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     caption: str = ""
     below: bool = False
     thickness: int = 2
 
 
 def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
-    """The image with its marks, the last ones on top; captions over all boxes."""
+    """Draws marks on an image, the last ones on top, captions above all boxes."""
     image = np.ascontiguousarray(image).copy()
     for mark in marks:
         x1, y1, x2, y2 = (round(value) for value in mark.box_xyxy.tolist())
         corner, other = (x1, y1), (x2 - 1, y2 - 1)
-        cv2.rectangle(image, corner, other, mark.colour, mark.thickness, cv2.LINE_AA)
+        cv2.rectangle(image, corner, other, mark.color, mark.thickness, cv2.LINE_AA)
     for mark in marks:
         if not mark.caption:
             continue
@@ -139,7 +141,7 @@ def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
         left = max(min(x1, image.shape[1] - width), 0)
         bottom = y2 + tall if mark.below else y1
         bottom = min(max(bottom, tall), image.shape[0])
-        cv2.rectangle(image, (left, bottom - tall), (left + width, bottom), mark.colour, -1)
+        cv2.rectangle(image, (left, bottom - tall), (left + width, bottom), mark.color, -1)
         place = (left, bottom - base // 2)
         cv2.putText(image, mark.caption, place, _FONT, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return image

@@ -101,7 +101,7 @@ def test_coco_folder_with_faults_trains_and_names_them(tool, coco_root, tmp_path
     assert "2 classes, 3 training and 3 validation images" in out
     assert "b.jpg: the jpeg is truncated" in out
     assert "annotation 5" in out
-    assert "its truths count as missed" in out
+    assert "its ground truth counts as missed" in out
     assert (tmp_path / "runs" / "yolov4-pacsp-n-mish" / "best.pt").exists()
 
 
@@ -147,7 +147,7 @@ def test_wrong_checkpoints(tool, digits_yaml, tmp_path, coco_root):
     (tmp_path / "mine.yaml").write_text("format: coco\nroot: coco\n")
     status, _, err = tool("val", "--weights", best, "--data", "mine.yaml")
     assert status == 2
-    assert "it knows 10 classes (0, 1, 2, ...)" in err
+    assert "it was trained on 10 classes (0, 1, 2, ...)" in err
     assert "has 2 classes (three, seven)" in err
 
     status, _, err = tool("val", "--weights", best, "model.activation=relu")
@@ -237,7 +237,7 @@ def test_darknet_weights_of_other_classes_start_a_cfg(tool, my_darknet, digits_y
     assert "4 for 33 classes, here 10" in out
     status, _, err = tool("val", *words[:6])
     assert (status, err.count("\n")) == (2, 1)
-    assert "it knows 33 classes" in err
+    assert "it was trained on 33 classes" in err
 
 
 def test_convert_there_and_back(tool, my_darknet, tmp_path):

@@ -278,7 +278,7 @@ def test_what_has_changed_when_a_run_goes_on(tool, digits_yaml, tmp_path):
     lines = [
         "runs/a/config.yaml is not read, the checkpoint has the settings (train.epochs: 1, now 7)",
         "the train split has other file names, boxes or classes than before: the rest is not that of a "
-        "run that never stopped",
+        "one that was never interrupted",
     ]
     assert set(lines) <= set(out.splitlines())
     assert set(lines) <= set(json.loads(folder.manifest.read_text())["sessions"][-1]["notes"])

@@ -21,7 +21,7 @@ from tests.models.networks import randomize_norms
 
 @pytest.fixture
 def two_runs(tmp_path, digits_yaml):
-    """Run folders of untrained networks that find something, of two activations."""
+    """Run folders of untrained networks that detect something, of two activations."""
     for name in ("mish", "leaky_relu"):
         torch.manual_seed(len(name))
         config = Config(model=ModelConfig(arch="yolov4-pacsp-n", activation=name))
@@ -43,7 +43,7 @@ def val_json(digits_root):
     return digits_root / "annotations" / "instances_val2017.json"
 
 
-def test_boxes_saved_give_the_same_numbers_again(tool, two_runs, digits_root, tmp_path):
+def test_saved_detections_give_the_same_numbers(tool, two_runs, digits_root, tmp_path):
     words = ["--json", "a.json", "--save-results", "boxes.json", *SMALL]
     status, first, err = tool("val", "--weights", "mish", *words)
     assert status == 0, err
@@ -85,9 +85,11 @@ def test_models_side_by_side_with_intervals(tool, two_runs, tmp_path):
         "APs",
         "APm",
         "APl",
-        "from",
+        "Weights",
+        "or",
+        "results",
     ]
-    assert re.search(r"yolov4-pacsp-n +mish .*\n +95 % from", out)
+    assert re.search(r"yolov4-pacsp-n +mish .*\n +95 % CI low", out)
     assert re.search(r"yolov4-pacsp-n - first", out)
     a, b = json.loads((tmp_path / "a.json").read_text())
     assert set(a["interval_95"]) == set(b["difference_to_first"]) == set(METRICS)
@@ -113,7 +115,7 @@ def test_a_model_differs_from_itself_by_nothing(tool, two_runs, tmp_path):
     [["--size", "128"], ["--protocol", "rectangular"], ["--precision", "bf16"], ["--tta"]],
     ids=lambda words: words[0],
 )
-def test_how_to_look(tool, two_runs, tmp_path, words):
+def test_options_of_the_inference(tool, two_runs, tmp_path, words):
     plain = [word for word in SMALL if words != ["--precision", "bf16"] or "precision" not in word]
     plain = [word for word in plain if words[0] != "--size" or "data.size" not in word]
     status, out, err = tool("val", "--weights", "mish", *plain, *words, "--json", "a.json")
@@ -129,13 +131,13 @@ def test_how_to_look(tool, two_runs, tmp_path, words):
     assert row[key] == value
 
 
-def test_what_is_refused(tool, two_runs, tmp_path, digits_root):
+def test_invalid_options_are_refused(tool, two_runs, tmp_path, digits_root):
     (tmp_path / "r.json").write_text("[]")
     for words, message in (
-        (["--results", "r.json"], "--results needs the truths"),
+        (["--results", "r.json"], "--results needs the ground truth"),
         (["--results", "none.json", "--data", val_json(digits_root)], "none.json"),
         (["--weights", "mish", "--interval", "1"], "at least 2"),
-        (["--weights", "mish", "mish", "--save-results", "x"], "about one model"),
+        (["--weights", "mish", "mish", "--save-results", "x"], "works for one model"),
         (["--weights", "mish", "--size", "100"], "not a multiple"),
         (["--weights", "mish", "--want-precision", "90"], "wanted precision 90"),
         (["--weights", "mish", "--want-recall", "nan"], "wanted recall nan"),
@@ -154,23 +156,23 @@ CHARTS = ("errors", "sizes", "precision_recall", "scores", "f1", "calibration", 
 
 @pytest.fixture
 def noisy(tmp_path, digits_root):
-    """A results file: half of the truths a little moved, some of another class, and inventions."""
+    """A results file: ground truth moved a little, some of another class, and random boxes."""
     tree = json.loads(val_json(digits_root).read_text())
     rng = np.random.default_rng(0)
-    found = []
+    detections = []
     for entry in tree["annotations"]:
         box = (np.array(entry["bbox"]) * rng.uniform(0.95, 1.05, 4)).tolist()
         category = entry["category_id"] if rng.random() < 0.8 else 3
         score = float(rng.uniform(0.3, 1))
         one = {"image_id": entry["image_id"], "category_id": category, "bbox": box}
-        found.append({**one, "score": score})
+        detections.append({**one, "score": score})
         if rng.random() < 0.5:
-            found.append({**one, "bbox": [0, 0, 9, 9], "score": 0.7 * score})
-    (tmp_path / "noisy.json").write_text(json.dumps(found))
+            detections.append({**one, "bbox": [0, 0, 9, 9], "score": 0.7 * score})
+    (tmp_path / "noisy.json").write_text(json.dumps(detections))
     return tmp_path / "noisy.json"
 
 
-def test_the_report_is_one_file_with_nothing_from_outside(tool, two_runs, tmp_path, digits_root):
+def test_the_report_is_one_self_contained_file(tool, two_runs, tmp_path, digits_root):
     words = ["--report", "report", "--interval", "5", *SMALL]
     status, _, err = tool("val", "--weights", "mish", *words)
     assert status == 0, err
@@ -185,12 +187,12 @@ def test_the_report_is_one_file_with_nothing_from_outside(tool, two_runs, tmp_pa
     pictures = {path.stem for path in (tmp_path / "report").glob("*.png")}
     assert pictures >= set(CHARTS)
     assert len(pictures) == parser.counts["img"] + parser.counts["svg"]
-    found = json.loads((tmp_path / "report" / "label_errors.json").read_text())
-    assert {one["kind"] for one in found} >= {"no label", "nothing there"}
-    assert all((digits_root / "val2017" / one["file"]).is_file() for one in found)
+    label_errors = json.loads((tmp_path / "report" / "label_errors.json").read_text())
+    assert {one["kind"] for one in label_errors} >= {"no label", "nothing there"}
+    assert all((digits_root / "val2017" / one["file"]).is_file() for one in label_errors)
 
 
-def test_results_are_reported_with_images_and_without(
+def test_report_of_a_results_file_with_and_without_images(
     tool, noisy, tmp_path, digits_root, digits_yaml
 ):
     words = ["--results", noisy, "--report"]
@@ -209,28 +211,28 @@ def test_results_are_reported_with_images_and_without(
         assert pictures == set(CHARTS)
 
 
-def test_a_wanted_precision_gives_each_class_its_threshold(tool, noisy, tmp_path, digits_root):
+def test_a_wanted_precision_sets_a_threshold_for_each_class(tool, noisy, tmp_path, digits_root):
     words = ["--results", noisy, "--data", val_json(digits_root)]
     status, out, err = tool("val", *words, "--report", "report", "--want-precision", "0.9")
     assert status == 0, err
-    told = json.loads((tmp_path / "report" / "thresholds.json").read_text())
-    assert told["goal"] == "precision 0.9"
-    assert told["all"]["precision"] >= 0.9
-    points = {one["name"]: one["point"] for one in told["classes"]}
+    thresholds = json.loads((tmp_path / "report" / "thresholds.json").read_text())
+    assert thresholds["goal"] == "precision 0.9"
+    assert thresholds["all"]["precision"] >= 0.9
+    points = {one["name"]: one["point"] for one in thresholds["classes"]}
     assert all(point is None or point["precision"] >= 0.9 for point in points.values())
     assert None in points.values()
     for name, point in points.items():
-        line = f"score {point['score']:.3f}" if point else "never reached, at most"
-        assert not next(o["truths"] for o in told["classes"] if o["name"] == name) or re.search(
-            rf"  {name} +{line}", out
-        )
+        line = f"score {point['score']:.3f}" if point else "not reached, at most"
+        assert not next(
+            o["truths"] for o in thresholds["classes"] if o["name"] == name
+        ) or re.search(rf"  {name} +{line}", out)
     with (tmp_path / "report" / "confusion.csv").open() as file:
         head, *rows = csv.reader(file)
     assert head[1:] == [row[0] for row in rows] == [*points, "background"]
 
     status, out, err = tool("val", *words, "--want-recall", "1")
     assert status == 0, err
-    assert re.search("all together +never reached, at most 0.", out)
+    assert re.search("all classes +not reached, at most 0.", out)
 
 
 def test_charts_are_in_the_page_where_matplotlib_is_missing(
@@ -241,7 +243,7 @@ def test_charts_are_in_the_page_where_matplotlib_is_missing(
         "val", "--results", noisy, "--data", val_json(digits_root), "--report", "report"
     )
     assert status == 0, err
-    assert "PNGs need matplotlib" in out
+    assert "needs matplotlib" in out
     assert (tmp_path / "report" / "report.html").read_text().count("<svg") == len(CHARTS)
     assert not list((tmp_path / "report").glob("*.png"))
 

@@ -1,4 +1,4 @@
-"""Random problems for the evaluators: ties, crowds, empty images and classes, boxes of all sizes."""
+"""Random problems for the backends: ties, crowds, empty images and classes, boxes of all sizes."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from detector.evaluation import GroundTruth, Results
 
 
 def make_problem(seed, *, images=6, classes=3, per_image=6, ids_from=1):
-    """(tree of COCO's json, truth, results)."""
+    """(content of COCO's json, ground truth, results)."""
     rng = np.random.default_rng(seed)
     image_ids = (rng.permutation(images * 3)[:images] + 1).tolist()
     category_ids = (rng.permutation(classes * 4)[:classes] + 1).tolist()
@@ -32,25 +32,25 @@ def make_problem(seed, *, images=6, classes=3, per_image=6, ids_from=1):
         "categories": [{"id": i, "name": f"c{i}"} for i in category_ids],
         "annotations": annotations,
     }
-    truth = GroundTruth.from_coco(tree, category_ids)
-    return tree, truth, make_results(truth, rng)
+    ground_truth = GroundTruth.from_coco(tree, category_ids)
+    return tree, ground_truth, make_results(ground_truth, rng)
 
 
-def make_results(truth, rng, noise=4.0):
-    """Some truths moved a little, some twice, some under another class; and inventions."""
-    count = len(truth.image)
+def make_results(ground_truth, rng, noise=4.0):
+    """Ground truth moved a little, some twice, some with another class; and random boxes."""
+    count = len(ground_truth.image)
     source = rng.integers(0, count, count * 2) if count else np.zeros(0, int)
-    moved = truth.boxes_xywh[source] + rng.normal(0, noise, (len(source), 4)).round()
-    label = truth.label[source].copy()
+    moved = ground_truth.boxes_xywh[source] + rng.normal(0, noise, (len(source), 4)).round()
+    label = ground_truth.label[source].copy()
     other = rng.random(len(source)) < 0.1
-    label[other] = rng.integers(0, len(truth.names), int(other.sum()))
+    label[other] = rng.integers(0, len(ground_truth.names), int(other.sum()))
     extra = int(rng.integers(0, 12))
-    invented = np.exp(rng.uniform(1, 5, (extra, 4)))
-    image = [truth.image[source], rng.integers(0, len(truth.image_ids), extra)]
+    random_boxes = np.exp(rng.uniform(1, 5, (extra, 4)))
+    image = [ground_truth.image[source], rng.integers(0, len(ground_truth.image_ids), extra)]
     score = rng.uniform(0, 1, len(source) + extra)
     return Results(
         np.concatenate(image),
-        np.concatenate([label, rng.integers(0, len(truth.names), extra)]),
-        np.abs(np.concatenate([moved, invented])),
+        np.concatenate([label, rng.integers(0, len(ground_truth.names), extra)]),
+        np.abs(np.concatenate([moved, random_boxes])),
         score.round(1) if rng.random() < 0.7 else score,  # ties
     )

@@ -9,11 +9,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.errors import UserError
-from detector.evaluation import METRICS, CocoAP, table
+from detector.evaluation import METRICS, CocoAP, format_metrics
 from detector.structures import Detections, ImageDetections
 
 
-def make_truth(path, rng, *, ids_from=1, images=6, with_area=True):
+def make_ground_truth(path, rng, *, ids_from=1, images=6, with_area=True):
     """A random ground truth, boxes of all sizes, some crowds."""
     annotations = []
     for image in range(1, images + 1):
@@ -41,8 +41,8 @@ def make_truth(path, rng, *, ids_from=1, images=6, with_area=True):
     return tree
 
 
-def make_found(tree, rng, noise=10.0):
-    """Truths moved a little, and some inventions."""
+def make_detections(tree, rng, noise=10.0):
+    """Ground truth moved a little, and random boxes."""
     label_of = {3: 0, 7: 1, 90: 2}
     found = []
     for image in tree["images"]:
@@ -67,7 +67,7 @@ def make_found(tree, rng, noise=10.0):
     return found
 
 
-def by_files(path, found, tmp_path):
+def evaluate_through_files(path, found, tmp_path):
     """pycocotools as COCO's own example uses it, through files."""
     rows = []
     for each in found:
@@ -87,24 +87,28 @@ def by_files(path, found, tmp_path):
             )
     (tmp_path / "results.json").write_text(json.dumps(rows))
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(path))
-        judge = COCOeval(truth, truth.loadRes(str(tmp_path / "results.json")), "bbox")
-        judge.evaluate(), judge.accumulate(), judge.summarize()
-    return dict(zip(METRICS, judge.stats, strict=True))
+        ground_truth = COCO(str(path))
+        coco_ap = COCOeval(
+            ground_truth, ground_truth.loadRes(str(tmp_path / "results.json")), "bbox"
+        )
+        coco_ap.evaluate(), coco_ap.accumulate(), coco_ap.summarize()
+    return dict(zip(METRICS, coco_ap.stats, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_pycocotools_through_files(tmp_path, seed):
     rng = np.random.default_rng(seed)
-    tree = make_truth(tmp_path / "truth.json", rng)
-    found = make_found(tree, rng)
-    ours = CocoAP(tmp_path / "truth.json", [3, 7, 90])(found)
-    assert ours == by_files(tmp_path / "truth.json", found, tmp_path)
+    tree = make_ground_truth(tmp_path / "annotations.json", rng)
+    found = make_detections(tree, rng)
+    ours = CocoAP(tmp_path / "annotations.json", [3, 7, 90])(found)
+    assert ours == evaluate_through_files(tmp_path / "annotations.json", found, tmp_path)
 
 
-def test_the_truth_scores_one_in_any_order(tmp_path, rng):
-    tree = make_truth(tmp_path / "truth.json", rng, with_area=False, ids_from=0)
-    perfect = [ImageDetections(f.image_id, f.detections) for f in make_found(tree, rng, noise=0.0)]
+def test_perfect_detections_score_one_in_any_order(tmp_path, rng):
+    tree = make_ground_truth(tmp_path / "annotations.json", rng, with_area=False, ids_from=0)
+    perfect = [
+        ImageDetections(f.image_id, f.detections) for f in make_detections(tree, rng, noise=0.0)
+    ]
     perfect = [
         ImageDetections(
             f.image_id,
@@ -114,21 +118,21 @@ def test_the_truth_scores_one_in_any_order(tmp_path, rng):
         )
         for f in perfect
     ]
-    judge = CocoAP(tmp_path / "truth.json", [3, 7, 90])
-    metrics = judge(perfect)
+    coco_ap = CocoAP(tmp_path / "annotations.json", [3, 7, 90])
+    metrics = coco_ap(perfect)
     assert metrics["AP"] == pytest.approx(1.0)  # an annotation with id 0 counts, too
-    assert judge(perfect[::-1]) == metrics
+    assert coco_ap(perfect[::-1]) == metrics
 
 
-def test_nothing_found_is_zero_and_images_left_out_count(tmp_path, rng):
-    tree = make_truth(tmp_path / "truth.json", rng)
-    judge = CocoAP(tmp_path / "truth.json", [3, 7, 90])
-    assert judge([])["AP"] == 0
-    found = make_found(tree, rng, noise=0.0)
-    assert judge(found[:3])["AR100"] < judge(found)["AR100"]
+def test_no_detections_give_zero_and_images_without_any_count(tmp_path, rng):
+    tree = make_ground_truth(tmp_path / "annotations.json", rng)
+    coco_ap = CocoAP(tmp_path / "annotations.json", [3, 7, 90])
+    assert coco_ap([])["AP"] == 0
+    found = make_detections(tree, rng, noise=0.0)
+    assert coco_ap(found[:3])["AR100"] < coco_ap(found)["AR100"]
 
 
-def test_no_truths_of_a_size_say_so(tmp_path):
+def test_a_size_without_ground_truth_has_no_number(tmp_path):
     tree = {
         "images": [{"id": 1, "file_name": "", "width": 9, "height": 9}],
         "categories": [{"id": 3, "name": "a"}],
@@ -137,19 +141,19 @@ def test_no_truths_of_a_size_say_so(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps(tree))
     metrics = CocoAP(tmp_path / "t.json", [3])([])
     assert metrics["APl"] == -1
-    lines = table(metrics).splitlines()
+    lines = format_metrics(metrics).splitlines()
     assert len(lines) == 12
     assert "none" in lines[5]
 
 
-def test_a_foreign_image_id(tmp_path, rng):
-    make_truth(tmp_path / "truth.json", rng)
+def test_an_unknown_image_id_is_refused(tmp_path, rng):
+    make_ground_truth(tmp_path / "annotations.json", rng)
     none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
     with pytest.raises(UserError, match="image id 5"):
-        CocoAP(tmp_path / "truth.json", [3, 7, 90])([ImageDetections(5, none)])
+        CocoAP(tmp_path / "annotations.json", [3, 7, 90])([ImageDetections(5, none)])
 
 
 def test_nothing_is_printed(tmp_path, rng, capfd):
-    tree = make_truth(tmp_path / "truth.json", rng)
-    CocoAP(tmp_path / "truth.json", [3, 7, 90])(make_found(tree, rng))
+    tree = make_ground_truth(tmp_path / "annotations.json", rng)
+    CocoAP(tmp_path / "annotations.json", [3, 7, 90])(make_detections(tree, rng))
     assert capfd.readouterr().out == ""

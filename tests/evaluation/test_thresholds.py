@@ -1,4 +1,4 @@
-"""The thresholds that are recommended, against all that could be."""
+"""The operating point that is chosen, against those of all thresholds."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from detector.errors import UserError
 from detector.evaluation import ScoreCurve, ThresholdGoal
 
 
-def every_threshold(score, right, truths):
+def every_point(score, correct, num_ground_truth):
     """(score, precision, recall, F1) of each possible threshold, one after the other."""
     points = []
     for threshold in sorted(set(score.tolist()), reverse=True):
-        kept = right[score >= threshold]
-        precision, recall = kept.sum() / len(kept), kept.sum() / truths
+        kept = correct[score >= threshold]
+        precision, recall = kept.sum() / len(kept), kept.sum() / num_ground_truth
         f1 = 2 * precision * recall / (precision + recall) if kept.any() else 0
         points.append((threshold, precision, recall, f1))
     return points
@@ -20,40 +20,44 @@ def every_threshold(score, right, truths):
 
 def problem(rng):
     count = int(rng.integers(1, 40))
-    right = rng.random(count) < 0.6
-    return rng.uniform(0, 1, count).round(1), right, int(right.sum() + rng.integers(1, 9))
+    correct = rng.random(count) < 0.6
+    return rng.uniform(0, 1, count).round(1), correct, int(correct.sum() + rng.integers(1, 9))
 
 
-def test_no_threshold_serves_a_goal_better(rng):
+def test_no_threshold_serves_the_goal_better(rng):
     reached = set()
     for _ in range(300):
-        score, right, truths = problem(rng)
-        curve, points = ScoreCurve.of(score, right, truths), every_threshold(score, right, truths)
+        case = problem(rng)
+        curve, points = ScoreCurve.from_detections(*case), every_point(*case)
         assert curve.score.tolist() == [point[0] for point in points]
         wanted = float(rng.uniform(0.05, 1))
-        best = curve.point(ThresholdGoal())
+        best = curve.choose_point(ThresholdGoal())
         assert best.f1 == pytest.approx(max(f1 for *_, f1 in points))
         for of, column, other in (("precision", 1, 2), ("recall", 2, 1)):
             good = [point for point in points if point[column] >= wanted]
-            chosen = curve.point(ThresholdGoal(of, wanted))
+            chosen = curve.choose_point(ThresholdGoal(of, wanted))
             reached.add((of, bool(good)))
-            assert curve.greatest(of) == max(point[column] for point in points)
+            assert curve.maximum(of) == max(point[column] for point in points)
             if not good:
                 assert chosen is None
                 continue
-            found = (chosen.score, chosen.precision, chosen.recall, chosen.f1)
-            assert any(found == pytest.approx(point) for point in good)
-            assert found[other] == pytest.approx(max(point[other] for point in good))
+            point = (chosen.score, chosen.precision, chosen.recall, chosen.f1)
+            assert any(point == pytest.approx(each) for each in good)
+            assert point[other] == pytest.approx(max(point[other] for point in good))
     assert len(reached) == 4
 
 
-def test_nothing_found_reaches_nothing():
-    curve = ScoreCurve.of(np.zeros(0), np.zeros(0, bool), 3)
-    assert curve.point(ThresholdGoal()) is curve.point(ThresholdGoal("recall", 0.1)) is None
-    assert curve.greatest("precision") == 0
+def test_without_detections_no_goal_is_reached():
+    curve = ScoreCurve.from_detections(np.zeros(0), np.zeros(0, bool), 3)
+    assert (
+        curve.choose_point(ThresholdGoal())
+        is curve.choose_point(ThresholdGoal("recall", 0.1))
+        is None
+    )
+    assert curve.maximum("precision") == 0
 
 
 @pytest.mark.parametrize("wanted", [0, -1, 1.01, 90, float("nan")])
-def test_what_no_detector_has_is_refused(wanted):
-    with pytest.raises(UserError, match="expected a share above 0 and up to 1"):
+def test_goals_out_of_range_are_refused(wanted):
+    with pytest.raises(UserError, match="expected a number above 0 and at most 1"):
         ThresholdGoal("precision", wanted)

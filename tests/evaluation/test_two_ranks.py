@@ -1,6 +1,6 @@
-"""An evaluation that two processes share gives the numbers of one, to the last bit.
+"""An evaluation on two ranks gives the numbers of one, to the last bit.
 
-Run as a program it is one of the two: `python -m tests.evaluation.test_two_ranks RANK FOLDER`.
+Run as a program it is one of the ranks: `python -m tests.evaluation.test_two_ranks RANK FOLDER`.
 """
 
 import sys
@@ -22,32 +22,32 @@ PROTOCOLS = ("letterbox", "rectangular")
 COLUMNS = ("image", "label", "boxes_xywh", "score")
 
 
-def evaluate(folder: Path, processes: ProcessGroup, protocol: str) -> dict[str, Any]:
-    """The twelve numbers, the boxes judged and the images left out, as this process has them."""
+def evaluate(folder: Path, process_group: ProcessGroup, protocol: str) -> dict[str, Any]:
+    """The twelve numbers, the detections and the unreadable images, as this rank has them."""
     torch.manual_seed(0)
     words = ["data.size=96", "data.workers=0", "train.threads=1", "train.precision=fp32"]
     words += ["eval.batch_size=2", f"eval.protocol={protocol}"]
     config = load_config("yolov4-pacsp-n-mish", words, data=str(folder / "d.yaml"))
     hardware, val = build_hardware(config), build_val(config)
     model = hardware.place(randomize_norms(build_model(config.model, 10)))
-    evaluator = build_evaluator(config, val, hardware, processes)
+    evaluator = build_evaluator(config, val, hardware, process_group)
     numbers = evaluator(model)
-    judged = evaluator.coco_ap.results
+    results = evaluator.coco_ap.results
     return {
         "numbers": numbers,
-        "boxes": judged and {name: torch.from_numpy(getattr(judged, name)) for name in COLUMNS},
+        "boxes": results and {name: torch.from_numpy(getattr(results, name)) for name in COLUMNS},
         "unreadable": evaluator.unreadable,
     }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Seven images, one of which cannot be read: of four batches each process has two."""
+    """Seven images, one of which cannot be read; each rank has two of the four batches."""
     folder = tmp_path_factory.mktemp("two")
     make_digits(folder / "digits", 2, 7)
     (folder / "d.yaml").write_text("format: coco\nroot: digits\nmirrors: false\n")
-    spoilt = sorted((folder / "digits" / "val2017").iterdir())[3]
-    spoilt.write_bytes(spoilt.read_bytes()[:200])
+    truncated = sorted((folder / "digits" / "val2017").iterdir())[3]
+    truncated.write_bytes(truncated.read_bytes()[:200])
     return folder
 
 
@@ -57,7 +57,7 @@ def two(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_two_processes_give_the_numbers_of_one(folder, two, protocol):
+def test_two_ranks_give_the_numbers_of_one(folder, two, protocol):
     alone = evaluate(folder, ProcessGroup(), protocol)
     first, second = (each[protocol] for each in two)
     assert list(first["numbers"]) == list(METRICS)
@@ -71,13 +71,13 @@ def test_two_processes_give_the_numbers_of_one(folder, two, protocol):
 
 
 def main() -> None:
-    """One of the two processes."""
+    """One of the two ranks."""
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     meet(folder, rank)
-    processes = ProcessGroup(rank, 2)
-    found = {protocol: evaluate(folder, processes, protocol) for protocol in PROTOCOLS}
-    torch.save(found, folder / f"{rank}.pt")
-    processes.leave()
+    process_group = ProcessGroup(rank, 2)
+    outcome = {protocol: evaluate(folder, process_group, protocol) for protocol in PROTOCOLS}
+    torch.save(outcome, folder / f"{rank}.pt")
+    process_group.leave()
 
 
 if __name__ == "__main__":

@@ -37,13 +37,13 @@ def test_png_has_each_shape_in_its_place(tmp_path):
     image = cv2.imread(str(tmp_path / "some.png"))[..., ::-1]
     assert image.shape == (200, 400, 3)  # two pixels a unit
 
-    def colour(role):
+    def color(role):
         return [int(PALETTE[role][0][i : i + 2], 16) for i in (1, 3, 5)]
 
-    assert image[70, 60].tolist() == image[80, 60].tolist() == colour("accent")
-    assert image[80, 10].tolist() == colour("ink")
-    assert image[100, 120].tolist() == colour("warm")
-    assert np.abs(image[100, 200] - (0.2 * 255 + 0.8 * np.array(colour("green")))).max() < 2
+    assert image[70, 60].tolist() == image[80, 60].tolist() == color("accent")
+    assert image[80, 10].tolist() == color("ink")
+    assert image[100, 120].tolist() == color("warm")
+    assert np.abs(image[100, 200] - (0.2 * 255 + 0.8 * np.array(color("green")))).max() < 2
     assert image[5, 5].tolist() == [255, 255, 255]
     assert (image[70:110, 260:380] < 100).any()  # words
 
