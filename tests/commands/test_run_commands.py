@@ -277,8 +277,8 @@ def test_what_has_changed_when_a_run_goes_on(tool, digits_yaml, tmp_path):
     assert status == 0, err
     lines = [
         "runs/a/config.yaml is not read, the checkpoint has the settings (train.epochs: 1, now 7)",
-        "the train split has other file names, boxes or classes than before: the rest is not that of a "
-        "one that was never interrupted",
+        "the train split has other file names, boxes or classes than before: the run will "
+        "differ from one that was never interrupted",
     ]
     assert set(lines) <= set(out.splitlines())
     assert set(lines) <= set(json.loads(folder.manifest.read_text())["sessions"][-1]["notes"])
