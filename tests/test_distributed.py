@@ -63,23 +63,24 @@ class InDouble(nn.Module):
         return raw if self.training else [level.float() for level in raw]
 
 
-def train(folder: Path, processes: ProcessGroup, case: str) -> dict[str, object]:
+def train(folder: Path, process_group: ProcessGroup, case: str) -> dict[str, object]:
     """A run -> weights, statistics, gradients, losses and AP."""
     config = load_config("yolov4-pacsp-n-mish", [*WORDS, *CASES[case][0]], data=f"{folder}/d.yaml")
     hardware = build.build_hardware(config)
     data = build.build_data(config)
-    store, lines = build.build_image_store(config, data.train.reader, processes)
+    store, lines = build.build_image_store(config, data.train.reader, process_group)
     assert len(lines) == (case == "epochs")
     data = data.with_store(store)
-    evaluator = build.build_evaluator(config, data.val, hardware, processes)
+    evaluator = build.build_evaluator(config, data.val, hardware, process_group)
     real = training.build_model
     training.build_model = lambda *arguments: InDouble(real(*arguments))
     try:
-        trainer = build.build_trainer(config, data, evaluator, hardware, None, processes)
+        trainer = build.build_trainer(config, data, evaluator, hardware, None, process_group)
     finally:
         training.build_model = real
+    assert isinstance(trainer.model, InDouble)
     assert isinstance(trainer.average, ModelEMA)
-    if case == "parts" and processes.size > 1:
+    if case == "parts" and process_group.world_size > 1:
         trainer.progress.parts = 2
     trainer.run()
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in trainer.progress.history]
@@ -109,7 +110,7 @@ def test_torchrun_is_told_the_first_failure_only(tmp_path, monkeypatch, capsys):
     """Not that of a process that lost another one: torchrun would take the earlier of the two."""
     report = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
-    lost = ProcessGroup(1, 2).explain(RuntimeError("[gloo] Connection closed by peer"))
+    lost = ProcessGroup(1, 2).explain_error(RuntimeError("[gloo] Connection closed by peer"))
     for error, told in ((lost, False), (UserError("the disk is full\nmake room"), True)):
 
         def fail(error=error):
@@ -142,9 +143,9 @@ def main() -> None:
     """One of the two processes."""
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     meet(folder, rank)
-    processes = ProcessGroup(rank, 2)
-    torch.save({case: train(folder, processes, case) for case in CASES}, folder / f"{rank}.pt")
-    processes.leave()
+    process_group = ProcessGroup(rank, 2)
+    torch.save({case: train(folder, process_group, case) for case in CASES}, folder / f"{rank}.pt")
+    process_group.destroy()
 
 
 if __name__ == "__main__":

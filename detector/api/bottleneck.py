@@ -26,10 +26,10 @@ def measure_bottleneck(config: Config) -> Iterator[str]:
     Raises:
         UserError: nothing to train on.
     """
-    hardware, processes = build_hardware(config), ProcessGroup()
+    hardware, process_group = build_hardware(config), ProcessGroup()
     data = build_data(config)
     config, _ = resolve_anchors(config, data.train.reader.index)
-    config, _ = resolve_batch_size(config, len(data.names), hardware, processes)
+    config, _ = resolve_batch_size(config, len(data.names), hardware, process_group)
     yield f"{config.model.arch}, {config.data.dataset}, {hardware}"
     store, lines = build_image_store(config, data.train.reader)
     data = data.with_store(store)

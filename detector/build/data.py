@@ -153,7 +153,7 @@ def build_data(config: Config) -> Data:
 
 
 def build_image_store(
-    config: Config, reader: ImageReader, processes: ProcessGroup | None = None
+    config: Config, reader: ImageReader, process_group: ProcessGroup | None = None
 ) -> tuple[ImageStore | None, list[str]]:
     """The cache of decoded training images of `reader`, by `data.cache` or `data.tile_buffer`.
 
@@ -163,7 +163,7 @@ def build_image_store(
     Raises:
         UserError: this system supports no cache, or no folder for it can be written to.
     """
-    about, processes = config.data, processes or ProcessGroup()
+    about, process_group = config.data, process_group or ProcessGroup()
     if about.cache == "none" and not about.tile_buffer:
         return None, []
     if not hasattr(os, "pwrite"):
@@ -173,7 +173,7 @@ def build_image_store(
         _, root = load_data_yaml(about.dataset)
         file = open_disk_file(root, cache_name(index, "train", max_size))
     else:
-        file = processes.first_here(open_memory_file())
+        file = process_group.broadcast_on_node(open_memory_file())
     if about.cache == "none":
         in_flight = positions_in_flight(require_batch_size(config), about.workers)
         store, line = open_tile_buffer(index, max_size, about.tile_buffer + in_flight, file)

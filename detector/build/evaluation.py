@@ -49,7 +49,7 @@ def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postproc
 
 
 def build_evaluator(
-    config: Config, val: ValSet, hardware: Hardware, processes: ProcessGroup | None = None
+    config: Config, val: ValSet, hardware: Hardware, process_group: ProcessGroup | None = None
 ) -> Evaluator:
     """COCO AP on the validation split, shared between the ranks."""
     index = val.reader.index
@@ -60,11 +60,11 @@ def build_evaluator(
             val,
             workers=config.data.workers,
             pin_memory=hardware.device.type == "cuda",
-            batches=processes.share(val.batches) if processes else None,
+            batches=process_group.shard(val.batches) if process_group else None,
         ),
         CocoAP(coco_tree(index), index.category_ids.tolist(), backend=config.eval.backend),
         build_postprocess(config.eval),
         hardware=hardware,
-        process_group=processes,
+        process_group=process_group,
         tta_views=make_tta_views(config.eval.scales, flip=config.eval.flip),
     )

@@ -51,7 +51,7 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
 
 
 def resolve_batch_size(
-    config: Config, num_classes: int, hardware: Hardware, processes: ProcessGroup
+    config: Config, num_classes: int, hardware: Hardware, process_group: ProcessGroup
 ) -> tuple[Config, list[str]]:
     """The config with a number in the place of `train.batch_size: auto`, and what to say about it.
 
@@ -78,9 +78,9 @@ def resolve_batch_size(
             hardware,
             size=max(build_train_sizes(config), default=config.data.size),
         )
-        share = -(-train.nominal_batch // processes.size)
+        share = -(-train.nominal_batch // process_group.world_size)
         with probe:
-            found = min(processes.gather(largest_that_fits(probe.fits, share)))
+            found = min(process_group.gather_objects(largest_that_fits(probe.fits, share)))
         del model, probe
         torch.cuda.empty_cache()
         if not found:
@@ -88,7 +88,7 @@ def resolve_batch_size(
                 f"the memory of {hardware.device} is too small for one image of {config.data.size} px; "
                 f"try a smaller data.size or model.arch"
             )
-        number = even_share(train.nominal_batch, found * processes.size)
+        number = even_share(train.nominal_batch, found * process_group.world_size)
         line = (
             f"batch_size: auto: {found} images fit into the memory of {hardware.device}; batches of "
             f"{number}, {max(round(train.nominal_batch / number), 1)} of them a step"

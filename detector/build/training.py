@@ -132,14 +132,14 @@ def build_trainer(
     evaluator: Evaluator,
     hardware: Hardware,
     start: Callable[[nn.Module], None] | None = None,
-    processes: ProcessGroup | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> Trainer:
     """Everything together; seeds torch first, so that the same config starts from the same weights.
 
-    `start` may put other weights into the fresh model. Of several processes each then draws its own
+    `start` may put other weights into the fresh model. Each rank of several then draws its own
     numbers; its batch is `train.batch_size` images of all of them.
     """
-    processes = processes or ProcessGroup()
+    process_group = process_group or ProcessGroup()
     torch.manual_seed(config.train.seed)
     dropblock = build_dropblock(config.bag)
     model = build_model(config.model, len(data.names), dropblock)
@@ -152,12 +152,12 @@ def build_trainer(
         config,
         data.train,
         pin_memory=hardware.device.type == "cuda",
-        rank=processes.rank,
-        world_size=processes.size,
+        rank=process_group.rank,
+        world_size=process_group.world_size,
     )
-    if processes.size > 1:
+    if process_group.world_size > 1:
         synchronise_batch_norms(model, config.train.sync_bn)
-        torch.manual_seed(config.train.seed + processes.rank)
+        torch.manual_seed(config.train.seed + process_group.rank)
     return Trainer(
         model,
         loss.to(hardware.device),
@@ -175,6 +175,6 @@ def build_trainer(
         frozen=frozen,
         adversary=build_adversary(config, model, loss, hardware),
         ramps=[] if dropblock is None else [dropblock.advance],
-        processes=processes,
+        process_group=process_group,
         shared_statistics=config.train.sync_bn,
     )

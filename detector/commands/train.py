@@ -63,15 +63,15 @@ def main() -> None:
         limits.append(TimeLimit(seconds(args.time_limit)))
     if args.batch_limit is not None:
         limits.append(BatchLimit(args.batch_limit))
-    processes = ProcessGroup.join()
-    if not processes.writes:
+    process_group = ProcessGroup.initialize()
+    if not process_group.is_main:
         cli.silence()
     try:
-        scores = [train(args, processes, limits, seed) for seed in args.seeds or [None]]
+        scores = [train(args, process_group, limits, seed) for seed in args.seeds or [None]]
         if args.seeds:
             print(summary(args.seeds, scores))
     finally:
-        processes.leave()
+        process_group.destroy()
 
 
 def arguments() -> argparse.Namespace:
@@ -155,14 +155,17 @@ def require_consistent(args: argparse.Namespace) -> None:
 
 
 def train(
-    args: argparse.Namespace, processes: ProcessGroup, limits: Sequence[Observer], seed: str | None
+    args: argparse.Namespace,
+    process_group: ProcessGroup,
+    limits: Sequence[Observer],
+    seed: str | None,
 ) -> float:
     """A run to its end -> the AP of its best weights."""
-    begun = folder_to_go_on_with(args, processes, seed)
+    begun = folder_to_go_on_with(args, process_group, seed)
     if begun is not None:
-        run = resumed(begun, processes, wanted_config(args, seed) if args.cfg else None)
+        run = resumed(begun, process_group, wanted_config(args, seed) if args.cfg else None)
         return run.go(begun, limits, way_on(args, begun))
-    run = started(args, processes, seed)
+    run = started(args, process_group, seed)
     folder = run.begin(folder_wanted(args, seed))
     return run.go(folder, limits, way_on(args, folder))
 
@@ -189,15 +192,15 @@ def folder_wanted(args: argparse.Namespace, seed: str | None) -> Path:
 
 
 def folder_to_go_on_with(
-    args: argparse.Namespace, processes: ProcessGroup, seed: str | None
+    args: argparse.Namespace, process_group: ProcessGroup, seed: str | None
 ) -> RunFolder | None:
     """That of --resume, or of a job that torchrun has started anew; None for a new run."""
     if args.resume is None:
-        return processes.first(RunFolder.of_job(folder_wanted(args, seed)))
+        return process_group.broadcast(RunFolder.of_job(folder_wanted(args, seed)))
     if args.cfg is not None:
-        return processes.first(RunFolder.newest_of(folder_wanted(args, seed)))
+        return process_group.broadcast(RunFolder.newest_of(folder_wanted(args, seed)))
     if not args.resume:
-        return processes.first(RunFolder.newest(Path("runs")))
+        return process_group.broadcast(RunFolder.newest(Path("runs")))
     path = Path(args.resume)
     return RunFolder(path.parent if path.suffix == ".pt" else path)
 
@@ -212,7 +215,7 @@ def wanted_config(args: argparse.Namespace, seed: str | None) -> Config:
     return read_config(args.cfg, words, data=args.data)
 
 
-def started(args: argparse.Namespace, processes: ProcessGroup, seed: str | None) -> "Run":
+def started(args: argparse.Namespace, process_group: ProcessGroup, seed: str | None) -> "Run":
     """A run from the command line's config, and from weights where it names some."""
     config, weights = wanted_config(args, seed), None
     if config.train.weights is not None:
@@ -220,17 +223,17 @@ def started(args: argparse.Namespace, processes: ProcessGroup, seed: str | None)
         auto = config.model.anchors == "auto"
         plain = replace_values(config, {"model.anchors": None}) if auto else config
         weights = read_weights(Path(config.train.weights), plain, options)
-    return Run(config, processes, weights)
+    return Run(config, process_group, weights)
 
 
-def resumed(folder: RunFolder, processes: ProcessGroup, wanted: Config | None) -> "Run":
+def resumed(folder: RunFolder, process_group: ProcessGroup, wanted: Config | None) -> "Run":
     """A run as its last checkpoint left it.
 
     Raises:
         UserError: it has no state, other settings than are `wanted`, or other data now, or somebody
             trains in it.
     """
-    if processes.writes and folder.path.is_dir():
+    if process_group.is_main and folder.path.is_dir():
         folder.hold()  # before its state is read
     state, damaged = load_newest(folder.last, folder.previous)
     if "training" not in state:
@@ -242,14 +245,14 @@ def resumed(folder: RunFolder, processes: ProcessGroup, wanted: Config | None) -
             f"{folder.path}: it has other settings than this command ({'; '.join(changed)}); without "
             f"--resume a new run starts"
         )
-    run = Run(config, processes)
+    run = Run(config, process_group)
     require_same_classes(str(folder.last), state["names"], run.data.names)
     run.say(damaged, *edits(folder, config))
     now = describe_data(run.data)
     run.say(*require_same_data(str(folder.last), state.get("data", {}), now))
     run.say(*run.trainer.load_state_dict(state["training"]))
     progress = run.trainer.progress
-    progress.parts = max(progress.parts, processes.first(folder.parts))
+    progress.parts = max(progress.parts, process_group.broadcast(folder.parts))
     if not run.trainer.finished:
         print(f"going on in epoch {progress.epoch + 1} after batch {progress.batch}")
     return run
@@ -270,7 +273,7 @@ class Run:
     """The parts of a run; building them finds what is wrong before there is a folder."""
 
     def __init__(
-        self, config: Config, processes: ProcessGroup, weights: Weights | None = None
+        self, config: Config, process_group: ProcessGroup, weights: Weights | None = None
     ) -> None:
         require_trackers(config.train.log)
         self.notes: list[str] = []
@@ -280,21 +283,21 @@ class Run:
             config = adopt(config, weights, len(self.data.names))
         config, found = resolve_anchors(config, self.data.train.reader.index)
         classes = len(self.data.names)
-        config, fitted = resolve_batch_size(config, classes, self.hardware, processes)
+        config, fitted = resolve_batch_size(config, classes, self.hardware, process_group)
         self.config = config
-        self.evaluator = build_evaluator(config, self.data.val, self.hardware, processes)
+        self.evaluator = build_evaluator(config, self.data.val, self.hardware, process_group)
         table: list[str] = []
 
         def start(model: nn.Module) -> None:
             if weights is not None:
                 table.append(transfer(model, weights, len(self.data.names)))
 
-        store, kept = build_image_store(config, self.data.train.reader, processes)
+        store, kept = build_image_store(config, self.data.train.reader, process_group)
         self.data = self.data.with_store(store)
         self.trainer = build_trainer(
-            config, self.data, self.evaluator, self.hardware, start, processes
+            config, self.data, self.evaluator, self.hardware, start, process_group
         )
-        together = f", {processes.size} processes" if processes.size > 1 else ""
+        together = f", {process_group.world_size} ranks" if process_group.world_size > 1 else ""
         print(
             f"{config.model.arch}, {config.data.dataset}: {len(self.data.names)} classes, "
             f"{len(self.data.train)} training and {len(self.data.val)} validation images; "
@@ -318,14 +321,14 @@ class Run:
 
     def begin(self, wanted: Path) -> RunFolder:
         """The folder of a new run, with what it writes first."""
-        processes = self.trainer.processes
-        folder = RunFolder.create(wanted) if processes.writes else RunFolder(wanted)
-        if processes.writes:
+        process_group = self.trainer.process_group
+        folder = RunFolder.create(wanted) if process_group.is_main else RunFolder(wanted)
+        if process_group.is_main:
             with writing(folder.config):
                 folder.config.write_text(dump_config(self.config), encoding="utf-8")
             folder.remember_job()
             folder.hold()
-        return processes.first(folder)
+        return process_group.broadcast(folder)
 
     def go(self, folder: RunFolder, limits: Sequence[Observer], way_on: str) -> float:
         """Trains what is left, then evaluates the best weights; their AP.
@@ -338,7 +341,7 @@ class Run:
             print(f"it has finished: {self.trainer.progress.epoch} of {epochs} epochs")
         else:
             self._train(folder, limits, way_on)
-        if self.trainer.processes.writes:
+        if self.trainer.process_group.is_main:
             best = load_model(folder.best)
             evaluator = build_evaluator(self.config, self.data.val, self.hardware)
             print(
@@ -361,7 +364,7 @@ class Run:
                 print(f"stopped at once; {way_on}")
                 raise
             except RuntimeError as error:
-                explained = explain(error) or self.trainer.processes.explain(error)
+                explained = explain(error) or self.trainer.process_group.explain_error(error)
                 if explained is None:
                     raise
                 add_way_on(explained, folder, way_on)

@@ -113,7 +113,7 @@ class Manifest(TrainerObserver):
 
     def on_start(self, trainer: Trainer) -> None:
         """Adds a session."""
-        if not trainer.processes.writes:
+        if not trainer.process_group.is_main:
             return
         progress = trainer.progress
         weights = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
@@ -126,7 +126,7 @@ class Manifest(TrainerObserver):
             "weights": digest(weights),
             "versions": versions(),
             "git": git_state(),
-            "hardware": describe_hardware(trainer.hardware, trainer.processes.size),
+            "hardware": describe_hardware(trainer.hardware, trainer.process_group.world_size),
             "kernels": kernels(),
             "data": self.data,
             "notes": self.notes,
@@ -137,7 +137,7 @@ class Manifest(TrainerObserver):
 
     def on_end(self, trainer: Trainer, outcome: str) -> None:
         """Finishes the session."""
-        if not (trainer.processes.writes and self._sessions):
+        if not (trainer.process_group.is_main and self._sessions):
             return
         progress = trainer.progress
         self._sessions[-1] |= {

@@ -88,7 +88,7 @@ class Trainer:
         eval_every: int,
         hardware: Hardware,
         observers: Sequence["TrainerObserver"] = (),
-        processes: ProcessGroup | None = None,
+        process_group: ProcessGroup | None = None,
         shared_statistics: bool = True,
         clip_norm: float = 0.0,
         patience: int = 0,
@@ -105,12 +105,12 @@ class Trainer:
         self.average, self.schedule, self.loader = average, schedule, loader
         self.evaluate, self.eval_every, self.hardware = evaluate, eval_every, hardware
         self.observers = observers
-        self.processes = processes or ProcessGroup()
+        self.process_group = process_group or ProcessGroup()
         self.clip_norm, self.patience, self.frozen = clip_norm, patience, frozen
         self.adversary, self.ramps, self.skip_limit = adversary, ramps, skip_limit
         self.scaler = hardware.scaler()
         self.progress, self.waited = Progress(), 0.0
-        self._replica = self.processes.replicate(model, shared_statistics=shared_statistics)
+        self._replica = self.process_group.replicate(model, shared_statistics=shared_statistics)
         self._forward = torch.compile(self._replica) if compiled else self._replica
         self._buffers = Buffers(model)
         self._stop: str | None = None
@@ -214,7 +214,9 @@ class Trainer:
             asked.remove()
 
     def _end_evaluation(self) -> None:
-        if self._stop is not None and self.processes.size == 1:  # others would wait for ever
+        if (
+            self._stop is not None and self.process_group.world_size == 1
+        ):  # others would wait for ever
             raise Stopped(self._stop)
 
     def _train_epoch(self) -> dict[str, float]:
@@ -239,7 +241,9 @@ class Trainer:
                 waiting.append(MicroBatch(batch, count, largest, first + number))
                 self._learn(waiting, at_the_end or len(waiting) >= settings.accumulate)
             if waiting and (at_the_end or len(waiting) >= settings.accumulate):
-                if not count and self.processes.size > 1:  # no batch was the last: nothing was sent
+                if (
+                    not count and self.process_group.world_size > 1
+                ):  # no batch was the last: nothing was sent
                     self._begin_again(waiting)
                 if self._step(settings, waiting):
                     totals, images = _with(waiting, totals), images + sum(t.count for t in waiting)
@@ -274,7 +278,9 @@ class Trainer:
         """Announces the losses of the run's first batches, each alone, without rounding."""
         for turn in turns:
             if turn.position < FIRST_BATCHES:
-                sums = self.processes.total(torch.stack([v.double() for v in turn.losses.values()]))
+                sums = self.process_group.all_reduce(
+                    torch.stack([v.double() for v in turn.losses.values()])
+                )
                 losses = dict(zip(turn.losses, sums.tolist(), strict=True))
                 self.announce("first losses", batch=turn.position % len(self.loader), **losses)
 
@@ -283,7 +289,7 @@ class Trainer:
 
         A process without one gets no images of the others' size: it takes part in what all do together.
         """
-        shapes = self.processes.each(torch.tensor([len(batch), *batch.images.shape[2:]]))
+        shapes = self.process_group.all_gather(torch.tensor([len(batch), *batch.images.shape[2:]]))
         height, width = shapes[:, 1:].amax(0).tolist()
         if not len(batch):
             batch = replace(batch, images=batch.images.new_zeros(0, 3, height, width))
@@ -334,11 +340,11 @@ class Trainer:
             raise UserError(
                 f"{where} with one image at a time; try a smaller data.size or model.arch"
             )
-        if self.processes.size > 1:
+        if self.process_group.world_size > 1:
             raise MemoryFull(
-                f"{where} in process {self.processes.rank} of {self.processes.size}, with up to "
-                f"{-(-largest // self.progress.parts)} images at a time; a run that goes on computes "
-                f"each batch in {parts} parts, in all processes",
+                f"{where} on rank {self.process_group.rank} of {self.process_group.world_size}, with "
+                f"up to {-(-largest // self.progress.parts)} images at a time; the resumed run "
+                f"computes each batch in {parts} chunks, on every rank",
                 parts,
             )
         self.progress.parts = parts
@@ -364,10 +370,10 @@ class Trainer:
                 with self.hardware.autocast():
                     raw = self._forward(images)
                 if number == 1:
-                    losses = self.criterion(raw, part, self.processes.total)
+                    losses = self.criterion(raw, part, self.process_group.all_reduce)
                 else:
                     if part is parts[0]:
-                        total = self.processes.total
+                        total = self.process_group.all_reduce
                         counts = totals_of_whole(self.criterion, raw, batch, total)
                     known = iter(counts)
                     losses = self.criterion(raw, part, lambda _, known=known: next(known))
@@ -375,7 +381,7 @@ class Trainer:
                 # times images: gradients are summed over the nominal batch, as in the recipe; times
                 # processes: DistributedDataParallel takes their mean
                 total = torch.stack(list(weighted.values())).sum() * turn.count
-                self.scaler.scale(total * self.processes.size).backward()
+                self.scaler.scale(total * self.process_group.world_size).backward()
             for name, value in weighted.items():
                 sums[name] = sums.get(name, 0) + value.detach()
         return sums
@@ -416,7 +422,7 @@ class Trainer:
         if not self.scaler.is_enabled():  # else it looks for itself: scaled gradients may overflow
             numbers.append(norm.float())
         finite = bool(torch.stack(numbers).isfinite().all())  # host sync: once a step
-        if self.processes.any(not finite):
+        if self.process_group.any(not finite):
             self._leave_out(settings, waiting, norm)
             return False
         self.scaler.step(self.optimizer)
@@ -442,7 +448,7 @@ class Trainer:
         sums = [{n: float(v) for n, v in _with([turn], {}).items()} for turn in waiting]
         mine = ([list(t.batch.image_ids) for t in bad], sums)
         every = [list(t.batch.image_ids) for t in waiting]
-        found = self.processes.gather((*mine, every))
+        found = self.process_group.gather_objects((*mine, every))
         ids = [i for bads, _, _ in found for part in bads for i in part]
         culprit = "" if ids else first_not_finite(self.model)
         ids = ids or [i for _, _, all_of_one in found for part in all_of_one for i in part]
@@ -491,14 +497,16 @@ class Trainer:
         return f"epoch {epoch + 1}, batch {batch + 1}"
 
     def _stop_if_asked(self) -> None:
-        if self.processes.any(self._stop is not None):
+        if self.process_group.any(self._stop is not None):
             for observer in self.observers:
                 observer.on_stop(self)
-            raise Stopped(next(reason for reason in self.processes.gather(self._stop) if reason))
+            raise Stopped(
+                next(reason for reason in self.process_group.gather_objects(self._stop) if reason)
+            )
 
     def _look(self, number: int, totals: dict[str, Tensor], images: int) -> dict[str, float]:
         """Mean losses of the epoch so far, of all processes; waits for the device."""
-        sums = self.processes.total(
+        sums = self.process_group.all_reduce(
             torch.stack([totals[name].double() for name in totals])
         ).tolist()
         losses = {name: value / images for name, value in zip(totals, sums, strict=True)}
@@ -517,16 +525,20 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "generators": self.processes.gather(generator_states()),
+            "generators": self.process_group.gather_objects(generator_states()),
             "progress": {
                 "epoch": progress.epoch,
                 "batch": progress.batch,
                 "best_ap": progress.best_ap,
                 "stale": progress.stale,
-                "totals": [_on_the_cpu(each) for each in self.processes.gather(progress.totals)],
+                "totals": [
+                    _on_the_cpu(each) for each in self.process_group.gather_objects(progress.totals)
+                ],
                 "images": progress.images,
                 "seconds": time.perf_counter() - self._clock,
-                "unreadable": sorted(set().union(*self.processes.gather(progress.unreadable))),
+                "unreadable": sorted(
+                    set().union(*self.process_group.gather_objects(progress.unreadable))
+                ),
                 "history": list(progress.history),
                 "skipped": progress.skipped,
                 "skipped_in_row": progress.skipped_in_row,
@@ -544,7 +556,7 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        rank, size = self.processes.rank, self.processes.size
+        rank, size = self.process_group.rank, self.process_group.world_size
         progress, totals = state["progress"], state["progress"]["totals"]
         device = self.hardware.device
         self.progress = Progress(
@@ -565,10 +577,10 @@ class Trainer:
         restore_generators(generators[min(rank, len(generators) - 1)])
         if len(generators) == size:
             return []
-        here = f"{size} processes" if size > 1 else "one process"
+        ranks = f"{size} rank{'s' if size > 1 else ''}"
         return [
-            f"the run goes on with {here} instead of {len(generators)}: sums are rounded "
-            f"otherwise, and layers that draw (DropBlock, rrelu) draw otherwise"
+            f"the run resumes on {ranks} instead of {len(generators)}: sums are rounded "
+            f"differently, and layers that draw (DropBlock, rrelu) draw different numbers"
         ]
 
 

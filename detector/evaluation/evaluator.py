@@ -61,12 +61,12 @@ class Evaluator:
         """COCO's twelve numbers of a model on the device; the same on every rank."""
         batches = list(self._predict(model))
         group = self.process_group
-        parts = group.gather((batches, self.unreadable))
+        parts = group.gather_objects((batches, self.unreadable))
         self.unreadable = [line for _, lines in parts for line in lines]
         batches_of_ranks = [batches for batches, _ in parts]
         rounds = itertools.zip_longest(*batches_of_ranks, fillvalue=())
         detections = [each for batches in rounds for batch in batches for each in batch]
-        return group.first(self._evaluate(detections) if group.writes else {})
+        return group.broadcast(self._evaluate(detections) if group.is_main else {})
 
     def _evaluate(self, detections: list[ImageDetections]) -> dict[str, float]:
         self.preview = detections[: self.num_preview]

@@ -265,15 +265,15 @@ def test_memory_that_is_too_small_for_one_image():
 
 
 class Two(ProcessGroup):
-    """Two processes that have the same."""
+    """Two ranks with the same values."""
 
     def __init__(self):
         super().__init__(1, 2)
 
-    def each(self, values):
+    def all_gather(self, values):
         return torch.stack([values, values])
 
-    def gather(self, value):
+    def gather_objects(self, value):
         return [value, value]
 
     def replicate(self, model, *, shared_statistics):
@@ -281,8 +281,8 @@ class Two(ProcessGroup):
 
 
 def test_with_several_processes_a_full_memory_ends_the_run_and_says_how_it_goes_on():
-    with pytest.raises(MemoryFull, match=r"in process 1 of 2, with up to 4 .* 2 parts") as caught:
-        make(limit=2, processes=Two()).run()
+    with pytest.raises(MemoryFull, match=r"on rank 1 of 2, with up to 4 .* 2 chunks") as caught:
+        make(limit=2, process_group=Two()).run()
     assert caught.value.parts == 2
 
 

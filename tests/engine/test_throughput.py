@@ -39,7 +39,7 @@ def run(clock, told, *, batches, workers, waited, learning, making, reading, siz
     events = []
     trainer = SimpleNamespace(
         waited=waited,
-        processes=ProcessGroup(0, size),
+        process_group=ProcessGroup(0, size),
         announce=lambda event, **values: events.append((event, values)),
     )
     for number in range(batches):

@@ -192,7 +192,7 @@ def test_a_run_of_two_processes_goes_on_alone():
     ]
     resumed = make(epochs=1, observers=[Note("resumed")])
     (line,) = resumed.load_state_dict(state)
-    assert line.startswith("the run goes on with one process instead of 2: sums are rounded other")
+    assert line.startswith("the run resumes on 1 rank instead of 2: sums are rounded differ")
     resumed.run()
     assert reports["resumed"][0] == pytest.approx(reports["whole"][0])
 

@@ -43,7 +43,7 @@ class Console(Observer):
                 dynamic_ncols=True,
             )
         self._bar.update(number + 1 - self._bar.n)
-        self._speed.batch(len(batch) * trainer.processes.size)
+        self._speed.batch(len(batch) * trainer.process_group.world_size)
 
     def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
         """Shows the numbers beside the bar. `left`: of all epochs' training, without evaluations."""
@@ -116,7 +116,7 @@ class CsvLog(Observer):
 
     def _write(self, trainer: Trainer) -> None:
         rows = trainer.progress.history
-        if not (rows and trainer.processes.writes):
+        if not (rows and trainer.process_group.is_main):
             return
         columns = dict.fromkeys(name for row in rows for name in row)
         new = self.path.with_suffix(".new")
@@ -149,7 +149,7 @@ class TrainBatchPicture(Observer):
 
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
         """Draws the very first batch of a run, once."""
-        if number or self.path.exists() or not trainer.processes.writes:
+        if number or self.path.exists() or not trainer.process_group.is_main:
             return
         sheet = contact_sheet(caption_batch(batch, self.names))
         save_image(self.path, sheet)
@@ -194,7 +194,7 @@ class CheckpointSaver(Observer):
         due = bool(self.every.steps) and self._steps % self.every.steps == 0
         if self.every.seconds:
             late = time.monotonic() - self._written >= self.every.seconds
-            due = due or trainer.processes.any(late and trainer.processes.writes)
+            due = due or trainer.process_group.any(late and trainer.process_group.is_main)
         if due:
             self._save_last(trainer, "now and then")
 
@@ -208,7 +208,7 @@ class CheckpointSaver(Observer):
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Writes the files; best.pt first, which a run that goes on would write again."""
-        if report.best and trainer.processes.writes:
+        if report.best and trainer.process_group.is_main:
             trainer.announce("checkpoint", file=self.folder.best.name, why="best")
             save_checkpoint(self.folder.best, self._content(trainer, report.metrics))
         self._save_last(trainer, "epoch", report.metrics)
@@ -225,7 +225,7 @@ class CheckpointSaver(Observer):
         self, trainer: Trainer, why: str, metrics: dict[str, float] | None = None
     ) -> None:
         state = trainer.state_dict()
-        if trainer.processes.writes:
+        if trainer.process_group.is_main:
             content = {**self._content(trainer, metrics or {}), "training": state}
             trainer.announce("checkpoint", file=self.folder.last.name, why=why)
             save_checkpoint(self.folder.last, content, previous=self.folder.previous)
@@ -244,7 +244,7 @@ class EventLog(Observer):
 
     def on_start(self, trainer: Trainer) -> None:
         """Ends a line that a kill or a full disk has cut short."""
-        if not trainer.processes.writes:
+        if not trainer.process_group.is_main:
             return
         with writing(self.path), self.path.open("ab+") as file:
             if file.tell():
@@ -254,7 +254,7 @@ class EventLog(Observer):
 
     def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
         """Appends a line, at once."""
-        if trainer.processes.writes:
+        if trainer.process_group.is_main:
             line = json.dumps({"time": round(time.time(), 3), **about})
             with writing(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

@@ -73,7 +73,7 @@ class TrackerLog(TrainerObserver):
         """Opens the sinks. Of a run that goes on, all up to the checkpoint has been told, but for the
         end of an epoch that it is just before the evaluation of.
         """
-        if not trainer.processes.writes:
+        if not trainer.process_group.is_main:
             return
         seen, batch = batches_seen(trainer), trainer.progress.batch
         first = seen + (batch < len(trainer.loader)) if seen else 0
@@ -82,7 +82,7 @@ class TrackerLog(TrainerObserver):
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
         """Notes the place."""
         self._batch = number
-        self._speed.batch(len(batch) * trainer.processes.size)
+        self._speed.batch(len(batch) * trainer.process_group.world_size)
 
     def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
         """Losses, learning rates, speed and memory; an epoch's last batch once, as its end."""

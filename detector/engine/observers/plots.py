@@ -64,7 +64,7 @@ class RunPlots(TrainerObserver):
 
     def on_start(self, trainer: Trainer) -> None:
         """Draws the labels, unless an earlier part of the run did."""
-        if not trainer.processes.writes:
+        if not trainer.process_group.is_main:
             return
         try:
             import matplotlib  # noqa: F401
@@ -79,7 +79,7 @@ class RunPlots(TrainerObserver):
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Draws the curves."""
-        if report.metrics and self._able and trainer.processes.writes:
+        if report.metrics and self._able and trainer.process_group.is_main:
             plot_history(self.curves, trainer.progress.history)
 
 
@@ -97,7 +97,7 @@ class ValBatchPicture(TrainerObserver):
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Draws."""
-        if report.metrics and trainer.processes.writes:
+        if report.metrics and trainer.process_group.is_main:
             sheet = self.draw()
             save_image(self.path, sheet)
             self.show(trainer, "val", sheet)

@@ -58,7 +58,7 @@ class ThroughputMonitor(TrainerObserver):
         if self.told or not self._images or not self._making:
             return
         self.told = True
-        images = self._images * trainer.processes.size
+        images = self._images * trainer.process_group.world_size
         loader = images * max(self.workers, 1) / self._making
         network = images / self._learning
         share = self._reading / self._making
