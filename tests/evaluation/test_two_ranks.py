@@ -77,7 +77,7 @@ def main() -> None:
     process_group = ProcessGroup(rank, 2)
     outcome = {protocol: evaluate(folder, process_group, protocol) for protocol in PROTOCOLS}
     torch.save(outcome, folder / f"{rank}.pt")
-    process_group.leave()
+    process_group.destroy()
 
 
 if __name__ == "__main__":
