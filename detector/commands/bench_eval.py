@@ -94,8 +94,8 @@ def digest(*arrays: np.ndarray) -> str:
 def make_problem(seed: int) -> tuple[GroundTruth, Results]:
     """Objects of all sizes, 1 % crowds; detections around them with ties, a tenth of another class."""
     rng = np.random.default_rng(seed)
-    side = np.exp(rng.uniform(2, 5.5, (BOXES, 2)))
-    boxes = np.concatenate([rng.uniform(0, 400, (BOXES, 2)), side], 1)
+    sizes = np.exp(rng.uniform(2, 5.5, (BOXES, 2)))
+    boxes = np.concatenate([rng.uniform(0, 400, (BOXES, 2)), sizes], 1)
     ground_truth = GroundTruth(
         image_ids=np.arange(1, IMAGES + 1),
         category_ids=np.arange(1, CLASSES + 1),
@@ -109,7 +109,7 @@ def make_problem(seed: int) -> tuple[GroundTruth, Results]:
     source = rng.integers(0, BOXES, DETECTIONS)
     label, other = ground_truth.label[source], rng.random(DETECTIONS) < 0.1
     label[other] = rng.integers(0, CLASSES, int(other.sum()))
-    spread = np.tile(side[source], 2) * rng.choice([0.02, 0.1, 0.4], (DETECTIONS, 1))
+    spread = np.tile(sizes[source], 2) * rng.choice([0.02, 0.1, 0.4], (DETECTIONS, 1))
     moved = np.abs(boxes[source] + rng.normal(0, 1, (DETECTIONS, 4)) * spread)
     score = rng.beta(0.4, 2, DETECTIONS).round(4)
     return ground_truth, Results(ground_truth.image[source], label, moved, score)

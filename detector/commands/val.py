@@ -139,7 +139,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--results", metavar="JSON", nargs="+", help="detections in COCO's format; no images needed"
     )
     add("--cfg", help="network of a .weights file: a name in configs/, or a darknet .cfg")
-    add("--data", metavar="YAML", help="default: what the run was trained on; or COCO's json file")
+    add(
+        "--data",
+        metavar="YAML",
+        help="or COCO's json file; default: what the run was trained on",
+    )
     add("--out", metavar="JPG", help="picture of detections; default val.jpg beside the weights")
     add("overrides", nargs="*", metavar="key=value", help="e.g. data.workers=4")
     inference = parser.add_argument_group("inference")
@@ -168,7 +172,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="95 %% bootstrap confidence intervals from N resamples of the images (default "
         f"{RESAMPLES})",
     )
-    output.add_argument("--seed", type=int, default=0, help="of the resamples")
+    output.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
     output.add_argument("--json", metavar="FILE", help="write the numbers to this file")
     output.add_argument(
         "--save-results", metavar="FILE", help="write the detections, in COCO's format"

@@ -128,9 +128,9 @@ class Resampler:
         best = np.maximum.accumulate((value + 2 * down)[::-1])[::-1] - 2 * down
         most = int(tp_seen[-1]) + 1
         classes = present.nonzero()[0]
-        wanted = np.minimum(needed, most)  # [present classes, 101]
+        targets = np.minimum(needed, most)  # [present classes, 101]
         apart = tp_so_far + layer.label * (most + 1)
-        at = np.searchsorted(apart, wanted + (classes * (most + 1))[:, None])
+        at = np.searchsorted(apart, targets + (classes * (most + 1))[:, None])
         ends = np.r_[layer.tp_class_start[1:], len(tp)][classes][:, None]
         reached = at < ends
         return np.where(reached, best[np.minimum(at, len(best) - 1)], 0.0).mean(1)

@@ -140,9 +140,9 @@ def _match_groups(
         exists = column < counts[mine][:, None]  # [P, G]
         slots = by_key[np.where(exists, begins[mine][:, None] + column, 0)]
         crowd = ground_truth.crowd[slots]
-        wanted = counted[:, slots].transpose(1, 0, 2)[:, :, None]  # [P, A, 1, G]
+        countable = counted[:, slots].transpose(1, 0, 2)[:, :, None]  # [P, A, 1, G]
         free = np.broadcast_to(
-            exists[:, None, None], (*wanted.shape[:2], len(thresholds), len(column))
+            exists[:, None, None], (*countable.shape[:2], len(thresholds), len(column))
         ).copy()
         for step in range(boxes_of[mine].max()):
             has = (boxes_of[mine] > step).nonzero()[0]
@@ -153,8 +153,8 @@ def _match_groups(
             ious = overlap[:, None, None]  # [p, 1, 1, G]
             fits = free[has] & (ious >= limits)
             chosen = np.full(fits.shape[:3], -1)
-            for preferred in (False, True):
-                usable = fits & (wanted[has] == preferred)
+            for is_counted in (False, True):
+                usable = fits & (countable[has] == is_counted)
                 value = np.where(usable, ious, -1.0)
                 last = fits.shape[3] - 1 - value[..., ::-1].argmax(-1)
                 chosen = np.where(usable.any(-1), last, chosen)

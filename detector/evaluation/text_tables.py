@@ -45,7 +45,7 @@ def format_intervals(intervals: Sequence[Interval | None]) -> str:
 def format_comparison(rows: Sequence[ModelResult]) -> str:
     """A table of models with the papers' columns, in percent.
 
-    Confidence intervals stand below each model, differences to the first model at the end.
+    Confidence intervals follow each model; differences to the first model come last.
     """
     head = ["Detector", "Activation", *PAPER_COLUMNS, "Weights or results"]
     cells = [head]
@@ -96,7 +96,9 @@ def _end(interval: Interval | None, which: int, sign: str) -> str:
 def format_operating_points(analysis: Analysis) -> str:
     """The chosen confidence thresholds: of all classes together and, but for F1, of each class."""
     goal = analysis.goal
-    classes = [one for one in analysis.classes if one.num_ground_truth] if goal.of != "f1" else []
+    classes = (
+        [one for one in analysis.classes if one.num_ground_truth] if goal.metric != "f1" else []
+    )
     lines = [("all classes", analysis.curve, analysis.point)]
     lines += [(one.name, one.curve, one.point) for one in classes]
     width = max(len(name) for name, _, _ in lines)
@@ -105,7 +107,7 @@ def format_operating_points(analysis: Analysis) -> str:
         if point is None and not len(curve.score):
             about = "no detections"
         elif point is None:
-            about = f"not reached, at most {curve.maximum(goal.of):.3f}"
+            about = f"not reached, at most {curve.maximum(goal.metric):.3f}"
         else:
             about = (
                 f"score {point.score:.3f}  precision {point.precision:.3f}  recall {point.recall:.3f}  "

@@ -13,24 +13,25 @@ class ThresholdGoal:
     """The goal that a confidence threshold is chosen for.
 
     Attributes:
-        of: "f1" maximises F1; otherwise the metric that has to reach `wanted`.
-        wanted: precision or recall, in (0, 1].
+        metric: "f1" is maximised; precision or recall has to reach `minimum`.
+        minimum: in (0, 1].
 
     Raises:
-        UserError: `wanted` is outside (0, 1].
+        UserError: `minimum` is outside (0, 1].
     """
 
-    of: Literal["f1", "precision", "recall"] = "f1"
-    wanted: float = 1.0
+    metric: Literal["f1", "precision", "recall"] = "f1"
+    minimum: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.wanted <= 1:
+        if not 0 < self.minimum <= 1:
             raise UserError(
-                f"wanted {self.of} {self.wanted:g}: expected a number above 0 and at most 1, such as 0.9"
+                f"--want-{self.metric} {self.minimum:g}: expected a number above 0 and at most 1, "
+                f"such as 0.9"
             )
 
     def __str__(self) -> str:
-        return "greatest F1" if self.of == "f1" else f"{self.of} {self.wanted:g}"
+        return "greatest F1" if self.metric == "f1" else f"{self.metric} {self.minimum:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +82,20 @@ class ScoreCurve:
     def choose_point(self, goal: ThresholdGoal) -> OperatingPoint | None:
         """The best threshold that reaches the goal; None where none does.
 
-        For a wanted precision it is the one of maximum recall, and vice versa; of equals the highest.
+        For a minimum precision it is the one of maximum recall, and vice versa; of equals the highest.
         """
-        if goal.of == "f1":
+        if goal.metric == "f1":
             good, value = np.arange(len(self.score)), self.f1
-        elif goal.of == "precision":
-            good, value = np.flatnonzero(self.precision >= goal.wanted), self.recall
+        elif goal.metric == "precision":
+            good, value = np.flatnonzero(self.precision >= goal.minimum), self.recall
         else:
-            good, value = np.flatnonzero(self.recall >= goal.wanted), self.precision
+            good, value = np.flatnonzero(self.recall >= goal.minimum), self.precision
         if not len(good):
             return None
         at = good[value[good].argmax()]
         columns = (self.score, self.precision, self.recall, self.f1)
         return OperatingPoint(*(float(column[at]) for column in columns))
 
-    def maximum(self, of: Literal["f1", "precision", "recall"]) -> float:
+    def maximum(self, metric: Literal["f1", "precision", "recall"]) -> float:
         """The maximum over all thresholds; 0 without detections."""
-        return float(getattr(self, of).max(initial=0))
+        return float(getattr(self, metric).max(initial=0))

@@ -95,16 +95,24 @@ def make_page(title: str, sections: list[str]) -> str:
 def heading(evaluation: Evaluation) -> str:
     """The weights or results file, the model, and the settings of the evaluation."""
     result = evaluation.result
-    about = ", ".join(
-        f"{name.replace('_', ' ')} {result.about[name]}"
-        for name in ("images", "size", "protocol", "precision", "evaluator")
-        if name in result.about
-    )
+    about = f"{result.about['images']} images"
+    if "size" in result.about:
+        about += f" at {result.about['size']} px"
+    for name in ("protocol", "precision"):
+        if name in result.about:
+            about += f", {name} {result.about[name]}"
+    about += f", evaluated by {result.about['evaluator']}"
     if result.about.get("flip") or result.about.get("scales", [1]) != [1]:
         scales, flip = result.about["scales"], result.about["flip"]
         about += f", test-time augmentation: scales {scales}, flip {flip}"
     known = [word for word in (result.detector, result.activation) if word != "-"]
-    return f"<h1>{escape(result.source)}</h1><p>{escape(', '.join(known))}; {escape(about)}</p>"
+    metrics = "COCO's average precision and recall, in percent"
+    if result.intervals is not None:
+        metrics += ", with 95 % confidence intervals"
+    return (
+        f"<h1>{escape(result.source)}</h1><p>{escape(', '.join(known))}; {escape(about)}.</p>"
+        f"<p>{metrics}:</p>"
+    )
 
 
 def chart_sections(
@@ -199,13 +207,13 @@ def describe_threshold(analysis: Analysis) -> str:
         return "There are no detections."
     about = f"All classes together, at IoU 0.5. Goal: {goal}"
     if point is None:
-        maximum = curve.maximum(goal.of)
+        maximum = curve.maximum(goal.metric)
         about += f", which is <b>not reached</b>: the maximum is {maximum:.3f}. Greatest F1"
     shown = point or best
     return (
         f"{about}, at score {shown.score:.3f}: precision {shown.precision:.3f}, recall "
-        f"{shown.recall:.3f}, F1 {shown.f1:.3f}. The confusion matrix and the images below show "
-        "detections from this score on. --want-precision and --want-recall set another goal."
+        f"{shown.recall:.3f}, F1 {shown.f1:.3f}. The confusion matrix and the images below exclude "
+        "detections of lower scores. --want-precision and --want-recall set another goal."
     )
 
 

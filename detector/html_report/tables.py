@@ -67,10 +67,10 @@ def point_cells(curve: ScoreCurve, point: OperatingPoint | None, goal: Threshold
         return [f"{value:.3f}" for value in (point.score, point.precision, point.recall, point.f1)]
     if not len(curve.score):
         return ["no detections", "", "", ""]
-    most = f"at most {curve.maximum(goal.of):.3f}"
+    most = f"at most {curve.maximum(goal.metric):.3f}"
     return [
         "not reached",
-        *(most if name == goal.of else "" for name in ("precision", "recall", "f1")),
+        *(most if name == goal.metric else "" for name in ("precision", "recall", "f1")),
     ]
 
 

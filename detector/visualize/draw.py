@@ -73,20 +73,20 @@ def caption_batch(batch: Batch, names: Sequence[str]) -> list[Picture]:
 
 
 def contact_sheet(
-    pictures: Sequence[Picture], *, limit: int = 16, side: int = 400, columns: int = 0
+    pictures: Sequence[Picture], *, limit: int = 16, cell: int = 400, columns: int = 0
 ) -> np.ndarray:
-    """Draws up to `limit` pictures in cells of `side` px; in a square grid by default."""
+    """Draws up to `limit` pictures in cells of `cell` px; in a square grid by default."""
     shown = pictures[:limit]
     columns = columns or max(math.ceil(math.sqrt(len(shown))), 1)
     rows = max(math.ceil(len(shown) / columns), 1)
-    sheet = np.full((rows * side, columns * side, 3), 255, np.uint8)
+    sheet = np.full((rows * cell, columns * cell, 3), 255, np.uint8)
     for number, (image, boxes_xyxy, captions) in enumerate(shown):
-        scale = (side - 4) / max(image.shape[:2])
+        scale = (cell - 4) / max(image.shape[:2])
         size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         small = cv2.resize(image, size, interpolation=method)
         small = draw_boxes((small, boxes_xyxy * scale, captions))
-        y, x = number // columns * side, number % columns * side
+        y, x = number // columns * cell, number % columns * cell
         sheet[y : y + size[1], x : x + size[0]] = small
     return sheet
 

@@ -67,8 +67,8 @@ def test_saved_detections_give_the_same_numbers(tool, two_runs, digits_root, tmp
             (other,) = json.loads((tmp_path / "b.json").read_text())
             assert other["metrics"] == row["metrics"]
             assert backend == "auto" or other["evaluator"].startswith("pycocotools 2.")
-    truth = GroundTruth.from_coco(val_json(digits_root))
-    assert len(read_results(tmp_path / "boxes.json", truth)) > 100
+    ground_truth = GroundTruth.from_coco(val_json(digits_root))
+    assert len(read_results(tmp_path / "boxes.json", ground_truth)) > 100
 
 
 def test_models_side_by_side_with_intervals(tool, two_runs, tmp_path):
@@ -139,8 +139,8 @@ def test_invalid_options_are_refused(tool, two_runs, tmp_path, digits_root):
         (["--weights", "mish", "--interval", "1"], "at least 2"),
         (["--weights", "mish", "mish", "--save-results", "x"], "works for one model"),
         (["--weights", "mish", "--size", "100"], "not a multiple"),
-        (["--weights", "mish", "--want-precision", "90"], "wanted precision 90"),
-        (["--weights", "mish", "--want-recall", "nan"], "wanted recall nan"),
+        (["--weights", "mish", "--want-precision", "90"], "--want-precision 90"),
+        (["--weights", "mish", "--want-recall", "nan"], "--want-recall nan"),
     ):
         status, _, err = tool("val", *words)
         assert status == 2

@@ -147,13 +147,13 @@ def test_annotation_ids_do_not_matter_and_odd_ones_are_reported(backend):
             **tree,
             "annotations": [{**a, "id": first + n} for n, a in enumerate(tree["annotations"])],
         }
-        told = GroundTruth.from_coco(odd, ground_truth.category_ids.tolist())
-        assert CocoAP(told, backend=backend)(results) == expected
-        assert any(word in note for note in told.notes) if word else not told.notes
+        reread = GroundTruth.from_coco(odd, ground_truth.category_ids.tolist())
+        assert CocoAP(reread, backend=backend)(results) == expected
+        assert any(word in note for note in reread.notes) if word else not reread.notes
     duplicates = {**tree, "annotations": [{**a, "id": 8} for a in tree["annotations"]]}
-    told = GroundTruth.from_coco(duplicates, ground_truth.category_ids.tolist())
-    assert CocoAP(told, backend=backend)(results) == expected
-    assert "id 8 occurs" in told.notes[0]
+    reread = GroundTruth.from_coco(duplicates, ground_truth.category_ids.tolist())
+    assert CocoAP(reread, backend=backend)(results) == expected
+    assert "id 8 occurs" in reread.notes[0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -44,7 +44,7 @@ def make_ground_truth(path, rng, *, ids_from=1, images=6, with_area=True):
 def make_detections(tree, rng, noise=10.0):
     """Ground truth moved a little, and random boxes."""
     label_of = {3: 0, 7: 1, 90: 2}
-    found = []
+    detections = []
     for image in tree["images"]:
         mine = [a for a in tree["annotations"] if a["image_id"] == image["id"]]
         boxes = [np.array(a["bbox"]) + rng.normal(0, noise, 4) for a in mine]
@@ -54,7 +54,7 @@ def make_detections(tree, rng, noise=10.0):
             labels.append(int(rng.integers(3)))
         xywh = np.abs(np.array(boxes)).reshape(-1, 4)
         corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
-        found.append(
+        detections.append(
             ImageDetections(
                 image["id"],
                 Detections(
@@ -64,13 +64,13 @@ def make_detections(tree, rng, noise=10.0):
                 ),
             )
         )
-    return found
+    return detections
 
 
-def evaluate_through_files(path, found, tmp_path):
+def evaluate_through_files(path, detections, tmp_path):
     """pycocotools as COCO's own example uses it, through files."""
     rows = []
-    for each in found:
+    for each in detections:
         for (x1, y1, x2, y2), score, label in zip(
             each.detections.boxes_xyxy.tolist(),
             each.detections.scores.tolist(),
@@ -99,9 +99,9 @@ def evaluate_through_files(path, found, tmp_path):
 def test_equals_pycocotools_through_files(tmp_path, seed):
     rng = np.random.default_rng(seed)
     tree = make_ground_truth(tmp_path / "annotations.json", rng)
-    found = make_detections(tree, rng)
-    ours = CocoAP(tmp_path / "annotations.json", [3, 7, 90])(found)
-    assert ours == evaluate_through_files(tmp_path / "annotations.json", found, tmp_path)
+    detections = make_detections(tree, rng)
+    ours = CocoAP(tmp_path / "annotations.json", [3, 7, 90])(detections)
+    assert ours == evaluate_through_files(tmp_path / "annotations.json", detections, tmp_path)
 
 
 def test_perfect_detections_score_one_in_any_order(tmp_path, rng):
@@ -128,8 +128,8 @@ def test_no_detections_give_zero_and_images_without_any_count(tmp_path, rng):
     tree = make_ground_truth(tmp_path / "annotations.json", rng)
     coco_ap = CocoAP(tmp_path / "annotations.json", [3, 7, 90])
     assert coco_ap([])["AP"] == 0
-    found = make_detections(tree, rng, noise=0.0)
-    assert coco_ap(found[:3])["AR100"] < coco_ap(found)["AR100"]
+    detections = make_detections(tree, rng, noise=0.0)
+    assert coco_ap(detections[:3])["AR100"] < coco_ap(detections)["AR100"]
 
 
 def test_a_size_without_ground_truth_has_no_number(tmp_path):
