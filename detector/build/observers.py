@@ -10,7 +10,7 @@ from detector.anchors import flatten_anchors
 from detector.build.data import Data, describe_data, require_batch_size
 from detector.build.model import build_anchors
 from detector.config import LEAST_BUFFER, Config, config_to_dict
-from detector.config.duration import seconds
+from detector.config.duration import parse_duration
 from detector.data import ValSet
 from detector.data.checks import plot_labels
 from detector.engine import (
@@ -102,4 +102,4 @@ def build_checkpoint_interval(setting: int | str) -> CheckpointInterval:
     """Steps, or a duration such as "10m"."""
     if isinstance(setting, int):
         return CheckpointInterval(steps=setting)
-    return CheckpointInterval(seconds=seconds(setting))
+    return CheckpointInterval(seconds=parse_duration(setting))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from detector.errors import ProcessLost, UserError, explain
+from detector.weights.darknet import DarknetOptions
 
 # flag -> the key that it stands for, and what its value is called
 FLAGS = {
@@ -46,7 +47,7 @@ def parser(description: str, example: str) -> Parser:
 
 
 def add_darknet_options(parser: argparse.ArgumentParser) -> None:
-    """What can be said of a darknet file; `darknet_options` reads it."""
+    """Options that say how to read a darknet file; `read_darknet_options` collects them."""
     group = parser.add_argument_group("of a darknet file (.weights)")
     group.add_argument("--order", help="of its convolutions: pacsp or csp; default: by its content")
     group.add_argument(
@@ -57,6 +58,17 @@ def add_darknet_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--bn-eps", type=float, help="of BatchNorm; darknet has 1e-5, PyTorch 1e-4")
     group.add_argument("--partial", action="store_true", help="it may hold the first layers only")
     group.add_argument("--names", metavar="FILE", help="class names, one a line")
+
+
+def read_darknet_options(args: argparse.Namespace) -> DarknetOptions:
+    """The values of the options that `add_darknet_options` added."""
+    return DarknetOptions(
+        order=args.order,
+        decoder=args.decoder,
+        bn_eps=args.bn_eps,
+        partial=args.partial,
+        names=None if args.names is None else Path(args.names),
+    )
 
 
 def run(main: Callable[[], None]) -> None:
@@ -90,13 +102,13 @@ def _tell(error: UserError) -> None:
 
 
 def add_short_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that stand for `key=value` words; `words_of` reads them."""
+    """Flags that stand for `key=value` words; `collect_overrides` reads them."""
     group = parser.add_argument_group("short for key=value")
     for flag, (key, metavar) in FLAGS.items():
         group.add_argument(f"--{flag}", metavar=metavar, help=f"{key}={metavar}")
 
 
-def words_of(args: argparse.Namespace) -> list[str]:
+def collect_overrides(args: argparse.Namespace) -> list[str]:
     """The key=value words of a command line, those of its short flags at the end.
 
     Raises:

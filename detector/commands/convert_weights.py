@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detector.commands import cli
 from detector.errors import UserError
-from detector.weights.darknet import DarknetOptions, is_darknet_file, read_config, read_darknet
+from detector.weights.darknet import is_darknet_file, read_config, read_darknet
 from detector.weights.load import export_darknet, read_weights, save_weights
 
 
@@ -31,7 +31,7 @@ def main() -> None:
             raise UserError(f"{target}: expected a .pt; convert it back from there")
         if args.cfg is None:
             raise UserError(f"{source}: say which network it is: --cfg yolov4-pacsp-mish.yaml")
-        weights = read_darknet(source, read_config(args.cfg), DarknetOptions.of(args))
+        weights = read_darknet(source, read_config(args.cfg), cli.read_darknet_options(args))
         print("\n".join(weights.notes))
         if not weights.complete:
             raise UserError(

@@ -12,7 +12,6 @@ from detector.engine import RunFolder
 from detector.errors import UserError
 from detector.visualize.draw import draw_boxes, save_image
 from detector.visualize.predictions import caption_detections
-from detector.weights.darknet import DarknetOptions
 from detector.weights.load import build_detector, load_model
 
 
@@ -31,7 +30,7 @@ def main() -> None:
     if not 0 <= args.conf <= 1:
         raise UserError(f"--conf {args.conf}: expected a score between 0 and 1")
 
-    loaded = load_model(Path(args.weights), cfg=args.cfg, options=DarknetOptions.of(args))
+    loaded = load_model(Path(args.weights), cfg=args.cfg, options=cli.read_darknet_options(args))
     for line in loaded.notes:
         print(line)
     detect = build_detector(loaded, build_hardware(loaded.config), conf=args.conf)

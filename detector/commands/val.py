@@ -25,7 +25,6 @@ from detector.evaluation import (
     save_results,
 )
 from detector.html_report import write_report
-from detector.weights.darknet import DarknetOptions
 
 TTA = ("eval.flip=true", "eval.scales=[0.8, 1.0, 1.2]")
 
@@ -72,7 +71,7 @@ def evaluate(args: argparse.Namespace) -> list[Evaluation]:
             overrides,
             dataset=args.data,
             cfg=args.cfg if path.suffix == ".weights" or len(args.weights) == 1 else None,
-            options=DarknetOptions.of(args),
+            options=cli.read_darknet_options(args),
         )
         evaluations.append(one)
         if args.out is None or len(args.weights) == 1:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from detector.config.duration import seconds
+from detector.config.duration import parse_duration
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -25,7 +25,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _duration(text: str) -> str:
-    seconds(text)  # raises where it is none
+    parse_duration(text)  # raises if it is none
     return text
 
 

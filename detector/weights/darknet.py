@@ -57,12 +57,6 @@ class DarknetOptions:
     partial: bool = False
     names: Path | None = None
 
-    @classmethod
-    def of(cls, arguments: Any) -> "DarknetOptions":
-        """From the arguments that `cli.add_darknet_options` added."""
-        names = None if arguments.names is None else Path(arguments.names)
-        return cls(arguments.order, arguments.decoder, arguments.bn_eps, arguments.partial, names)
-
 
 @dataclass(frozen=True, slots=True)
 class Weights:

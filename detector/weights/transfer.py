@@ -10,7 +10,7 @@ from detector.weights.darknet import Weights
 CONFIGURED = ("anchors",)  # tensors that the config decides, not the weights
 
 
-def adopt(config: Config, weights: Weights, num_classes: int) -> Config:
+def adopt_settings(config: Config, weights: Weights, num_classes: int) -> Config:
     """The config with what travels with weights: BatchNorm eps, and with the head the decoder.
 
     What the config says itself stays.

@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tool, digits_yaml, tmp_path, 
         patch.setattr(Console, "on_epoch", stop)
         status, out, _ = tool("train", *words, "--out", "runs/stopped")
     assert status == 130
-    assert "go on with: python tools/train.py --resume runs/stopped" in out
+    assert "resume with: python tools/train.py --resume runs/stopped" in out
     status, _, err = tool("train", "--resume", "runs/stopped")
     assert status == 0, err
     whole, resumed = (

@@ -78,7 +78,7 @@ def test_sigterm_and_a_full_disk_cost_nothing(tool, digits_yaml, tmp_path):
     process.send_signal(signal.SIGTERM)
     status, out, err = finish(process)
     assert status == 128 + signal.SIGTERM, err
-    assert out.endswith("go on with: python tools/train.py --resume runs/stopped\n")
+    assert out.endswith("resume with: python tools/train.py --resume runs/stopped\n")
     assert "stopped (SIGTERM)" in out
     assert load_checkpoint(stopped.last)["training"]["progress"]["epoch"] < 3
 
@@ -97,7 +97,7 @@ def test_sigterm_and_a_full_disk_cost_nothing(tool, digits_yaml, tmp_path):
     )
     assert second == (
         "error: the last good checkpoint is runs/stopped/last.pt; "
-        "go on with: python tools/train.py --resume runs/stopped"
+        "resume with: python tools/train.py --resume runs/stopped"
     )
     assert fingerprint(stopped) == before
 
@@ -183,7 +183,7 @@ def test_a_killed_rank_starts_anew_by_itself(digits_yaml, tmp_path):
     os.kill(next(pid for pid, rank in ranks.items() if rank == "1"), signal.SIGKILL)
     status, out, err = finish(process, 240)
     assert status == 0, err
-    assert "going on in epoch" in out
+    assert "resuming in epoch" in out
     whole = RunFolder(tmp_path / "runs" / "whole")
     assert fingerprint(folder) == fingerprint(whole)
     assert [path.name for path in (tmp_path / "runs").iterdir()].count("killed-2") == 0
@@ -229,7 +229,7 @@ def test_seeds(tool, digits_yaml, tmp_path):
     assert status == 0, err
     assert out.splitlines()[-1].endswith("--name stopped --batch-limit 1 --resume")
     assert not stopped[1].path.exists()
-    for sessions in ("going on in epoch 1 after batch 1", "it has finished: 1 of 1 epochs"):
+    for sessions in ("resuming in epoch 1 after batch 1", "already finished: 1 of 1 epochs"):
         status, out, err = tool("train", *words, "--resume")
         assert status == 0, err
         assert out.count(sessions) == (2 if "finished" in sessions else 1)
@@ -240,8 +240,8 @@ def test_seeds(tool, digits_yaml, tmp_path):
     status, _, err = tool("train", *words, "--resume", "train.lr=0.05")
     assert status == 2
     assert err == (
-        "error: runs/stopped-seed3: it has other settings than this command (train.lr: 0.1, now 0.05); "
-        "without --resume a new run starts\n"
+        "error: runs/stopped-seed3: its settings differ from this command's (train.lr: 0.1, now 0.05); "
+        "give the same settings, or start a new run without --resume\n"
     )
 
 
@@ -252,7 +252,7 @@ def test_the_time_limit_is_that_of_all_seeds(tool, digits_yaml, tmp_path, monkey
     words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--name", "a"]
     status, out, _ = tool("train", *words, "--seeds", 0, 1, 2, "--time-limit", "40s")
     assert status == 0
-    assert "stopped (time limit); go on with: " in out
+    assert "stopped (time limit); resume with: " in out
     last = [RunFolder(tmp_path / "runs" / f"a-seed{seed}").last for seed in range(3)]
     assert [load_checkpoint(path)["epoch"] for path in last] == [1, 1, 0]
 
@@ -276,7 +276,8 @@ def test_what_has_changed_when_a_run_goes_on(tool, digits_yaml, tmp_path):
     status, out, err = tool("train", "--resume", "runs/a")
     assert status == 0, err
     lines = [
-        "runs/a/config.yaml is not read, the checkpoint has the settings (train.epochs: 1, now 7)",
+        "runs/a/config.yaml is ignored when a run resumes; the settings in its checkpoint count "
+        "(train.epochs: 1, now 7)",
         "the train split has other file names, boxes or classes than before: the run will "
         "differ from one that was never interrupted",
     ]
@@ -306,7 +307,7 @@ def test_no_run_to_go_on_with(tool):
     status, _, err = tool("train", "--resume", "--epochs", "3")
     assert status == 2
     assert (
-        "--resume goes on with the newest run as it is; it takes no settings, unless --cfg" in err
+        "--resume alone resumes the newest run as it is; it takes no settings, unless --cfg" in err
     )
 
 
@@ -332,8 +333,14 @@ def test_the_newest_run_of_a_command(tmp_path):
         (["--seeds", "0", "train.seed=1"], "--seeds and train.seed= set the same thing"),
         (["--name", "a", "--out", "b"], "--out and --name set the same thing"),
         (["--seeds"], "error: argument --seeds: expected at least one argument; train.py --help"),
-        (["--time-limit", "5"], "error: '5' is no duration; expected one such as 90s, 10m or 1.5h"),
-        (["train.checkpoint_every=10x"], "train.checkpoint_every: '10x' is no duration; expected"),
+        (
+            ["--time-limit", "5"],
+            "error: '5' is not a duration; expected one such as 90s, 10m or 1.5h",
+        ),
+        (
+            ["train.checkpoint_every=10x"],
+            "train.checkpoint_every: '10x' is not a duration; expected",
+        ),
         (
             ["train.checkpoint_every=1.5"],
             "train.checkpoint_every: should be a valid integer, not 1",
@@ -359,4 +366,4 @@ def test_resume_takes_no_short_flags(tool):
     for flag in FLAGS:
         status, _, err = tool("train", "--resume", "runs/a", f"--{flag}", "1")
         assert status == 2
-        assert "--resume runs/a goes on with that run as it is; it takes no settings" in err
+        assert "--resume runs/a resumes that run as it is; it takes no settings" in err

@@ -12,7 +12,7 @@ from detector.models import Header, list_layers, save_darknet
 from detector.weights import published
 from detector.weights.darknet import DarknetOptions, network, read_config, read_darknet
 from detector.weights.load import export_darknet, load_model, read_weights, save_weights
-from detector.weights.transfer import adopt, transfer
+from detector.weights.transfer import adopt_settings, transfer
 from tests.models import darknet_texts as texts
 from tests.models.networks import randomize_norms
 
@@ -132,7 +132,7 @@ def test_class_names(small, tmp_path):
 
 def test_transfer_to_other_classes(small, tmp_path):
     weights = read_darknet(named(small["csp"], tmp_path, "a.weights"), S, DarknetOptions())
-    config = adopt(S, weights, 10)
+    config = adopt_settings(S, weights, 10)
     assert config.model.bn_eps == 1e-5
     assert config.model.decoder is None, "a fresh head is trained with the config's decoder"
     model = network(config.model, 10)
@@ -148,10 +148,10 @@ def test_transfer_to_other_classes(small, tmp_path):
 def test_transfer_to_the_same_classes_takes_head_and_decoder(small, tmp_path):
     path = named(small["csp"], tmp_path, "a.weights")
     weights = read_darknet(path, S, DarknetOptions(decoder="exp"))
-    config = adopt(S, weights, 80)
+    config = adopt_settings(S, weights, 80)
     assert config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.0,))
     said = ModelConfig(arch="yolov4-pacsp-s", bn_eps=1e-3, decoder=DecoderConfig())
-    assert adopt(Config(model=said), weights, 80).model == said
+    assert adopt_settings(Config(model=said), weights, 80).model == said
     model = network(config.model, 80)
     table = transfer(model, weights, 80)
     assert all(line.rstrip().endswith("-") for line in table.splitlines()[2:])

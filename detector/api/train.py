@@ -1,0 +1,72 @@
+"""Training as a function: one run, or one for each of several seeds."""
+
+import shlex
+import statistics
+from collections.abc import Sequence
+
+from detector.api.resume import find_resumable_run, resume_run
+from detector.api.run_request import RunRequest
+from detector.api.training_run import start_run
+from detector.engine import Observer, ProcessGroup
+
+
+def train(
+    request: RunRequest | None,
+    process_group: ProcessGroup,
+    *,
+    resume: str | None = None,
+    limits: Sequence[Observer] = (),
+    resume_words: Sequence[str] | None = None,
+) -> float:
+    """Starts a run, or resumes one, and returns the AP of its best weights.
+
+    Args:
+        request: the run; None resumes one as it is.
+        process_group: the ranks that train together.
+        resume: as in `find_resumable_run`.
+        limits: observers that may stop the training early.
+        resume_words: arguments of the command that resumes the run, which is printed when it stops
+            early; unless given, `--resume FOLDER`.
+
+    Raises:
+        UserError: as `start_run`, `resume_run` and `TrainingRun.train_and_evaluate`.
+    """
+    folder = find_resumable_run(resume, request, process_group)
+    if folder is not None:
+        run = resume_run(folder, process_group, request.load_config() if request else None)
+    else:
+        assert request is not None, "find_resumable_run returns a folder or raises"
+        run = start_run(request, process_group)
+        folder = run.create_folder(request.folder)
+    words = ["--resume", str(folder.path)] if resume_words is None else resume_words
+    hint = f"resume with: python tools/train.py {shlex.join(words)}"
+    return run.train_and_evaluate(folder, limits, hint)
+
+
+def train_with_seeds(
+    request: RunRequest,
+    seeds: Sequence[int | str],
+    process_group: ProcessGroup,
+    *,
+    resume: str | None = None,
+    limits: Sequence[Observer] = (),
+    resume_words: Sequence[str] | None = None,
+) -> list[float]:
+    """One run after the other, each with its `train.seed`; the AP of each. Arguments as for `train`."""
+    return [
+        train(
+            request.with_seed(seed),
+            process_group,
+            resume=resume,
+            limits=limits,
+            resume_words=resume_words,
+        )
+        for seed in seeds
+    ]
+
+
+def format_seed_summary(seeds: Sequence[int | str], scores: Sequence[float]) -> str:
+    """One line: the AP of each seed, their mean and their sample standard deviation."""
+    spread = f", standard deviation {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+    each = "  ".join(f"{s}: {score:.4f}" for s, score in zip(seeds, scores, strict=True))
+    return f"AP by seed  {each}  mean {statistics.mean(scores):.4f}{spread}"
