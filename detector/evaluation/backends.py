@@ -34,7 +34,7 @@ class CocoResult:
     """The numbers that a backend computes from one set of results.
 
     T = 10 IoU thresholds 0.50:0.05:0.95, R = 101 recalls 0:0.01:1, A = area ranges (all, small, medium,
-    large), M = detections per image and class (1, 10, 100). -1 where there is no ground ground_truth.
+    large), M = detections per image and class (1, 10, 100). -1 where there is no ground truth.
 
     Attributes:
         stats: float64 [12], COCO's numbers; empty for other area ranges.

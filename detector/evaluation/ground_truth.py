@@ -56,27 +56,12 @@ class GroundTruth:
                 category that is not listed, or with a non-finite box or area.
         """
         name = str(source) if isinstance(source, Path) else "the annotations"
-        tree = _read(source) if isinstance(source, Path) else source
-        lists = [tree.get(key) if isinstance(tree, Mapping) else None for key in _LISTS]
-        images, annotations, categories = lists
-        if not (
-            isinstance(images, list)
-            and isinstance(annotations, list)
-            and isinstance(categories, list)
-        ):
-            raise UserError(
-                f"{name}: not a COCO annotation file: expected lists {', '.join(_LISTS)}"
-            )
-        image_ids = np.sort(_ids(images, "id", f"{name}: an image"))
-        file_categories = _ids(categories, "id", f"{name}: a category")
-        for what, ids in (("image", image_ids), ("category", np.sort(file_categories))):
-            duplicates = ids[1:][ids[1:] == ids[:-1]]
-            if len(duplicates):
-                raise UserError(f"{name}: duplicate {what} id {duplicates[0]}; ids must be unique")
-        numbers = file_categories.tolist()
+        images, annotations, categories = _coco_lists(source, name)
+        image_ids = np.sort(_unique_ids(images, name, "image"))
+        numbers = _unique_ids(categories, name, "category").tolist()
         known = {i: str(entry.get("name", i)) for i, entry in zip(numbers, categories, strict=True)}
-        wanted = sorted(known) if category_ids is None else [int(i) for i in category_ids]
-        for number in wanted:
+        chosen = sorted(known) if category_ids is None else [int(i) for i in category_ids]
+        for number in chosen:
             if number not in known:
                 raise UserError(f"{name}: no category id {number} (known: {_format_ids(known)})")
 
@@ -96,13 +81,13 @@ class GroundTruth:
                 f"{name}: an annotation with a non-finite box or area: {str(entry)[:100]}"
             )
 
-        label_of = {number: label for label, number in enumerate(wanted)}
+        label_of = {number: label for label, number in enumerate(chosen)}
         label = np.array([label_of.get(i, -1) for i in category.tolist()], np.int64)
         kept = label >= 0
         return cls(
             image_ids=image_ids,
-            category_ids=np.array(wanted, np.int64),
-            names=tuple(known[i] for i in wanted),
+            category_ids=np.array(chosen, np.int64),
+            names=tuple(known[i] for i in chosen),
             image=image[kept],
             label=label[kept],
             boxes_xywh=boxes[kept],
@@ -114,7 +99,7 @@ class GroundTruth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Results:
-    """Detections in the images of a ground ground_truth, COCO's results as arrays.
+    """Detections in the images of a ground truth, COCO's results as arrays.
 
     Attributes:
         image: int64 [d], the position in the ground truth's `image_ids`.
@@ -245,6 +230,15 @@ def save_results(path: Path, results: Results, ground_truth: GroundTruth) -> Non
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def _coco_lists(source: Path | Mapping[str, Any], name: str) -> list[list[Any]]:
+    """The lists of images, annotations and categories."""
+    tree = _read(source) if isinstance(source, Path) else source
+    lists = [tree.get(key) if isinstance(tree, Mapping) else None for key in _LISTS]
+    if not all(isinstance(each, list) for each in lists):
+        raise UserError(f"{name}: not a COCO annotation file: expected lists {', '.join(_LISTS)}")
+    return [each for each in lists if each is not None]
+
+
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
@@ -260,6 +254,16 @@ def _ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
         if abs(value) > LARGEST_ID:
             raise UserError(f"{what} whose {key!r} has more than 63 bits: {str(entry)[:80]}")
     return np.array([entry[key] for entry in entries], np.int64)
+
+
+def _unique_ids(entries: Sequence[Any], name: str, kind: str) -> np.ndarray:
+    """The ids of images or categories, int64 [n], in the file's order."""
+    ids = _ids(entries, "id", f"{name}: an {kind}" if kind == "image" else f"{name}: a {kind}")
+    ascending = np.sort(ids)
+    duplicates = ascending[1:][ascending[1:] == ascending[:-1]]
+    if len(duplicates):
+        raise UserError(f"{name}: duplicate {kind} id {duplicates[0]}; ids must be unique")
+    return ids
 
 
 def _find_positions(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
