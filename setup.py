@@ -79,7 +79,9 @@ def torch_folder() -> Path:
     """
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
-        raise BuildError("no torch during the build (an isolated build does not see it)")
+        raise BuildError(
+            "no torch during the build (an isolated build does not see the installed one)"
+        )
     return Path(spec.origin).parent
 
 

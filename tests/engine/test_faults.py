@@ -391,7 +391,10 @@ class Killed:
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (signal.SIGKILL, r"data worker \d+ was killed \(signal: Killed\).*smaller data.workers"),
+        (
+            signal.SIGKILL,
+            r"data-loader worker \d+ was killed \(signal: Killed\).*smaller data.workers",
+        ),
         (signal.SIGBUS, r"shared memory.*--shm-size=8g.*data.workers"),
     ],
 )
@@ -407,7 +410,7 @@ def test_a_reader_that_dies_is_explained(number, message):
 def test_other_errors_are_not_explained_away():
     assert explain(RuntimeError("shape '[2, 3]' is invalid for input of size 5")) is None
     full = explain(torch.OutOfMemoryError("CUDA out of memory.\nMore"))
-    assert str(full).startswith("the GPU's memory is full: CUDA out of memory.; try")
+    assert str(full).startswith("the GPU is out of memory: CUDA out of memory.; try")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
