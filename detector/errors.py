@@ -1,7 +1,7 @@
 """The exception for what a user can fix.
 
-Commands turn a `UserError` into one line on stderr and exit status 2 (`detector.commands.cli`); everything
-else is a bug and keeps its traceback.
+Commands turn a `UserError` into one line on stderr and exit status 2 (`detector.commands.cli`);
+everything else is a bug and keeps its traceback.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def explain(error: RuntimeError) -> UserError | None:
         killed = re.search(r"killed by signal: (\w+)", text)
         how = f"was killed (signal: {killed[1]})" if killed else "has ended unexpectedly"
         return UserError(
-            f"data-loader worker {lost[1]} {how}, most often because the machine ran out of memory (dmesg "
-            f"says so); set a smaller data.workers, since each worker needs memory of its own"
+            f"data-loader worker {lost[1]} {how}, most often because the machine ran out of memory "
+            f"(dmesg says so); set a smaller data.workers, since each worker needs memory of its own"
         )
     return None
