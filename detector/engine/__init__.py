@@ -21,18 +21,18 @@ from detector.engine.faults import MemoryFull
 from detector.engine.freeze import Frozen, freeze
 from detector.engine.manifest import Manifest, read_manifest
 from detector.engine.memory_probe import MemoryProbe, even_share, largest_that_fits
-from detector.engine.observers.base import (
+from detector.engine.observers.base import Observer
+from detector.engine.observers.curves_log import TrackerLog
+from detector.engine.observers.files import (
     BatchLimit,
     CheckpointInterval,
     CheckpointSaver,
     Console,
     CsvLog,
     EventLog,
-    Observer,
     TimeLimit,
     TrainBatchPicture,
 )
-from detector.engine.observers.curves_log import TrackerLog
 from detector.engine.observers.plots import RunPlots, ValBatchPicture, plot_history
 from detector.engine.observers.throughput import ThroughputMonitor
 from detector.engine.observers.trackers import TRACKERS, Tracker, require_trackers

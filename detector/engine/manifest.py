@@ -17,7 +17,8 @@ import torch
 
 from detector.device import Hardware
 from detector.engine.checkpoint import digest
-from detector.engine.trainer import Trainer, TrainerObserver
+from detector.engine.observers.base import Observer
+from detector.engine.trainer import Trainer
 from detector.errors import writing
 from detector.ops import implementation_table
 
@@ -89,7 +90,7 @@ def kernels() -> dict[str, dict[str, str]]:
     return table
 
 
-class Manifest(TrainerObserver):
+class Manifest(Observer):
     """Writes manifest.json at the start and at the end of each session: of each time that a run goes on.
 
     {"config": ..., "sessions": [{"started", "ended", "outcome", "command", "from", "weights" (a digest),

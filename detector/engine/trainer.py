@@ -26,6 +26,7 @@ from detector.engine.faults import (
     totals_of_whole,
 )
 from detector.engine.freeze import Frozen
+from detector.engine.observers.base import Observer
 from detector.engine.progress import (
     EpochReport,
     Progress,
@@ -87,7 +88,7 @@ class Trainer:
         evaluate: Callable[[nn.Module], dict[str, float]],
         eval_every: int,
         hardware: Hardware,
-        observers: Sequence["TrainerObserver"] = (),
+        observers: Sequence[Observer] = (),
         process_group: ProcessGroup | None = None,
         shared_statistics: bool = True,
         clip_norm: float = 0.0,
@@ -604,40 +605,3 @@ def _part(totals: list[dict[str, Tensor]], rank: int, size: int) -> dict[str, Te
     share = 1.0 if rank == 0 else 0.0
     names = totals[0] if totals else {}
     return {name: share * torch.stack([part[name] for part in totals]).sum(0) for name in names}
-
-
-class TrainerObserver:
-    """Base of everything that looks on; every method does nothing."""
-
-    def on_start(self, trainer: Trainer) -> None:
-        """Before the first epoch."""
-
-    def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
-        """Before each training batch."""
-
-    def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
-        """Now and then: mean losses of the epoch up to batch `number`."""
-
-    def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
-        """Whatever happens, by its name in about["event"]; see `Trainer.announce`."""
-
-    def on_gradients(self, trainer: Trainer) -> None:
-        """Before an optimiser step: gradients as they are, still scaled by `trainer.scaler`."""
-
-    def on_step(self, trainer: Trainer) -> None:
-        """After an optimiser step: a place from which a run can go on."""
-
-    def on_trained(self, trainer: Trainer) -> None:
-        """Before the evaluation of an epoch, all its batches done."""
-
-    def on_stop(self, trainer: Trainer) -> None:
-        """Before the run ends because somebody asked for it."""
-
-    def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """After each epoch and its evaluation."""
-
-    def on_end(self, trainer: Trainer, outcome: str) -> None:
-        """At the very end: "finished", "stopped: REASON" or "failed: ERROR", which goes on after this.
-
-        It must not raise, so that it hides no error.
-        """

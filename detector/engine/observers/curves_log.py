@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from detector.engine.observers.base import Observer
 from detector.engine.observers.trackers import Tracker
 from detector.engine.progress import EpochReport
-from detector.engine.trainer import Trainer, TrainerObserver
+from detector.engine.trainer import Trainer
 from detector.errors import UserError
 from detector.structures import Batch
 
@@ -50,7 +51,7 @@ def batches_seen(trainer: Trainer) -> int:
     return trainer.progress.epoch * len(trainer.loader) + trainer.progress.batch
 
 
-class TrackerLog(TrainerObserver):
+class TrackerLog(Observer):
     """Tells the sinks losses, rates, speed, norms, metrics and pictures; only in the first process.
 
     The axis is batches seen, so that a run that goes on continues its curves. A sink that fails is

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from detector.engine.observers.base import Observer
 from detector.engine.progress import EpochReport
-from detector.engine.trainer import Trainer, TrainerObserver
+from detector.engine.trainer import Trainer
 from detector.errors import writing
 from detector.visualize.draw import save_image
 
@@ -54,7 +55,7 @@ def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
         new.replace(path)
 
 
-class RunPlots(TrainerObserver):
+class RunPlots(Observer):
     """labels.png at the start, curves.png at each evaluation; a line where matplotlib is missing."""
 
     def __init__(self, curves: Path, labels: Path, draw_labels: Callable[[Path], None]) -> None:
@@ -83,7 +84,7 @@ class RunPlots(TrainerObserver):
             plot_history(self.curves, trainer.progress.history)
 
 
-class ValBatchPicture(TrainerObserver):
+class ValBatchPicture(Observer):
     """True and found boxes of the first validation images, at each evaluation."""
 
     def __init__(

@@ -5,14 +5,15 @@ import time
 
 from tqdm import tqdm
 
-from detector.engine.trainer import Trainer, TrainerObserver
+from detector.engine.observers.base import Observer
+from detector.engine.trainer import Trainer
 from detector.structures import Batch
 
 FIRST = 3  # batches that are not counted: memory is allocated, kernels are chosen
 BATCHES, SECONDS = 20, 60.0  # until the line is said, whichever comes first
 
 
-class ThroughputMonitor(TrainerObserver):
+class ThroughputMonitor(Observer):
     """Says once, soon after a start, how many images a second loader and network could do alone.
 
     Workers tell how long they took for each batch, so that the loader's number is known where it is the
