@@ -12,8 +12,8 @@ from detector.data.checks import check_dataset, plot_labels, plot_sheet, require
 from detector.errors import UserError
 from detector.weights.darknet import read_config
 
-REQUIRED = ["train", "val"]  # a test split is looked at where there is one
-EXIT_FAULTS = 1
+REQUIRED = ["train", "val"]  # a test split is checked if there is one
+EXIT_ERRORS = 1
 
 
 def main() -> None:
@@ -21,12 +21,14 @@ def main() -> None:
         __doc__ or "", "python tools/check_data.py mine.yaml --cfg yolov4-pacsp-s-mish.yaml"
     )
     parser.add_argument("data", metavar="DATA.yaml", help="a path, or a name in data/")
-    parser.add_argument("--cfg", help="the model whose anchors and data.size the boxes shall fit")
+    parser.add_argument("--cfg", help="the model whose anchors and data.size the boxes should fit")
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
-    parser.add_argument("--fast", action="store_true", help="labels only; no image is opened")
-    parser.add_argument("--workers", type=int, default=2, help="threads that decode (default 2)")
-    parser.add_argument("--json", metavar="FILE", help="write the report there, too")
-    parser.add_argument("--plot", metavar="FOLDER", help="histograms and labelled images")
+    parser.add_argument("--fast", action="store_true", help="check labels only; open no image")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="threads that decode images (default 2)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the report as json")
+    parser.add_argument("--plot", metavar="FOLDER", help="draw histograms and labelled images")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=416")
     args = parser.parse_intermixed_args()
     if args.plot:
@@ -34,7 +36,7 @@ def main() -> None:
     if args.workers < 1:
         raise UserError(f"--workers {args.workers}: expected 1 or more")
     if args.overrides and not args.cfg:
-        raise UserError(f"{args.overrides[0]}: settings belong to a model; name it by --cfg")
+        raise UserError(f"{args.overrides[0]}: key=value needs a model; name it by --cfg")
 
     about, root = load_data_yaml(args.data)
     wanted = REQUIRED + [split for split in list_splits(about, root) if split not in REQUIRED]
@@ -65,11 +67,11 @@ def main() -> None:
                 labels, sheet = folder / f"{split}-labels.png", folder / f"{split}-images.jpg"
                 plot_labels(labels, index, size=config.data.size, anchors=anchors)
                 plot_sheet(sheet, index)
-                print(f"drawn: {labels}, {sheet}")
+                print(f"plots: {labels}, {sheet}")
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
     if report.failed(strict=args.strict):
-        raise SystemExit(EXIT_FAULTS)
+        raise SystemExit(EXIT_ERRORS)
 
 
 if __name__ == "__main__":

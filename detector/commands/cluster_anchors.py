@@ -1,4 +1,4 @@
-"""Find anchors for a data set: k-means on IoU, then refined; printed as YAML to paste."""
+"""Find anchors for a data set by k-means on IoU and refinement; prints YAML to paste."""
 
 from detector.anchors import flatten_anchors, measure_fit
 from detector.build import build_anchors, find_anchors
@@ -24,18 +24,18 @@ def main() -> None:
     config = read_config(args.cfg, args.overrides, data=args.data)
     index = read_split(*load_data_yaml(config.data.dataset), "train")
     current = build_anchors(config.model, len(index.names))
-    found = find_anchors(config, index, current, args.seed)
+    anchors = find_anchors(config, index, current, args.seed)
 
     sizes = letterboxed_box_sizes(index, config.data.size)[~index.crowd]
     ratio = config.loss.anchor_ratio
-    print(f"# {config.data.dataset} at {config.data.size} px, matched at ratio {ratio:g}")
+    print(f"# {config.data.dataset} at {config.data.size} px, matched below ratio {ratio:g}")
     print(f"# before: {measure_fit(sizes, flatten_anchors(current), ratio)}")
-    print(f"# after:  {measure_fit(sizes, flatten_anchors(found), ratio)}")
+    print(f"# after:  {measure_fit(sizes, flatten_anchors(anchors), ratio)}")
     print("model:\n  anchors:")
-    for level in found:
+    for level in anchors:
         print(f"    - [{', '.join(f'[{w:g}, {h:g}]' for w, h in level)}]")
     if config.model.darknet_cfg is not None:
-        pairs = ", ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(found))
+        pairs = ", ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(anchors))
         print(f"# in every [yolo] of the .cfg, finest level first: anchors = {pairs}")
 
 

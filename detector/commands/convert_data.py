@@ -1,4 +1,4 @@
-"""Write a data set in another format: COCO json or YOLO txt, from any that is read."""
+"""Convert a data set of any supported format to COCO json or YOLO txt."""
 
 import shutil
 from pathlib import Path
@@ -14,35 +14,37 @@ def main() -> None:
     parser = cli.parser(
         __doc__ or "", "python tools/convert_data.py --data voc.yaml --to coco --out data/voc-coco"
     )
-    parser.add_argument("--data", metavar="YAML", required=True, help="the data set to take from")
+    parser.add_argument("--data", metavar="YAML", required=True, help="the data set to convert")
     parser.add_argument("--to", choices=("coco", "yolo"), required=True, help="the new format")
     parser.add_argument("--out", metavar="FOLDER", required=True, help="of the new data set")
     images = parser.add_mutually_exclusive_group()
     images.add_argument("--copy", action="store_true", help="copy the images (the default)")
-    images.add_argument("--link", action="store_true", help="symbolic links in place of copies")
+    images.add_argument("--link", action="store_true", help="make symbolic links instead of copies")
     args = parser.parse_args()
 
     config, root = load_data_yaml(args.data)
-    folder, there = Path(args.out), list_splits(config, root)
-    indices = {split: read_split(config, root, split) for split in there}  # faults come first
+    folder, splits = Path(args.out), list_splits(config, root)
+    indices = {
+        split: read_split(config, root, split) for split in splits
+    }  # errors before any output
     if folder.exists():
         raise UserError(f"{folder}: exists already; give another --out")
-    place = convert.link if args.link else shutil.copyfile
+    copy = convert.link if args.link else shutil.copyfile
     folder.mkdir(parents=True)
-    for line in indices[there[0]].notes:
+    for line in indices[splits[0]].notes:
         print(line)
     for split, index in indices.items():
         if args.to == "coco":
-            convert.write_coco(index, folder, split, place=place)
+            convert.write_coco(index, folder, split, copy=copy)
             crowds = 0
         else:
-            crowds = convert.write_yolo(index, folder, split, place=place)
-        lost = f"; {crowds} crowd boxes left out, YOLO's txt has no word for them" if crowds else ""
+            crowds = convert.write_yolo(index, folder, split, copy=copy)
+        skipped = f"; {crowds} crowd boxes skipped: YOLO's txt has no crowds" if crowds else ""
         boxes = len(index.boxes_xyxy) - crowds
-        print(f"{split}: {len(index)} images, {boxes} boxes{lost}")
+        print(f"{split}: {len(index)} images, {boxes} boxes{skipped}")
         print_skipped([str(finding) for finding in index.findings if finding.skipped])
     path = folder / "data.yaml"
-    convert.write_yaml(path, args.to, indices[there[0]], there, mirrors=config.mirrors)
+    convert.write_yaml(path, args.to, indices[splits[0]], splits, mirrors=config.mirrors)
     print(f"--data {path}")
 
 

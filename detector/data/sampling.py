@@ -1,4 +1,4 @@
-"""The order of an epoch, and how often an image comes: once, or more often the rarer its classes are."""
+"""The order of an epoch, and how often each image occurs in it: more often if it has rare classes."""
 
 import numpy as np
 
@@ -6,17 +6,17 @@ from detector.data.store.index import Index
 
 
 def repeat_factors(index: Index, threshold: float) -> np.ndarray:
-    """Images of rare classes more often. Source: Gupta et al., "LVIS", 2019, section 5.2.
+    """Repeats images of rare classes. Source: Gupta et al., "LVIS", 2019, section 5.2.
 
     Args:
         index: the images and their boxes; crowds do not count.
-        threshold: share of the images; a class that is on fewer is rare.
+        threshold: a class is rare if a smaller share of the images has it.
 
     Returns:
         float64 [n]: the largest max(1, sqrt(threshold / share of the images with the class)) of an
         image's classes; 1 without boxes.
     """
-    image, label = _pairs(index)
+    image, label = _find_classes_by_image(index)
     share = np.bincount(label, minlength=len(index.names)) / max(len(index), 1)
     with np.errstate(divide="ignore"):
         of_class = np.maximum(1.0, np.sqrt(threshold / share))
@@ -26,12 +26,12 @@ def repeat_factors(index: Index, threshold: float) -> np.ndarray:
 
 
 def class_balance(index: Index) -> np.ndarray:
-    """Every class equally often. Source: Shen et al., "Relay Backpropagation", 2016, section 3.2.
+    """Samples all classes equally often. Source: Shen et al., "Relay Backpropagation", 2016, section 3.2.
 
-    There a class is drawn, then one of its images. This is how often each image is expected to come,
-    float64 [n], in as many draws as there are images with boxes; those without come once.
+    There a class is drawn, then one of its images. Returns how often each image is drawn on average,
+    float64 [n], in as many draws as there are images with boxes; images without boxes occur once.
     """
-    image, label = _pairs(index)
+    image, label = _find_classes_by_image(index)
     counts = np.bincount(label, minlength=len(index.names))
     labelled, classes = len(np.unique(image)), max(np.count_nonzero(counts), 1)
     factors = np.ones(len(index))
@@ -40,28 +40,27 @@ def class_balance(index: Index) -> np.ndarray:
     return factors
 
 
-def _pairs(index: Index) -> tuple[np.ndarray, np.ndarray]:
-    """Which classes are on which images: image numbers and labels, each pair once."""
-    owner = np.repeat(np.arange(len(index)), np.diff(index.starts))
-    both = np.stack([owner, index.labels], 1)[~index.crowd]
+def _find_classes_by_image(index: Index) -> tuple[np.ndarray, np.ndarray]:
+    """Image numbers and labels, int64 [p] each: each pair of an image and a class on it once."""
+    both = np.stack([index.box_image_numbers(), index.labels], 1)[~index.crowd]
     image, label = np.unique(both, axis=0).T
     return image, label
 
 
 def epoch_length(repeats: np.ndarray) -> int:
-    """Samples in each epoch with these factors [n]."""
-    return int(repeats.sum() + 1e-6)  # a sum that is whole but for rounding counts as whole
+    """Samples per epoch with these repeat factors [n]."""
+    return int(repeats.sum() + 1e-6)  # guards against a sum just below a whole number
 
 
 def draw_order(rng: np.random.Generator, repeats: np.ndarray) -> np.ndarray:
-    """The indices of one epoch, shuffled, int64 [epoch_length(repeats)].
+    """Draws the shuffled indices of one epoch, int64 [epoch_length(repeats)].
 
-    Image i comes floor or ceil of repeats[i] times (at most one of all once less, so that each epoch has
-    the same length), on average repeats[i] times. Its k-th time is index i + k * n, which a `TrainSet`
-    augments anew.
+    Image i occurs floor(repeats[i]) or ceil(repeats[i]) times, on average repeats[i] times; at most one
+    image occurs once less, so that all epochs have the same length. Its k-th occurrence has index
+    i + k * n, for which a `TrainSet` draws other random numbers.
     """
     n = len(repeats)
-    shuffled = rng.permutation(n)  # so that who gets the fractions does not hang on the file order
+    shuffled = rng.permutation(n)  # so that the rounding does not depend on the file order
     passed = np.floor(np.cumsum(repeats[shuffled]) + rng.random()).astype(np.int64)
     counts = np.diff(passed, prepend=0)
     images = np.repeat(shuffled, counts)
@@ -70,25 +69,25 @@ def draw_order(rng: np.random.Generator, repeats: np.ndarray) -> np.ndarray:
 
 
 class EpochOrder:
-    """In which order the samples of an epoch come; (seed, epoch) fixes it.
+    """The order of the samples of each epoch, fixed by (seed, epoch).
 
-    Every image comes once an epoch, or as often as `repeats` asks for.
+    Every image occurs once per epoch, or as often as `repeats` says.
 
     Attributes:
-        images: how many there are.
+        images: their number.
         seed: of the run.
-        length: samples an epoch.
+        length: samples per epoch.
     """
 
     def __init__(self, images: int, seed: int, repeats: np.ndarray | None = None) -> None:
-        """`repeats`: [images]; how often each image comes, see `draw_order`."""
+        """`repeats`: [images], how often each image occurs; see `draw_order`."""
         self.images, self.seed, self._repeats = images, seed, repeats
         self.length = images if repeats is None else epoch_length(repeats)
         self._epoch, self._order, self._positions = -1, np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def indices(self, epoch: int) -> np.ndarray:
-        """The indices of an epoch, int64 [length]; index i is image i % images. Not to be changed."""
-        if epoch != self._epoch:  # a reader asks for the same epoch again and again
+        """The indices of an epoch, int64 [length], not to be changed; index i is image i % images."""
+        if epoch != self._epoch:  # cached: a worker needs the same epoch for every sample
             rng = np.random.default_rng([self.seed, epoch])
             if self._repeats is None:
                 self._order = rng.permutation(self.images)
@@ -98,7 +97,7 @@ class EpochOrder:
         return self._order
 
     def position(self, epoch: int, index: int) -> int | None:
-        """Where an index stands in an epoch; None where the epoch has it not."""
+        """The position of an index in an epoch's order; None if the epoch does not have it."""
         order = self.indices(epoch)
         if not len(self._positions):
             self._positions = np.full(order.max(initial=-1) + 1, -1)

@@ -36,7 +36,7 @@ def test_convert_and_validate(tool, yamls, tmp_path):
         "convert_data", "--data", "c/data.yaml", "--to", "yolo", "--out", "y", "--link"
     )
     assert status == 0, err
-    assert "train: 3 images, 3 boxes; 1 crowd boxes left out" in out
+    assert "train: 3 images, 3 boxes; 1 crowd boxes skipped" in out
     assert (tmp_path / "y" / "images" / "train" / "a.jpg").is_symlink()
     status, _, err = tool("convert_data", *words)
     assert (status, err.count("\n")) == (2, 1)
@@ -82,7 +82,9 @@ def test_odd_boxes_that_are_used_are_not_called_skipped(tool, yamls):
     status, out, err = tool("convert_data", "--data", yamls["yolo"], "--to", "coco", "--out", "c")
     assert status == 0, err
     skipped = [line for line in out.splitlines() if line.startswith("skipped")]
-    assert skipped == ["skipped: labels/train/a.txt: line 5: class 9; `names` has 3, from 0"]
+    assert skipped == [
+        "skipped: labels/train/a.txt: line 5: class 9; `names` has 3 classes, numbered from 0"
+    ]
     assert "train: 3 images, 5 boxes" in out
 
 

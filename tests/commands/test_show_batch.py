@@ -83,7 +83,7 @@ def test_a_transform_that_does_not_fit_stops_before_the_run(tool, digits_yaml, t
         "bag.albumentations=[{name: RandomCrop, height: 100, width: 100, p: 0.01}]",
     )
     assert status == 2
-    assert err.startswith("error: bag.albumentations: does not work on an image of 64x64 px: ")
+    assert err.startswith("error: bag.albumentations: fails on an image of 64x64 px: ")
     assert not (tmp_path / "run").exists()
 
 

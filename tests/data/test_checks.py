@@ -10,7 +10,7 @@ import pytest
 from detector.data import Finding, read_coco
 from detector.data.checks import KINDS, Problem, check_dataset, describe_label_problems
 from detector.data.checks.labels import HUGE, TINY, check_labels, find_duplicate_boxes
-from detector.data.checks.problems import LISTED, UNKNOWN
+from detector.data.checks.problems import MAX_EXAMPLES, UNKNOWN
 from tests.data.scenes import scene
 
 ANCHORS = np.array([[20.0, 15.0]])
@@ -91,7 +91,7 @@ def test_a_clean_data_set_has_no_problem(data):
     report = check(data)
     assert report.problems == []
     assert not report.failed(strict=True)
-    assert "0 kinds of errors, 0 of warnings; 130 images decoded" in report.text()
+    assert "0 kinds of errors, 0 kinds of warnings; 130 images decoded" in report.text()
     assert "100.00% of 220 boxes matched" in report.text()
 
 
@@ -174,7 +174,7 @@ def test_size_mismatch(data):
     replace_file(data / "val2017" / "7.png", turned)
     problem = kinds(check(data))["size mismatch"]
     assert problem.examples == (
-        "val2017/7.png: the file is 48 x 64, annotated as 64 x 48 (turned?)",
+        "val2017/7.png: the image is 48 x 64, annotated as 64 x 48 (rotated?)",
     )
 
 
@@ -350,14 +350,14 @@ def test_examples_are_made_only_as_far_as_they_are_kept():
     problem = Problem.collect(
         "flat box", 10**6, 10**6, (made.append(n) or str(n) for n in range(10**6))
     )
-    assert len(problem.examples) == len(made) == LISTED
+    assert len(problem.examples) == len(made) == MAX_EXAMPLES
 
 
 def test_at_the_start_of_a_run_little_is_said(data):
     options = {"size": 64, "anchors": ANCHORS, "ratio": 4.0}
     assert describe_label_problems("mine.yaml", splits_of(data), **options) == []
     edit(data, first_box(bbox=[0, 0, 64, 48]))  # one of 240: not worth a line
-    edit(data, first_box(bbox=[4, 4, 0, 15]), "val")  # left out, and named as such
+    edit(data, first_box(bbox=[4, 4, 0, 15]), "val")  # skipped, and named as such
     assert describe_label_problems("mine.yaml", splits_of(data), **options) == []
     lines = describe_label_problems(
         "mine.yaml", splits_of(data), **(options | {"anchors": ANCHORS * 9})
@@ -379,7 +379,7 @@ def test_a_bad_data_set_has_five_lines_at_most(data):
         "m.yaml", splits_of(data), size=64, anchors=ANCHORS * 9, ratio=4.0
     )
     assert len(lines) == 5
-    assert "more kinds and what to do" in lines[-1]
+    assert "more kinds of problems; for details and advice" in lines[-1]
 
 
 def test_limits_are_said_in_pixels_of_the_training_image(data):

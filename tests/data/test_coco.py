@@ -62,14 +62,17 @@ def test_names_of_the_yaml_give_the_order(coco_root):
         (lambda t: t["annotations"][0].pop("bbox"), "an annotation without"),
         (lambda t: t["annotations"][0].update(bbox=[1, 2, 3]), "bbox has 3 numbers, not 4"),
         (lambda t: t["annotations"][0].update(bbox=["a", 2, 3, 4]), "an annotation without"),
-        (lambda t: t["images"].append(t["images"][0]), "image id 10 occurs 2 times"),
-        (lambda t: t["categories"].append(t["categories"][0]), "category id 7 occurs 2 times"),
+        (lambda t: t["images"].append(t["images"][0]), "duplicate image id 10: it occurs 2 times"),
+        (
+            lambda t: t["categories"].append(t["categories"][0]),
+            "duplicate category id 7: it occurs 2 times",
+        ),
         (lambda t: t["images"][0].pop("file_name"), "image without 'file_name'"),
         (
             lambda t: t.pop("annotations"),
-            "not a COCO annotation file: it has no list 'annotations'",
+            "not a COCO annotation file: list 'annotations' is missing",
         ),
-        (lambda t: t.update(categories=[]), "it lists no categories"),
+        (lambda t: t.update(categories=[]), "its list of categories is empty"),
     ],
 )
 def test_faults_of_the_whole(coco_root, change, message):

@@ -34,7 +34,7 @@ def test_the_bytes_do_not_depend_on_threads(tmp_path):
 
 
 def test_train_and_val_share_neither_digits_nor_pixels_of_photos():
-    train, val = digits._sources()
+    train, val = digits._load_sources()
     for label in range(10):
         assert not set(train.digits[label]) & set(val.digits[label])
         assert len(train.digits[label]) > 3 * len(val.digits[label]) > 60
@@ -46,7 +46,7 @@ def test_train_and_val_share_neither_digits_nor_pixels_of_photos():
 
 def test_many_sizes_and_enough_of_them():
     """Log-uniform from 10 to 140 px, five or more an image; the same in both splits."""
-    for split, source in enumerate(digits._sources()):
+    for split, source in enumerate(digits._load_sources()):
         sides, counts = [], []
         for number in range(60):
             _, boxes, labels = digits.draw_image(np.random.default_rng([9, split, number]), source)
@@ -61,7 +61,7 @@ def test_many_sizes_and_enough_of_them():
 
 def test_boxes_are_exact():
     """A sticker changes the pixels in its box and, but for the fading edge, no others."""
-    source = digits._sources()[0]
+    source = digits._load_sources()[0]
     glyph = source.glyphs[source.digits[3][0]]
     for side in (10, 33, 90, 140):
         sticker = digits.render_sticker(glyph, side, 15.0, 0.9)

@@ -133,7 +133,7 @@ def test_a_test_split_without_annotations(written, form):
         del tree["annotations"]
         (root / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(tree))
         path.write_text(json.dumps(tree))
-        with pytest.raises(UserError, match="it has no list 'annotations'"):
+        with pytest.raises(UserError, match="list 'annotations' is missing"):
             read(yaml, "val")
     elif form == "yolo":
         shutil.copytree(root / "images" / "val", images)

@@ -127,8 +127,18 @@ def test_what_is_mixed_in_comes_from_the_window(digits_root):
         assert drawn == {(order[p] % 12, p) for p in range(first, first + 4)}
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-@pytest.mark.parametrize("place", ["ram", "disk", "ring"])
+# A spawned worker imports torch, seconds each: of memory and disk one case each runs by default.
+@pytest.mark.parametrize(
+    ("place", "context"),
+    [
+        ("ram", "fork"),
+        ("disk", "fork"),
+        ("ring", "fork"),
+        ("ring", "spawn"),
+        pytest.param("ram", "spawn", marks=pytest.mark.slow),
+        ("disk", "spawn"),
+    ],
+)
 def test_workers_share_it_and_change_nothing(place, context, digits_root, tmp_path):
     index, window = index_of(digits_root), 5 if place == "ring" else 0
     store = kept_in(place, index, tmp_path)

@@ -59,8 +59,13 @@ def test_without_names_they_are_those_that_occur(written):
 @pytest.mark.parametrize(
     ("old", "new", "kind", "message"),
     [
-        ("<xmin>11</xmin>", "<xmin>left</xmin>", "label not parsed", "cat without four numbers"),
-        ("<xmin>11</xmin>", "", "label not parsed", "cat without four numbers"),
+        (
+            "<xmin>11</xmin>",
+            "<xmin>left</xmin>",
+            "label not parsed",
+            "cat: its bndbox does not have four numbers",
+        ),
+        ("<xmin>11</xmin>", "", "label not parsed", "cat: its bndbox does not have four numbers"),
         (
             "<name>cat</name>",
             "<name>cats</name>",
@@ -95,7 +100,7 @@ def test_another_size_in_the_xml(written):
     index = read(yaml)
     (finding,) = index.findings
     assert (finding.kind, finding.skipped) == ("size mismatch", False)
-    assert finding.what == "its label file says 60 x 100 pixels, it has 100 x 60"
+    assert finding.what == "its label file says 60 x 100 pixels, the image has 100 x 60"
     assert index.sizes[0].tolist() == [60, 100]
     edit(yaml, "<size>", "<no>", "c d")
     (yaml.parent / "Annotations" / "c d.xml").write_text("<annotation/>")
@@ -187,13 +192,13 @@ def test_faults_of_the_whole(written):
     yaml = written("voc")
     lists = yaml.parent / "ImageSets" / "Main"
     (lists / "train.txt").write_text("")
-    with pytest.raises(UserError, match="no images for the split `train`"):
+    with pytest.raises(UserError, match="the split `train` has no images"):
         read(yaml)
     (lists / "train.txt").unlink()
     with pytest.raises(UserError, match=r"no split `train`; expected for Pascal VOC: ImageSets"):
         read(yaml)
     yaml.write_text("format: voc\ntrain: nowhere.txt\nval: x\nnames: [a]\n")
-    with pytest.raises(UserError, match=r"nowhere\.txt: no such list or folder"):
+    with pytest.raises(UserError, match=r"nowhere\.txt: no such list of images or folder"):
         read(yaml)
 
 

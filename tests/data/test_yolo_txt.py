@@ -42,17 +42,17 @@ def test_what_programs_write(text):
 @pytest.mark.parametrize(
     ("line", "kind", "message"),
     [
-        ("0 .5 .5 1", "label not parsed", "4 numbers; a box has 5, a polygon 7 or more"),
+        ("0 .5 .5 1", "label not parsed", "4 numbers; expected 5 (box), or 7, 9, ... (polygon)"),
         ("0 .5 .5 1 1 .9", "label not parsed", "6 numbers"),
         ("0 .5 .5 1 .1 .1 .1 .1", "label not parsed", "8 numbers"),
         ("0", "label not parsed", "1 numbers"),
-        ("cat .5 .5 1 1", "label not parsed", "not numbers: 'cat"),
-        ("0 .5,.5 1 1", "label not parsed", "not numbers"),
-        ("0.5 .5 .5 1 1", "label not parsed", "0.5 is no class number"),
-        ("nan .5 .5 1 1", "label not parsed", "nan is no class number"),
-        ("3 .5 .5 1 1", "unknown class", "class 3; `names` has 3, from 0"),
+        ("cat .5 .5 1 1", "label not parsed", "expected numbers: 'cat"),
+        ("0 .5,.5 1 1", "label not parsed", "expected numbers"),
+        ("0.5 .5 .5 1 1", "label not parsed", "class 0.5 is not a whole number"),
+        ("nan .5 .5 1 1", "label not parsed", "class nan is not a whole number"),
+        ("3 .5 .5 1 1", "unknown class", "class 3; `names` has 3 classes, numbered from 0"),
         ("-1 .5 .5 1 1", "unknown class", "class -1"),
-        ("1 50 40 20 20", "label not parsed", "not shares of the image"),
+        ("1 50 40 20 20", "label not parsed", "expected shares of the image"),
     ],
 )
 def test_a_faulty_line_is_named_and_the_others_count(written, line, kind, message):
@@ -214,8 +214,8 @@ def remove_images(root):
 @pytest.mark.parametrize(
     ("change", "text", "message"),
     [
-        (remove_labels, None, "none of the 3 images of `train` has a label file; looked for"),
-        (remove_images, None, "no images for the split `train`"),
+        (remove_labels, None, "none of the 3 images of `train` has a label file; expected"),
+        (remove_images, None, "the split `train` has no images"),
         (None, "train: nowhere\nval: x\nnames: [a]", "nowhere: no such folder or list of images"),
         (None, "train: ../images/train\nval: x\nnames: [a]", "did you mean images/train?"),
         (None, "train: images/train\nval: x\n", "the data YAML needs the names"),

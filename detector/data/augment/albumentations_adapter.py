@@ -1,4 +1,4 @@
-"""Transforms of the library albumentations, by name; they come after all others but erasing."""
+"""Transforms of the library albumentations, by name; they run after all others except erase."""
 
 import inspect
 import os
@@ -16,15 +16,15 @@ from detector.registry import nearest
 from detector.structures import Sample
 
 KEY = "bag.albumentations"  # where the user wrote it
-# those of the library that mirror an image, always or at times
+# transforms that mirror an image, always or with some probability
 MIRRORING = ("D4", "HorizontalFlip", "SquareSymmetry", "Transpose", "VerticalFlip")
 _CROWD = -1  # the label of a crowd region among the boxes
 
 
 class Albumentations:
-    """A chain of named transforms; boxes follow where a transform moves pixels.
+    """A chain of named transforms; boxes follow the pixels.
 
-    A transform that changes the size of the image (a crop) is letterboxed back to it.
+    If the chain changes the size of the image (a crop), the result is letterboxed to the old size.
 
     Example:
         >>> chain = Albumentations([("GaussNoise", {"p": 0.2})])
@@ -32,12 +32,12 @@ class Albumentations:
     """
 
     def __init__(self, transforms: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Names and arguments.
+        """`transforms`: names and arguments.
 
         Raises:
-            UserError: an unknown name, an unknown argument, or a value that the transform refuses.
+            UserError: an unknown name or argument, or a value that the transform rejects.
         """
-        library = _library()
+        library = _import_library()
         made = [_make(library, name, arguments) for name, arguments in transforms]
         moves_boxes = any(isinstance(each, library.DualTransform) for each in made)
         boxes = library.BboxParams(
@@ -45,7 +45,7 @@ class Albumentations:
             label_fields=["labels"],
             clip=True,
             filter_invalid_bboxes=True,
-            min_visibility=0.1,  # share of the area, as for what a crop leaves
+            min_visibility=0.1,  # share of the area, as after our own crops
             min_width=2,
             min_height=2,
         )
@@ -53,10 +53,10 @@ class Albumentations:
         self.chain = library.Compose(made, bbox_params=boxes if moves_boxes else None)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The sample changed, of the same size; all randomness comes from `rng`.
+        """The transformed sample, of the same size; all randomness comes from `rng`.
 
         Raises:
-            UserError: a transform does not work on this image.
+            UserError: a transform fails on this image.
         """
         self.chain.set_random_seed(int(rng.integers(2**32)))
         boxes = np.concatenate([sample.boxes_xyxy, sample.ignore_xyxy])
@@ -67,13 +67,13 @@ class Albumentations:
         except Exception as error:  # the library's own errors have no common base
             height, width = sample.image.shape[:2]
             raise UserError(
-                f"{KEY}: does not work on an image of {width}x{height} px: {_join_lines(error)}"
+                f"{KEY}: fails on an image of {width}x{height} px: {_join_lines(error)}"
             ) from None
         image = result["image"]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
             raise UserError(
-                f"{KEY}: the result has to stay an image of bytes; leave ToTensorV2, Normalize, ToFloat "
-                "and the like out: the network's input is scaled where it runs"
+                f"{KEY}: the result has to be a uint8 image; remove ToTensorV2, Normalize, ToFloat "
+                "and the like: images are scaled to [0, 1] on the device"
             )
         if self.moves_boxes:
             boxes = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
@@ -90,9 +90,9 @@ class Albumentations:
         return sample if image.shape[:2] == old else letterbox(sample, old)[0]
 
     def dry_run(self, height: int, width: int) -> None:
-        """Applies every transform once to a blank image, whatever its probability.
+        """Applies every transform once to a blank image, with probability 1.
 
-        So a mistake shows before a run starts, not in the middle of it.
+        A mistake then shows before a run starts, not in the middle of it.
 
         Raises:
             UserError: as for a call.
@@ -105,26 +105,26 @@ class Albumentations:
             ignore_xyxy=np.zeros((0, 4), np.float32),
         )
         transforms = self.chain.transforms
-        shares = [each.p for each in transforms]
+        probabilities = [each.p for each in transforms]
         try:
             for each in transforms:
                 each.p = 1.0
             self(blank, np.random.default_rng(0))
         finally:
-            for each, share in zip(transforms, shares, strict=True):
-                each.p = share
+            for each, probability in zip(transforms, probabilities, strict=True):
+                each.p = probability
 
 
-def _library() -> Any:
-    """The library, imported only when used: it takes a second or two."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for its newest version
+def _import_library() -> Any:
+    """Imports the library, which takes one to two seconds, only when it is used."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask its server for the newest version
     import albumentations
 
     return albumentations
 
 
 def _make(library: Any, name: str, arguments: Mapping[str, Any]) -> Any:
-    """One transform, its mistakes explained."""
+    """Makes one transform; raises UserError with a hint for mistakes in its name or arguments."""
     known = {
         each
         for each in dir(library)
@@ -145,7 +145,7 @@ def _make(library: Any, name: str, arguments: Mapping[str, Any]) -> Any:
             )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # the library only warns of what it does not take
+            warnings.simplefilter("error")  # the library only warns of unknown values
             return transform(**arguments)
     except (ValueError, TypeError, UserWarning) as error:
         raise UserError(f"{KEY}: {name}: {_join_lines(error)}") from None

@@ -26,9 +26,9 @@ class HSV:
         return cls(1 + hue * h, 1 + saturation * s, 1 + value * v)
 
     def apply(self, sample: Sample, within: Region | None = None) -> Sample:
-        """The sample in other colours; boxes as they were.
+        """The sample with changed colours.
 
-        `within`: outside of it the image is `GREY`; no time is spent on that.
+        Outside of `within` the image has to be `GREY`: only one pixel of it is computed.
         """
         if (self.hue, self.saturation, self.value) == (1.0, 1.0, 1.0):
             return sample
@@ -38,7 +38,7 @@ class HSV:
             changed = self._jitter(image)
         else:
             changed = np.empty_like(image)
-            changed[:] = self._jitter(np.full((1, 1, 3), GREY, np.uint8))[0, 0, 0]  # a grey again
+            changed[:] = self._jitter(np.full((1, 1, 3), GREY, np.uint8))[0, 0, 0]  # again a grey
             if x1 < x2 and y1 < y2:
                 changed[y1:y2, x1:x2] = self._jitter(image[y1:y2, x1:x2])
         return Sample(
@@ -46,6 +46,7 @@ class HSV:
         )
 
     def _jitter(self, image: np.ndarray) -> np.ndarray:
+        """Changes the colours of an image, uint8 [H, W, 3], RGB."""
         x = _BYTES
         tables = [  # OpenCV's hue runs from 0 to 179
             (x * self.hue) % 180,
@@ -53,7 +54,7 @@ class HSV:
             np.minimum(x * self.value, 255),
         ]
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        planes = [  # a plane each is a quarter faster than one call with three tables
+        planes = [  # one call per plane is a quarter faster than one with three tables
             cv2.LUT(plane, table.astype(np.uint8))
             for plane, table in zip(cv2.split(hsv), tables, strict=True)
         ]

@@ -1,6 +1,7 @@
-"""Mosaic: four images on one canvas. Source: Bochkovskiy et al., "YOLOv4", 2020, section 3.3.
+"""Mosaic: four or nine images on one canvas.
 
-With nine, a third of the canvas' sides each, objects are two thirds as large: for data of small objects.
+Source of four: Bochkovskiy et al., "YOLOv4", 2020, section 3.3. Of nine, each tile is a third of the
+canvas wide and high, so that objects are two thirds as large: for data sets of small objects.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ import numpy as np
 from detector.data.augment.geometry import GREY, Region, Size, height_and_width, resize_to_fit
 from detector.structures import Sample
 
-# cells of the samples, (row, column) of three rows and columns; of nine, the first one is in the middle.
-# Of four tiles the middle row and column have no width
+# The cell of each sample, (row, column) of three rows and columns. Of nine tiles the first is in the
+# centre; of four, the middle row and column have zero size.
 _CELLS = {
     2: ((0, 0), (0, 2), (2, 0), (2, 2)),
     3: ((1, 1), (0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)),
@@ -24,9 +25,9 @@ class Mosaic:
     """Where the tiles are.
 
     Attributes:
-        x, y: the point of the 2W x 2H canvas where four tiles meet, or about which the middle one of
-            nine lies; pixels.
-        grid: tiles in a row, 2 or 3.
+        x, y: the point of the 2W x 2H canvas where four tiles meet, or the centre of the middle one of
+            nine; pixels.
+        grid: tiles per row, 2 or 3.
     """
 
     x: int
@@ -35,31 +36,31 @@ class Mosaic:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, *, size: Size, grid: int = 2) -> "Mosaic":
-        """Uniform: x in [W/2, 3W/2], y in [H/2, 3H/2]; (H, W) = size."""
+        """Draws x in [W/2, 3W/2] and y in [H/2, 3H/2] uniformly; (H, W) = size."""
         height, width = height_and_width(size)
         x = rng.integers(width // 2, width + width // 2, endpoint=True)
         y = rng.integers(height // 2, height + height // 2, endpoint=True)
         return cls(int(x), int(y), grid)
 
-    def apply(self, samples: Sequence[Sample], size: Size, view: Region | None = None) -> Sample:
-        """One sample of 2H x 2W pixels; (H, W) = size.
+    def apply(self, samples: Sequence[Sample], size: Size, visible: Region | None = None) -> Sample:
+        """Places the tiles on a canvas of 2H x 2W pixels; (H, W) = size.
 
-        The images, scaled to fit into a half (a third) of the canvas, are placed row by row, each
-        against the lines where tiles meet, which of nine run along the middle one; what leaves its cell
-        or the canvas is cut. A box is kept while any of it is in sight: the affine map that follows
-        decides what is too little. Pixels outside of `view`, which nobody will look at, may be anything.
+        Each image is scaled to fit into a half (a third) of the canvas and placed against the borders
+        where tiles meet, which run along the middle tile if there are nine; it is cropped to its cell.
+        A box is kept if any of it is visible: the affine transform that follows drops those of which
+        too little is left. Pixels outside of `visible` are undefined.
         """
         assert len(samples) == self.grid**2, f"{self.grid**2} tiles, not {len(samples)}"
-        height, width = (2 * side for side in height_and_width(size))
+        height, width = (2 * length for length in height_and_width(size))
         cell = height // self.grid, width // self.grid
         canvas = np.empty((height, width, 3), np.uint8)
-        view_x1, view_y1, view_x2, view_y2 = view or (0, 0, width, height)
+        view_x1, view_y1, view_x2, view_y2 = visible or (0, 0, width, height)
         canvas[view_y1:view_y2, view_x1:view_x2] = GREY
         tiles = [resize_to_fit(sample, cell) for sample in samples]
         middle_height, middle_width = tiles[0].image.shape[:2] if self.grid == 3 else (0, 0)
         columns = _cell_borders(self.x, middle_width, width)
         rows = _cell_borders(self.y, middle_height, height)
-        cells: list[int] = []  # of each tile: where it begins, and what of it is in sight
+        cells: list[int] = []  # of each tile: its origin, and the corners of its visible part
         for (row, column), tile in zip(_CELLS[self.grid], tiles, strict=True):
             tile_height, tile_width = tile.image.shape[:2]
             left = _tile_start(columns, column, tile_width)
@@ -72,21 +73,21 @@ class Mosaic:
             if x1 < x2 and y1 < y2:
                 canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
         placed = np.array(cells, np.float32).reshape(-1, 3, 2)
-        boxes, seen = _clip_to_cells([tile.boxes_xyxy for tile in tiles], placed)
+        boxes, kept = _clip_to_cells([tile.boxes_xyxy for tile in tiles], placed)
         ignore, _ = _clip_to_cells([tile.ignore_xyxy for tile in tiles], placed)
-        labels = np.concatenate([tile.labels for tile in tiles])[seen]
+        labels = np.concatenate([tile.labels for tile in tiles])[kept]
         return Sample(canvas, boxes, labels, samples[0].image_id, ignore)
 
 
 def _clip_to_cells(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes of all tiles on the canvas, cut where their tiles are, and which of them are left.
+    """Moves the boxes of all tiles to the canvas and clips them to the visible part of their tile.
 
     Args:
         parts: [n_i, 4], pixels of each tile.
-        placed: float32 [tiles, 3, 2]; what is added to a tile's corners, the least they can be, the most.
+        placed: float32 [tiles, 3, 2]; origin of each tile, and least and largest corner of its boxes.
 
     Returns:
-        [m, 4], pixels of the canvas; bool [n], of all boxes in a row.
+        The boxes that are left, [m, 4], pixels of the canvas; and a mask of them, bool [n].
     """
     boxes = np.concatenate(parts)
     if not len(boxes):
@@ -95,18 +96,18 @@ def _clip_to_cells(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndar
     corners = boxes.reshape(-1, 2, 2) + of_boxes[:, 0:1]
     moved = np.minimum(np.maximum(corners, of_boxes[:, 1:2]), of_boxes[:, 2:3]).reshape(-1, 4)
     x1, y1, x2, y2 = moved.T
-    seen = (x2 > x1) & (y2 > y1)
-    return moved[seen], seen
+    kept = (x2 > x1) & (y2 > y1)
+    return moved[kept], kept
 
 
 def _cell_borders(meeting: int, middle: int, length: int) -> tuple[int, int, int, int]:
-    """Borders of the three cells along an axis; of four tiles the middle one has no width."""
+    """Borders of the three cells along an axis; of four tiles the middle one has zero size."""
     first = meeting - middle // 2
     return 0, first, first + middle, length
 
 
 def _tile_start(lines: tuple[int, int, int, int], cell: int, length: int) -> int:
-    """Where a tile of this length begins: against the middle, or in the middle of it."""
+    """Where a tile of this length begins: beside the middle cell, or centred in it."""
     if cell == 1:
         return (lines[1] + lines[2] - length) // 2
     return lines[1] - length if cell == 0 else lines[2]

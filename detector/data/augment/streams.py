@@ -1,7 +1,7 @@
-"""Random numbers of a sample: a stream of its own for each augmentation, fixed by seed, epoch and index.
+"""Random numbers of a sample: one stream per augmentation, fixed by seed, epoch and index.
 
-So one augmentation switched on or off leaves the draws of all others as they were: two runs that
-differ in one switch see the same images otherwise.
+Switching one augmentation on or off leaves the draws of all others as they are, so that two runs that
+differ in one switch differ in nothing else.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Streams:
     index: int
 
     def generator(self, name: str = "") -> np.random.Generator:
-        """A fresh generator; the same one for the same name, independent of those of other names."""
-        # what default_rng makes, in three quarters of the time
+        """A new generator, always the same for the same name and independent of those of other names."""
+        # equals default_rng(entropy), in three quarters of the time
         entropy = [self.seed, self.epoch, self.index, *name.encode()]
         return np.random.Generator(np.random.PCG64(entropy))
 
     def chance(self, name: str, probability: float) -> np.random.Generator | None:
-        """The stream of that name with this probability, else None."""
-        if probability == 0:  # saves the time of making a generator
+        """The stream `name` with this probability, else None; the draw is the first of the stream."""
+        if probability == 0:  # saves making a generator
             return None
         rng = self.generator(name)
         return rng if rng.random() < probability else None

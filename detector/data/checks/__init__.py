@@ -1,20 +1,21 @@
-"""What is wrong with a data set, found before an epoch is spent on it.
+"""Checks of a data set before it is trained on.
 
-Read `report` (kinds, problems, the table), `labels` (what the index alone shows; training looks at this
-much), `images` (every file read and decoded), `twins` (equal and nearly equal images), `run` (all of
-it); `plots` draws.
+Read `problems` first (the kinds of problems), then `labels` (what the index alone shows; a training run
+starts with these), `images` (reads and decodes every file), `duplicates` (equal and similar images) and
+`check_dataset` (runs all checks). `check_report` is the result, `label_plots` draws labels.
 """
 
 from detector.data.checks.check_dataset import check_dataset
+from detector.data.checks.check_report import DatasetReport
 from detector.data.checks.label_plots import plot_labels, plot_sheet, require_matplotlib
 from detector.data.checks.labels import check_labels, describe_label_problems
-from detector.data.checks.problems import KINDS, Kind, Problem, Report
+from detector.data.checks.problems import KINDS, Kind, Problem
 
 __all__ = [
     "KINDS",
+    "DatasetReport",
     "Kind",
     "Problem",
-    "Report",
     "check_dataset",
     "check_labels",
     "plot_labels",

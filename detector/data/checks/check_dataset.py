@@ -1,13 +1,14 @@
-"""The whole check: labels, then every file."""
+"""Runs all checks of a data set."""
 
 import time
 
 import numpy as np
 
+from detector.data.checks.check_report import DatasetReport
 from detector.data.checks.duplicates import check_duplicates
 from detector.data.checks.images import check_images, scan_images
-from detector.data.checks.labels import Splits, check_labels, summarise
-from detector.data.checks.problems import Problem, Report, sort_problems
+from detector.data.checks.labels import Splits, check_labels, summarise_split
+from detector.data.checks.problems import Problem, sort_problems
 from detector.data.readers.coco import read_json
 
 
@@ -20,19 +21,19 @@ def check_dataset(
     ratio: float = 4.0,
     decode: bool = True,
     workers: int = 1,
-) -> Report:
-    """Checks a data set.
+) -> DatasetReport:
+    """Checks the labels and, if `decode`, every image file of a data set.
 
     Args:
         name: of the data set, for the report.
         splits: indices by name, "train" first.
         size: of the training image, pixels.
-        anchors: [k, 2], pixels; without them their fit is not looked at.
-        ratio: below which a box is given to an anchor.
+        anchors: [k, 2], pixels; None: their fit is not checked.
+        ratio: below which an anchor matches a box, see `loss.anchor_ratio`.
         decode: whether to read and decode every image.
-        workers: threads that do so.
+        workers: threads for that.
     """
-    problems = check_labels(splits, size=size, anchors=anchors, ratio=ratio) + _id_zero(splits)
+    problems = check_labels(splits, size=size, anchors=anchors, ratio=ratio) + _find_id_zero(splits)
     looked_at = "images not opened"
     if decode:
         started = time.perf_counter()
@@ -42,12 +43,12 @@ def check_dataset(
         seconds = time.perf_counter() - started
         problems += check_images(splits, scans) + check_duplicates(splits, scans)
         total = sum(map(len, splits.values()))
-        looked_at = f"{total:,} images decoded, {total / max(seconds, 1e-9):,.0f} a second"
-    return Report(
+        looked_at = f"{total:,} images decoded, {total / max(seconds, 1e-9):,.0f} images/s"
+    return DatasetReport(
         name=name,
         size=size,
         splits=[
-            summarise(split, index, size=size, anchors=anchors, ratio=ratio)
+            summarise_split(split, index, size=size, anchors=anchors, ratio=ratio)
             for split, index in splits.items()
         ],
         problems=sort_problems(problems),
@@ -55,14 +56,14 @@ def check_dataset(
     )
 
 
-def _id_zero(splits: Splits) -> list[Problem]:
-    """Annotation ids are not in the index; COCO's json is read again for them."""
-    found, total = [], 0
+def _find_id_zero(splits: Splits) -> list[Problem]:
+    """Finds annotations with id 0; reads COCO's json again, since the index has no annotation ids."""
+    examples, total = [], 0
     for index in splits.values():
         if index.annotations.suffix == ".json":
             ids = [
                 entry["id"] for entry in read_json(index.annotations, labelled=False)["annotations"]
             ]
             total += len(ids)
-            found += [f"{index.annotations.name}: annotation 0"] * ids.count(0)
-    return [Problem.collect("annotation id 0", len(found), total, found)] if found else []
+            examples += [f"{index.annotations.name}: annotation 0"] * ids.count(0)
+    return [Problem.collect("annotation id 0", len(examples), total, examples)] if examples else []

@@ -1,4 +1,4 @@
-"""Labels in pictures: histograms, and a sheet of labelled images."""
+"""Plots of labels: histograms, and a contact sheet of labelled images."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SHEET = 16  # images
 
 
 def require_matplotlib() -> None:
-    """Ends a command before its work where the drawing after it could not be done.
+    """Raises an error before any work is done if plots cannot be drawn.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -25,11 +25,11 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UserError('drawing needs matplotlib: pip install -e ".[plots]"') from None
+        raise UserError('plots need matplotlib: pip install -e ".[plots]"') from None
 
 
 def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | None) -> None:
-    """Classes, sizes, aspects, positions and counts of a split's boxes, as a PNG.
+    """Plots classes, sizes, aspect ratios, positions and counts of a split's boxes as a PNG.
 
     Args:
         path: to write.
@@ -48,7 +48,7 @@ def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | No
     centres = (boxes[:, :2] + box_sizes(boxes) / 2) / index.sizes[owner, ::-1]  # [m, 2], 0..1
 
     figure = Figure(figsize=(15, 9), layout="constrained")
-    classes, joint, places, side, aspect, per_image = figure.subplots(2, 3).flat
+    classes, joint, centers, size_axes, aspect, per_image = figure.subplots(2, 3).flat
     classes.bar([index.names[label] for label in order], counts[order])
     classes.tick_params(axis="x", rotation=90, labelsize=8)
     rest = len(counts) - len(order)
@@ -63,24 +63,24 @@ def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | No
     joint.set(title=f"sizes at {size} px", xlabel="width, px", ylabel="height, px")
     joint.set(xscale="log", yscale="log", aspect="equal")
 
-    _, _, _, image = places.hist2d(*centres.T, bins=32, range=[[0, 1], [0, 1]])
-    figure.colorbar(image, ax=places)
-    places.invert_yaxis()
-    places.set(title="centres", xlabel="x / width", ylabel="y / height", aspect="equal")
+    _, _, _, image = centers.hist2d(*centres.T, bins=32, range=[[0, 1], [0, 1]])
+    figure.colorbar(image, ax=centers)
+    centers.invert_yaxis()
+    centers.set(title="centres", xlabel="x / width", ylabel="y / height", aspect="equal")
 
-    side.hist(np.sqrt(sizes.prod(1)), bins=edges)
-    side.set(title="side of the square of equal area", xlabel="px", ylabel="boxes", xscale="log")
+    size_axes.hist(np.sqrt(sizes.prod(1)), bins=edges)
+    size_axes.set(title="sqrt(width * height)", xlabel="px", ylabel="boxes", xscale="log")
     aspect.hist(sizes[:, 0] / sizes[:, 1], bins=np.geomspace(0.1, 10, 41))
     aspect.set(title="width / height", ylabel="boxes", xscale="log")
     number = np.bincount(owner, minlength=len(index))
     per_image.hist(number, bins=np.arange(number.max(initial=0) + 2) - 0.5)
-    per_image.set(title="boxes in an image", ylabel="images")
+    per_image.set(title="boxes per image", ylabel="images")
     per_image.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=100)
 
 
 def plot_sheet(path: Path, index: Index, *, seed: int = 0) -> None:
-    """Random labelled images of a split, the same ones for the same seed, with their boxes."""
+    """Draws random labelled images of a split with their boxes; the same seed gives the same images."""
     labelled = np.unique(index.box_image_numbers())
     chosen = np.random.default_rng(seed).permutation(labelled)
     reader = ImageReader(index)
@@ -89,7 +89,7 @@ def plot_sheet(path: Path, index: Index, *, seed: int = 0) -> None:
         try:
             sample = reader.read(int(number))
         except UnreadableImage:
-            continue  # the report names it
+            continue  # it is in the report
         words = [index.names[label] for label in sample.labels]
         boxes = np.concatenate([sample.boxes_xyxy, sample.ignore_xyxy])
         pictures.append((sample.image, boxes, words + ["crowd"] * len(sample.ignore_xyxy)))

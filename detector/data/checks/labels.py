@@ -1,4 +1,4 @@
-"""What the indices of the splits show, without opening an image."""
+"""Checks of labels, on indices alone: no image is opened."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
@@ -8,7 +8,8 @@ import numpy as np
 
 from detector.anchors import find_unmatched, measure_fit
 from detector.boxes import box_sizes
-from detector.data.checks.problems import KINDS, Problem, SplitSummary, sort_problems
+from detector.data.checks.check_report import SplitSummary
+from detector.data.checks.problems import KINDS, Problem, sort_problems
 from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.index import Index
 
@@ -17,38 +18,38 @@ Splits = Mapping[str, Index]
 TINY = 2.0  # px of the shorter side at the training size: a quarter of the finest cell
 HUGE = 0.99  # share of the image's area
 FEW_BOXES = 10  # of a class, in training
-IMBALANCE = 100  # boxes of the most frequent class for one of the rarest
-FEW_IMAGES = {"train": 100}  # labelled ones
-FEW_TO_MEASURE = 20
-TOLD_SHARE = 0.05  # warnings about fewer are not worth a line at the start of a run
-TOLD_LINES = 4
+IMBALANCE = 100  # ratio of box counts, most frequent class to rare one
+FEW_IMAGES = {"train": 100}  # labelled images, by split
+FEW_TO_MEASURE = 20  # labelled images of other splits
+REPORTED_SHARE = 0.05  # warnings with a smaller share are not reported at the start of a run
+REPORTED_LINES = 4
 
 
 def check_labels(
     splits: Splits, *, size: int, anchors: np.ndarray | None = None, ratio: float = 4.0
 ) -> list[Problem]:
-    """All problems that the indices show, errors first.
+    """Finds all problems of the labels, errors first.
 
     Args:
         splits: by name, "train" among them.
         size: of the training image, pixels.
-        anchors: [k, 2], pixels; without them their fit is not looked at.
-        ratio: below which a box is given to an anchor.
+        anchors: [k, 2], pixels; None: their fit is not checked.
+        ratio: below which an anchor matches a box, see `loss.anchor_ratio`.
     """
     sizes = {name: letterboxed_box_sizes(index, size) for name, index in splits.items()}
     problems = [
-        *_findings(splits),
-        *_split_problems(splits),
-        *_class_problems(splits),
-        _boxes("box partly outside", splits, lambda name: splits[name].cut),
-        _boxes("duplicate box", splits, lambda name: find_duplicate_boxes(splits[name])),
-        _boxes("tiny box", splits, lambda name: sizes[name].min(1, initial=np.inf) < TINY),
-        _boxes("huge box", splits, lambda name: _area_shares(splits[name]) > HUGE),
-        _without_label(splits),
+        *_group_findings(splits),
+        *_find_split_problems(splits),
+        *_find_class_problems(splits),
+        _select_boxes("box partly outside", splits, lambda name: splits[name].cut),
+        _select_boxes("duplicate box", splits, lambda name: find_duplicate_boxes(splits[name])),
+        _select_boxes("tiny box", splits, lambda name: sizes[name].min(1, initial=np.inf) < TINY),
+        _select_boxes("huge box", splits, lambda name: _compute_area_shares(splits[name]) > HUGE),
+        _find_images_without_label(splits),
     ]
     if anchors is not None:
         problems.append(
-            _boxes(
+            _select_boxes(
                 "box without anchor",
                 splits,
                 lambda name: find_unmatched(sizes[name], anchors, ratio),
@@ -57,10 +58,10 @@ def check_labels(
     return sort_problems(problem for problem in problems if problem is not None)
 
 
-def summarise(
+def summarise_split(
     name: str, index: Index, *, size: int, anchors: np.ndarray | None, ratio: float
 ) -> SplitSummary:
-    """A split in numbers; see `check_labels`."""
+    """Computes the statistics of a split; arguments as in `check_labels`."""
     objects = ~index.crowd
     sizes = letterboxed_box_sizes(index, size)[objects]
     counts = np.bincount(index.labels[objects], minlength=len(index.names))
@@ -69,18 +70,18 @@ def summarise(
     return SplitSummary(
         split=name,
         images=len(index),
-        labelled=int((_objects_by_image(index) > 0).sum()),
+        labelled=int((_count_objects_by_image(index) > 0).sum()),
         boxes=int(objects.sum()),
         crowds=int(index.crowd.sum()),
-        side=_spread(np.sqrt(sizes.prod(1))),
-        aspect=_spread(sizes[:, 0] / sizes[:, 1]),
+        side=_compute_percentiles(np.sqrt(sizes.prod(1))),
+        aspect=_compute_percentiles(sizes[:, 0] / sizes[:, 1]),
         boxes_by_class={index.names[label]: int(counts[label]) for label in order},
         anchors=fit,
     )
 
 
-def _spread(values: np.ndarray) -> tuple[float, float, float]:
-    """What 5 %, 50 % and 95 % of the values are below; zeros if there are none."""
+def _compute_percentiles(values: np.ndarray) -> tuple[float, float, float]:
+    """The 5th, 50th and 95th percentile; zeros without values."""
     low, middle, high = np.percentile(values if len(values) else np.zeros(1), (5, 50, 95))
     return float(low), float(middle), float(high)
 
@@ -88,34 +89,38 @@ def _spread(values: np.ndarray) -> tuple[float, float, float]:
 def describe_label_problems(
     name: str, splits: Splits, *, size: int, anchors: np.ndarray, ratio: float
 ) -> list[str]:
-    """What a run says of its labels before it starts: nothing, or up to five lines.
+    """Label problems to report before a run: up to five lines.
 
-    What readers left out is not among it: it is named elsewhere. `name` is the data set's.
+    Kinds that readers skip are not among them: those are reported one by one. `name` is the data set's.
     """
-    left_out = {
+    skipped = {
         finding.kind for index in splits.values() for finding in index.findings if finding.skipped
     }
-    told = [
+    reported = [
         problem
         for problem in check_labels(splits, size=size, anchors=anchors, ratio=ratio)
-        if problem.kind not in left_out
-        and (problem.about.severity == "error" or problem.share >= TOLD_SHARE)
+        if problem.kind not in skipped
+        and (problem.about.severity == "error" or problem.share >= REPORTED_SHARE)
     ]
-    lines = [f"labels: {problem}" for problem in told[:TOLD_LINES]]
-    if told:
-        more = f"{len(told) - TOLD_LINES} more kinds and " if len(told) > TOLD_LINES else ""
-        lines.append(f"labels: {more}what to do: python tools/check_data.py {name}")
+    lines = [f"labels: {problem}" for problem in reported[:REPORTED_LINES]]
+    if reported:
+        more = (
+            f"{len(reported) - REPORTED_LINES} more kinds of problems; "
+            if len(reported) > REPORTED_LINES
+            else ""
+        )
+        lines.append(f"labels: {more}for details and advice: python tools/check_data.py {name}")
     return lines
 
 
 def image_name(index: Index, number: int) -> str:
-    """An image as reports name it, with its folder."""
+    """The name of an image in reports: its folder's name and its file name."""
     return str(Path(index.folder.name) / str(index.files[number]))
 
 
 def find_duplicate_boxes(index: Index) -> np.ndarray:
-    """Boxes that stand in the same image before, with the same label, to the nearest pixel; bool [m]."""
-    corners = np.round(index.boxes_xyxy).astype(np.uint64)  # below 2^16: no image is larger
+    """Mask [m] of boxes that equal an earlier one of their image and class, rounded to pixels."""
+    corners = np.round(index.boxes_xyxy).astype(np.uint64)  # below 2^16, as image sizes are
     place = corners @ (np.uint64(1) << np.array([48, 32, 16, 0], np.uint64))
     owner = (index.box_image_numbers() * len(index.names) + index.labels) * 2 + index.crowd
     order = np.lexsort((place, owner))  # stable: of equal ones the first stays first
@@ -124,26 +129,26 @@ def find_duplicate_boxes(index: Index) -> np.ndarray:
     return again
 
 
-def _findings(splits: Splits) -> Iterator[Problem]:
-    """What readers left out, by kind."""
+def _group_findings(splits: Splits) -> Iterator[Problem]:
+    """Turns the findings of readers into one problem per kind."""
     findings = [
         finding
         for name, index in splits.items()
         for finding in index.findings
-        if not (finding.kind == "image without label" and _unlabelled_test(name, index))
+        if not (finding.kind == "image without label" and _is_unlabelled_test(name, index))
     ]
     for kind in dict.fromkeys(finding.kind for finding in findings):
         same = [finding for finding in findings if finding.kind == kind]
-        of = KINDS[kind].of if kind in KINDS else None
+        unit = KINDS[kind].unit if kind in KINDS else None
         good = sum(
-            len(index) if of == "images" else len(index.labels) if of == "boxes" else 0
+            len(index) if unit == "images" else len(index.labels) if unit == "boxes" else 0
             for index in splits.values()
         )
         yield Problem.collect(kind, len(same), good + len(same), map(str, same))
 
 
-def _boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray]) -> Problem | None:
-    """Boxes, crowds apart, that a mask by split selects; None if there are none."""
+def _select_boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray]) -> Problem | None:
+    """The problem of the boxes, without crowds, that a mask by split selects; None if there are none."""
     chosen: dict[str, np.ndarray] = {}
     for name, index in splits.items():
         chosen[name] = (select(name) & ~index.crowd).nonzero()[0]
@@ -162,21 +167,21 @@ def _describe(index: Index, rows: np.ndarray) -> Iterator[str]:
         yield f"{image_name(index, image)}: {index.names[index.labels[row]]} at {box}"
 
 
-def _area_shares(index: Index) -> np.ndarray:
+def _compute_area_shares(index: Index) -> np.ndarray:
     areas = box_sizes(index.boxes_xyxy).astype(np.float64).prod(1)
     return areas / index.sizes.prod(1)[index.box_image_numbers()]
 
 
-def _objects_by_image(index: Index) -> np.ndarray:
+def _count_objects_by_image(index: Index) -> np.ndarray:
     return np.bincount(index.box_image_numbers()[~index.crowd], minlength=len(index))
 
 
-def _without_label(splits: Splits) -> Problem | None:
-    """Images without any box, crowds included."""
+def _find_images_without_label(splits: Splits) -> Problem | None:
+    """Finds images without any box, crowds included."""
     empty = {
         name: (np.diff(index.starts) == 0).nonzero()[0]
         for name, index in splits.items()
-        if not _unlabelled_test(name, index)
+        if not _is_unlabelled_test(name, index)
     }
     count = sum(map(len, empty.values()))
     if not count:
@@ -185,14 +190,16 @@ def _without_label(splits: Splits) -> Problem | None:
     return Problem.collect("image without label", count, sum(map(len, splits.values())), names)
 
 
-def _unlabelled_test(name: str, index: Index) -> bool:
-    """Whether this is a test split that comes without its labels, as COCO's test-dev does."""
+def _is_unlabelled_test(name: str, index: Index) -> bool:
+    """Whether this is a test split published without labels, such as COCO's test-dev."""
     return name == "test" and not len(index.labels)
 
 
-def _split_problems(splits: Splits) -> Iterator[Problem]:
-    labelled = {name: int((_objects_by_image(index) > 0).sum()) for name, index in splits.items()}
-    none = [n for n, c in labelled.items() if not c and not _unlabelled_test(n, splits[n])]
+def _find_split_problems(splits: Splits) -> Iterator[Problem]:
+    labelled = {
+        name: int((_count_objects_by_image(index) > 0).sum()) for name, index in splits.items()
+    }
+    none = [n for n, c in labelled.items() if not c and not _is_unlabelled_test(n, splits[n])]
     if none:
         words = (f"{name}: none of {len(splits[name]):,} images has an object" for name in none)
         yield Problem.collect("no labelled image", len(none), len(splits), words)
@@ -200,7 +207,7 @@ def _split_problems(splits: Splits) -> Iterator[Problem]:
     if few:
         words = (
             f"{name}: {labelled[name]} labelled images; fewer than "
-            f"{FEW_IMAGES.get(name, FEW_TO_MEASURE)} say little"
+            f"{FEW_IMAGES.get(name, FEW_TO_MEASURE)} are too few for reliable results"
             for name in few
         )
         yield Problem.collect("small data set", len(few), len(splits), words)
@@ -223,8 +230,8 @@ def _first_difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
     return f"only one has {longer[min(len(ours), len(theirs))]!r}"
 
 
-def _class_problems(splits: Splits) -> Iterator[Problem]:
-    """Of the classes of the training split; those of others are compared by name."""
+def _find_class_problems(splits: Splits) -> Iterator[Problem]:
+    """Finds problems of the training split's classes; other splits are compared by class name."""
     counts: dict[str, dict[str, int]] = {}
     for name, index in splits.items():
         numbers = np.bincount(index.labels[~index.crowd], minlength=len(index.names))

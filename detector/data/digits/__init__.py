@@ -1,4 +1,8 @@
-"""The embedded data set: `digits` makes it, `render` draws its stickers, `credits` names the authors."""
+"""The embedded data set: handwritten digits on photographs.
+
+Read `generate` first (writes the data set), then `render` (draws a digit as a sticker); `credits` names
+the authors of the photographs.
+"""
 
 from detector.data.digits.generate import ensure_digits, make_digits
 

@@ -1,8 +1,8 @@
-"""Whose work the embedded `digits` set is made of: every photograph, its author and its licence.
+"""Credits of the embedded `digits` data set: every photograph, its author and its licence.
 
 Facts are those stated by the packages themselves (scikit-image's `skimage.data` docstrings,
 scikit-learn's `datasets/images/README.txt`). Packaged pictures without an explicit free licence
-(moon, page, coins, the Middlebury motorcycle, ...) are left out on purpose.
+(moon, page, coins, the Middlebury motorcycle, ...) are deliberately not used.
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,11 @@
-"""The embedded demonstration data set: real handwritten digits as stickers on real photographs.
+"""The embedded demonstration data set: handwritten digits, drawn as stickers on photographs.
 
-Made on first use from what the scikit-learn and scikit-image wheels carry, without a network, as
-COCO json and jpeg. Reading order: `ensure_digits`, `make_digits`, `draw_image`; `digits_render`
-draws one sticker, `digits_credits` names the photographers.
+It is made on first use, without a network, from files in the scikit-learn and scikit-image wheels, and
+written as COCO json and jpeg. Read `ensure_digits`, `make_digits`, `draw_image`.
 
-Same versions give the same bytes on every machine: random numbers come only from
+The same versions give the same bytes on every machine: random numbers come only from
 `numpy.random.Generator`s seeded by (seed, split, image), and pixels only from integer arithmetic
-and OpenCV's bit-exact resize, so neither threads nor SIMD width count.
+and OpenCV's bit-exact resize, so that neither threads nor SIMD width matter.
 """
 
 import functools
@@ -41,17 +40,17 @@ GENERATOR_VERSION = 1  # raise it when one byte of the output changes
 SPLITS = ("train", "val")
 
 _EMPTY = 0.02  # share of images without a digit
-_MAX_COUNT = 16  # digits an image: uniform in 1.._MAX_COUNT, 8.3 on average
+_MAX_COUNT = 16  # digits per image: uniform in 1.._MAX_COUNT, 8.3 on average
 _MAX_OVERLAP = 0.08  # intersection of two boxes over the smaller one
 _MAX_TURN = 20.0  # degrees, +-: a 6 stays a 6
 _ASPECT = (0.8, 1.25)  # stretch of the width
-_VAL_PHOTO = 3 / 8  # share of each photo, along its longer side, that only val sees
-_VAL_DIGITS = 0.2  # share of each class's handwritten digits that only val sees
+_VAL_PHOTO = 3 / 8  # share of each photo, along its longer side, used only for val
+_VAL_DIGITS = 0.2  # share of each class's digits used only for val
 _MIN_CROP = 160  # px of a photo: enlarged at most 2 times
 _MAX_CROP = 640  # px: the bit-exact resize is bilinear and would alias beyond half size
 _JPEG_QUALITY = 92
 _MANIFEST = "manifest.json"
-_PALETTE = (  # RGB, vivid, bright enough for the dark edge to stand out from
+_PALETTE = (  # RGB: vivid, and bright against the dark edge
     (255, 72, 66),
     (255, 138, 28),
     (255, 214, 38),
@@ -68,7 +67,7 @@ _PALETTE = (  # RGB, vivid, bright enough for the dark edge to stand out from
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What one split may use.
+    """Digits and photographs of one split.
 
     Attributes:
         glyphs: int32 [1797, 160, 160], all enlarged glyphs.
@@ -82,29 +81,29 @@ class Source:
 
 
 def ensure_digits(root: Path) -> Path:
-    """Makes the data set in `root` unless it is there; returns `root`.
+    """Makes the data set in `root` unless it exists; returns `root`.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder contains something else.
     """
-    found = _read_manifest(root)
-    if found is not None and found["generator"] == GENERATOR_VERSION:
+    manifest = _read_manifest(root)
+    if manifest is not None and manifest["generator"] == GENERATOR_VERSION:
         return root
-    if found is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if manifest is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(
-            f"{root}: holds files that are not the digits data set; move them away, or give another "
+            f"{root}: contains files that are not the digits data set; move them, or set another "
             f"`root:` in the data YAML"
         )
-    # Beside its place, then renamed: a stopped run leaves no half of a data set.
+    # Written beside `root`, then renamed: an interrupted run leaves no incomplete data set.
     part = root.with_name(f".{root.name}-{secrets.token_hex(4)}")
     try:
         make_digits(part)
-        if found is not None:
+        if manifest is not None:
             shutil.rmtree(root)
         try:
             part.rename(root)
         except OSError:
-            if _read_manifest(root) is None:  # else another process was as fast
+            if _read_manifest(root) is None:  # else another process has made it meanwhile
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -118,25 +117,25 @@ def make_digits(
 
     Args:
         root: a folder that does not exist yet.
-        num_train, num_val: images a split.
-        seed: another one gives other images; the split of digits and photos stays.
+        num_train, num_val: number of images.
+        seed: changes the images, but not how digits and photos are split.
     """
     (root / "annotations").mkdir(parents=True)
-    sources = _sources()
+    sources = _load_sources()
     digest = hashlib.sha256()
     bar = tqdm(total=num_train + num_val, desc="making digits", unit="image", disable=None)
     with bar:
         for number, (split, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True)):
             folder = root / f"{split}2017"
             folder.mkdir()
-            tree = _empty_tree()
-            draw = functools.partial(_encoded, sources[number], [seed, number])
-            with ThreadPoolExecutor() as pool:  # in order; numpy and OpenCV let go of the lock
+            tree = _make_empty_tree()
+            draw = functools.partial(_draw_jpeg, sources[number], [seed, number])
+            with ThreadPoolExecutor() as pool:  # results in order; numpy and OpenCV release the GIL
                 for image_id, (data, boxes, labels) in enumerate(pool.map(draw, range(count)), 1):
                     name = f"{image_id:06d}.jpg"
                     (folder / name).write_bytes(data)
                     digest.update(data)
-                    _annotate(tree, image_id, name, boxes, labels)
+                    _add_annotations(tree, image_id, name, boxes, labels)
                     bar.update()
             text = json.dumps(tree)
             (root / "annotations" / f"instances_{split}2017.json").write_text(text)
@@ -153,10 +152,10 @@ def make_digits(
     (root / _MANIFEST).write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _encoded(
+def _draw_jpeg(
     source: Source, seeds: list[int], number: int
 ) -> tuple[bytes, list[tuple[int, int, int, int]], list[int]]:
-    """Image `number` as jpeg, its boxes and labels."""
+    """Draws image `number`; returns the jpeg, its boxes and labels."""
     image, boxes, labels = draw_image(np.random.default_rng([*seeds, number]), source)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     return cv2.imencode(".jpg", image, quality)[1].tobytes(), boxes, labels
@@ -165,13 +164,13 @@ def _encoded(
 def draw_image(
     rng: np.random.Generator, source: Source
 ) -> tuple[np.ndarray, list[tuple[int, int, int, int]], list[int]]:
-    """One image: a crop of a photo with digits on it.
+    """Draws one image: a crop of a photo with digits on it.
 
     Returns:
         uint8 [320, 320, 3] BGR; boxes (x1, y1, x2, y2) in integer px, exclusive at the right and at
         the bottom; their labels 0..9. Larger digits first: smaller ones lie on top.
     """
-    image = _background(rng, source)
+    image = _crop_background(rng, source)
     count = 0 if rng.random() < _EMPTY else int(rng.integers(1, _MAX_COUNT + 1))
     sides = np.round(MIN_SIDE * (MAX_SIDE / MIN_SIDE) ** rng.random(count)).astype(int)
     stickers: list[Sticker] = []
@@ -179,18 +178,18 @@ def draw_image(
     for side in sorted(sides.tolist(), reverse=True):
         label = int(rng.integers(10))
         glyph = source.glyphs[rng.choice(source.digits[label])]
-        turn = float(rng.uniform(-_MAX_TURN, _MAX_TURN))
-        stickers.append(render_sticker(glyph, side, turn, float(rng.uniform(*_ASPECT))))
+        degrees = float(rng.uniform(-_MAX_TURN, _MAX_TURN))
+        stickers.append(render_sticker(glyph, side, degrees, float(rng.uniform(*_ASPECT))))
         labels.append(label)
-    boxes = _place(rng, stickers)
+    boxes = _place_stickers(rng, stickers)
     for sticker, (x1, y1, _, _) in zip(stickers, boxes, strict=True):
         colour = _PALETTE[rng.integers(len(_PALETTE))]
         paste(image, sticker, x1, y1, colour[::-1])
     return image, boxes, labels
 
 
-def _background(rng: np.random.Generator, source: Source) -> np.ndarray:
-    """A random square of a photo, [320, 320, 3]."""
+def _crop_background(rng: np.random.Generator, source: Source) -> np.ndarray:
+    """Crops a random square of a photo and resizes it to [320, 320, 3]."""
     region = source.regions[rng.integers(len(source.regions))]
     largest = min(*region.shape[:2], _MAX_CROP)
     side = int(rng.integers(_MIN_CROP, largest + 1))
@@ -201,10 +200,12 @@ def _background(rng: np.random.Generator, source: Source) -> np.ndarray:
     return cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR_EXACT)
 
 
-def _place(rng: np.random.Generator, stickers: list[Sticker]) -> list[tuple[int, int, int, int]]:
-    """A place for every sticker, inside the image and hardly overlapping.
+def _place_stickers(
+    rng: np.random.Generator, stickers: list[Sticker]
+) -> list[tuple[int, int, int, int]]:
+    """Draws a box for every sticker, inside the image and with at most `_MAX_OVERLAP`.
 
-    The whole layout is drawn again where one does not fit: to drop it would make large ones rarer.
+    Draws the whole layout again if one does not fit: dropping it would make large ones rarer.
     """
     while True:
         placed: list[tuple[int, int, int, int]] = []
@@ -213,7 +214,7 @@ def _place(rng: np.random.Generator, stickers: list[Sticker]) -> list[tuple[int,
             for _ in range(50):
                 x, y = (int(rng.integers(SIZE - length + 1)) for length in (width, height))
                 box = (x, y, x + width, y + height)
-                if all(_overlap(box, other) <= _MAX_OVERLAP for other in placed):
+                if all(_compute_overlap(box, other) <= _MAX_OVERLAP for other in placed):
                     placed.append(box)
                     break
             else:
@@ -222,16 +223,16 @@ def _place(rng: np.random.Generator, stickers: list[Sticker]) -> list[tuple[int,
             return placed
 
 
-def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
-    """Intersection over the smaller area."""
+def _compute_overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
+    """Intersection area over the smaller box's area."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
     return max(width, 0) * max(height, 0) / smaller
 
 
-def _sources() -> tuple[Source, Source]:
-    """What train and val are made of; no digit and no part of a photo is in both."""
+def _load_sources() -> tuple[Source, Source]:
+    """Loads the material of train and val; they share no digit and no part of a photo."""
     images, targets = load_digits(return_X_y=True)
     glyphs = enlarge_glyphs(images.reshape(-1, 8, 8))
     rng = np.random.default_rng(0)
@@ -256,13 +257,13 @@ def _read_photo(photo: Photo) -> np.ndarray:
     image = cv2.imread(str(folder / photo.path), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(
-            f"{folder / photo.path}: the digits data set needs this photo of the installed package; "
+            f"{folder / photo.path}: cannot read this photo, which the digits data set needs; "
             f"reinstall scikit-learn and scikit-image as requirements.txt lists them"
         )
     return image
 
 
-def _empty_tree() -> dict[str, Any]:
+def _make_empty_tree() -> dict[str, Any]:
     return {
         "info": {"description": "digits: handwritten digits on photographs; see CREDITS.md"},
         "images": [],
@@ -271,7 +272,7 @@ def _empty_tree() -> dict[str, Any]:
     }
 
 
-def _annotate(
+def _add_annotations(
     tree: dict[str, Any],
     image_id: int,
     name: str,
@@ -293,9 +294,9 @@ def _annotate(
 
 
 def _read_manifest(root: Path) -> dict[str, Any] | None:
-    """The manifest of a data set that this module made, or None."""
+    """Reads the manifest of a data set made by this module; None if there is none."""
     try:
-        found = json.loads((root / _MANIFEST).read_text())
+        manifest = json.loads((root / _MANIFEST).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and "generator" in found else None
+    return manifest if isinstance(manifest, dict) and "generator" in manifest else None

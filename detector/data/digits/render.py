@@ -1,4 +1,4 @@
-"""Stickers for the `digits` data set: an 8 x 8 handwritten digit, enlarged, turned, edged.
+"""Stickers for the `digits` data set: 8 x 8 handwritten digits, enlarged, rotated, with a dark edge.
 
 Only integer arithmetic (numpy) and exact filters, so that the same versions give the same bytes on
 every machine.
@@ -36,8 +36,8 @@ class Sticker:
     box: tuple[int, int, int, int]
 
 
-def covered(ink: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """Bool [h, w]: where ink over edge hides at least half of the background (alpha >= 0.5)."""
+def find_covered(ink: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """Mask [h, w] of pixels where ink over edge hides at least half of the background (alpha >= 0.5)."""
     through = (255 - ink.astype(np.int32)) * (255 - edge.astype(np.int32))
     return through * 2 <= 255 * 255
 
@@ -62,7 +62,7 @@ def enlarge_glyphs(images: np.ndarray) -> np.ndarray:
 
 
 def _sample(glyph: np.ndarray, shape: tuple[int, int], inverse: np.ndarray) -> np.ndarray:
-    """Bilinear samples of `glyph` on a centred grid; `inverse` int [2, 2] in 1/65536 samples."""
+    """Bilinear samples of `glyph` on a centered grid; `inverse` int [2, 2] in 1/65536 samples."""
     height, width = shape
     rows = (2 * np.arange(height, dtype=np.int64) - height + 1)[:, None]  # half steps from centre
     columns = (2 * np.arange(width, dtype=np.int64) - width + 1)[None]
@@ -79,7 +79,7 @@ def _sample(glyph: np.ndarray, shape: tuple[int, int], inverse: np.ndarray) -> n
     return (top * (256 - fy) + bottom * fy) >> 16
 
 
-def _edge(ink: np.ndarray, radius: int) -> np.ndarray:
+def _make_edge(ink: np.ndarray, radius: int) -> np.ndarray:
     """A dark edge of `radius` px around the ink that fades out over about as much again."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     solid = cv2.dilate(ink, disc)
@@ -99,23 +99,23 @@ def render_sticker(glyph: np.ndarray, side: int, degrees: float, aspect: float) 
         aspect: width is stretched by this factor.
 
     Returns:
-        The sticker; its box may miss `side` by a pixel where no scale hits it.
+        The sticker; its box may differ from `side` by a pixel if no scale gives it exactly.
     """
     cos, sin = (round(f(math.radians(degrees)) * 65536) / 65536 for f in (math.cos, math.sin))
-    turn = np.array([[cos, sin], [-sin, cos]])
+    rotation = np.array([[cos, sin], [-sin, cos]])
     ys, xs = np.nonzero(glyph >= _INK_MIDDLE)
-    centred = np.stack([xs * aspect, ys]) - np.array([[aspect], [1.0]]) * (_CELLS * _UP - 1) / 2
-    spread = [float(np.ptp(row[0] * centred[0] + row[1] * centred[1])) for row in turn]
+    centered = np.stack([xs * aspect, ys]) - np.array([[aspect], [1.0]]) * (_CELLS * _UP - 1) / 2
+    spread = [float(np.ptp(row[0] * centered[0] + row[1] * centered[1])) for row in rotation]
     radius = edge_radius(side)
-    goal = side - 2.0 * radius
-    sticker = _render(glyph, goal / max(spread), turn, aspect, radius)
+    target = side - 2.0 * radius
+    sticker = _render(glyph, target / max(spread), rotation, aspect, radius)
     for _ in range(3):
         x1, y1, x2, y2 = sticker.box
         miss = side - max(x2 - x1, y2 - y1)
         if miss == 0:
             break
-        goal += 0.6 * miss
-        sticker = _render(glyph, goal / max(spread), turn, aspect, radius)
+        target += 0.6 * miss
+        sticker = _render(glyph, target / max(spread), rotation, aspect, radius)
     return sticker
 
 
@@ -125,21 +125,21 @@ def edge_radius(side: int) -> int:
 
 
 def _render(
-    glyph: np.ndarray, scale: float, turn: np.ndarray, aspect: float, radius: int
+    glyph: np.ndarray, scale: float, rotation: np.ndarray, aspect: float, radius: int
 ) -> Sticker:
     """Render at `scale` px a sample, supersampled, and crop to the box plus the faded edge."""
     factor = 4 if scale < 0.25 else 2
     margin = 2 * radius + 2
     extent = math.ceil(scale * _CELLS * _UP * 1.2) + 2 * margin
-    step = np.array([[1 / aspect], [1.0]]) * turn.T / (scale * factor)  # patch px -> samples
+    step = np.array([[1 / aspect], [1.0]]) * rotation.T / (scale * factor)  # patch px -> samples
     inverse = np.round(step * 65536).astype(np.int64)
     field = _sample(glyph, (extent * factor, extent * factor), inverse)
     ramp = np.clip(field - _INK_LOW, 0, _INK_HIGH - _INK_LOW) * 255 // (_INK_HIGH - _INK_LOW)
     total = ramp.reshape(extent, factor, extent, factor).sum((1, 3))
     ink = (total // factor**2).astype(np.uint8)
-    edge = _edge(ink, radius).astype(np.uint8)
+    edge = _make_edge(ink, radius).astype(np.uint8)
 
-    mask = covered(ink, edge)
+    mask = find_covered(ink, edge)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
     window = np.s_[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin]

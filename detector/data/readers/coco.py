@@ -1,4 +1,4 @@
-"""COCO's folder layout -> a flat index of images and boxes.
+"""COCO json in COCO's folder layout.
 
 ROOT/annotations/instances_train2017.json   instances_val2017.json
 ROOT/train2017/*.jpg                        ROOT/val2017/*.jpg
@@ -21,10 +21,10 @@ LAYOUT = (
 
 
 def read_json(path: Path, *, labelled: bool = True) -> dict[str, Any]:
-    """A COCO annotation file; one that is not `labelled` may come without annotations (image_info).
+    """Reads a COCO annotation file; unless `labelled`, it may have no annotations (image_info).
 
     Raises:
-        UserError: missing, not json, or without the three lists that make it COCO's.
+        UserError: the file is missing, is not json, or lacks one of COCO's three lists.
     """
     try:
         tree = json.loads(path.read_bytes())
@@ -40,7 +40,7 @@ def read_json(path: Path, *, labelled: bool = True) -> dict[str, Any]:
     ]
     if missing:
         raise UserError(
-            f"{path}: not a COCO annotation file: it has no list {', '.join(map(repr, missing))}"
+            f"{path}: not a COCO annotation file: list {', '.join(map(repr, missing))} is missing"
         )
     return tree
 
@@ -48,16 +48,15 @@ def read_json(path: Path, *, labelled: bool = True) -> dict[str, Any]:
 def read_coco(
     folder: Path, annotations: Path, names: tuple[str, ...] | None, *, labelled: bool = True
 ) -> Index:
-    """The index of one split; one that is not `labelled` may come without annotations.
+    """Reads the index of one split; unless `labelled`, it may have no annotations.
 
-    LabelFile follow the order of the json's category ids, or of `names` where the data YAML gives them
-    (the json then has to know each). Images without objects stay. Boxes are cut at the image's
-    borders; boxes without size or wholly outside, and images whose file is missing, are left out and
-    named in `findings`.
+    Labels are numbered in the order of the json's category ids or, if given, of `names`, which the json
+    has to contain. Images without objects stay. Boxes are clipped to their image; boxes of zero size or
+    wholly outside, and images whose file is missing, are skipped and named in `findings`.
 
     Raises:
-        UserError: not COCO's format, an unknown category or image id, an id that occurs twice, or no
-            image file at all.
+        UserError: not COCO's format, an unknown category or image id, a duplicate id, or no image file
+            exists.
     """
     tree = read_json(annotations, labelled=labelled)
     categories = _index_by_id(tree["categories"], annotations, "category")
@@ -92,16 +91,18 @@ def read_coco(
 
 
 def _index_by_id(entries: list[dict[str, Any]], path: Path, kind: str) -> dict[int, dict[str, Any]]:
-    """Entries by id, in the file's order."""
+    """Entries by id, in the order of the file."""
     needed = {"category": ("id", "name"), "image": ("id", "file_name", "width", "height")}[kind]
     for entry in entries:
         for key in needed:
             if not isinstance(entry, dict) or key not in entry:
                 raise UserError(f"{path}: a {kind} without {key!r}: {str(entry)[:80]}")
     counts = Counter(entry["id"] for entry in entries)
-    twice = [number for number, count in counts.items() if count > 1]
-    if twice:
-        raise UserError(f"{path}: {kind} id {twice[0]} occurs {counts[twice[0]]} times")
+    duplicates = [number for number, count in counts.items() if count > 1]
+    if duplicates:
+        raise UserError(
+            f"{path}: duplicate {kind} id {duplicates[0]}: it occurs {counts[duplicates[0]]} times"
+        )
     return {entry["id"]: entry for entry in entries}
 
 
@@ -109,7 +110,7 @@ def _order_labels(
     categories: dict[int, dict[str, Any]], names: tuple[str, ...] | None, path: Path
 ) -> tuple[tuple[str, ...], np.ndarray]:
     if not categories:
-        raise UserError(f"{path}: it lists no categories")
+        raise UserError(f"{path}: its list of categories is empty")
     if names is None:
         ids = sorted(categories)
         return tuple(categories[i]["name"] for i in ids), np.array(ids, np.int64)
@@ -117,7 +118,7 @@ def _order_labels(
     unknown = [name for name in names if name not in by_name]
     if unknown:
         raise UserError(
-            f"{path}: no category {unknown[0]!r}, which the data YAML's names ask for "
+            f"{path}: no category {unknown[0]!r}, which is in `names` of the data YAML "
             f"(it has: {', '.join(by_name)})"
         )
     return names, np.array([by_name[name] for name in names], np.int64)
@@ -126,16 +127,16 @@ def _order_labels(
 def _find_image_files(
     images: dict[int, dict[str, Any]], folder: Path, path: Path, findings: list[Finding]
 ) -> set[str]:
-    """The image files that exist; the missing ones are added to the findings."""
+    """The names of the image files that exist; adds missing ones to the findings."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of images; {LAYOUT}")
+        raise UserError(f"{folder}: image folder not found; {LAYOUT}")
     open_disk_file = {
         entry.name for entry in folder.iterdir()
-    }  # one listing, not one stat an image
+    }  # one listing in place of one stat per image
     wanted = [entry["file_name"] for entry in images.values()]
     present = {n for n in wanted if n in open_disk_file or ("/" in n and (folder / n).is_file())}
     if images and not present:
-        raise UserError(f"{folder}: none of the {len(images)} images of {path.name} is there")
+        raise UserError(f"{folder}: has none of the {len(images)} images of {path.name}")
     findings += [
         Finding("missing image", str(folder / n), "no such file")
         for n in wanted
@@ -150,7 +151,7 @@ def _parse_annotations(
     category_ids: np.ndarray,
     path: Path,
 ) -> dict[str, np.ndarray]:
-    """The annotations as columns, ids checked."""
+    """The annotations as columns; raises UserError for malformed ones and unknown ids."""
     label_of = {int(number): label for label, number in enumerate(category_ids)}
     rows = []
     for entry in annotations:
@@ -179,7 +180,15 @@ def _parse_annotations(
 
 
 def _group_by_image(owners: np.ndarray, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows sorted by image in the order of `image_ids` (others dropped), and the start of each."""
+    """Sorts rows by image, in the order of `image_ids`, and drops rows of other images.
+
+    Args:
+        owners: int64 [m], the image id of each row.
+        image_ids: int64 [n].
+
+    Returns:
+        The rows; and int64 [n + 1], where those of each image start.
+    """
     by_id = np.argsort(image_ids, kind="stable")
     if not len(image_ids) or not len(owners):
         return np.zeros(0, np.int64), np.zeros(len(image_ids) + 1, np.int64)

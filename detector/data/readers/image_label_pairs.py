@@ -1,7 +1,7 @@
-"""Data sets in which each image has a label file of its own: what YOLO txt and Pascal VOC share.
+"""Data sets with one label file per image: what YOLO txt and Pascal VOC share.
 
-Two steps: which image has which label file (`Pairs`, by listing folders, cheap), and what is in them
-(`read_pairs`, which opens every file and so is worth a cache).
+There are two steps. Listing folders finds the label file of each image (`Pairs`; cheap). `read_pairs`
+then opens every file, so that its result is worth caching.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from detector.data.store.index import Finding, Index, make_index
 from detector.data.store.index_cache import Fingerprint
 from detector.errors import UserError
 
-# Height and width of an image that cannot be read: its boxes stay in validation and count as missed.
+# Assumed height and width of an unreadable image: in validation its boxes stay and count as missed.
 UNREADABLE_SIZE = (640, 640)
 
 
@@ -28,12 +28,12 @@ class Pairs:
     """Images and their label files.
 
     Attributes:
-        folder: of the data set; file names are relative to it, or absolute outside of it.
-        source: the first list or folder that names the images.
+        folder: of the data set; names of files outside of it are absolute.
+        source: the first list or folder of images.
         images: n file names.
         labels: n file names of the label files; None where an image has none.
-        lists: the files whose content decides which images there are.
-        findings: images and labels without their partner.
+        lists: the list files that were read.
+        findings: missing images, and images and label files without a counterpart.
     """
 
     folder: Path
@@ -44,32 +44,32 @@ class Pairs:
     findings: list[Finding] = field(default_factory=list)
 
     def name(self, path: str) -> str:
-        """A file as it is named here: relative to the folder, or absolute outside of it."""
+        """The name of a file: relative to the folder or, outside of it, absolute."""
         prefix = f"{self.folder}{os.sep}"
         return path.removeprefix(prefix)
 
     def add(self, image: str, label: str | None) -> None:
-        """One image (a path) and its label file."""
+        """Adds an image (a path) and its label file."""
         self.images.append(self.name(image))
         self.labels.append(None if label is None else self.name(label))
 
     def check(self, split: str, *, labelled: bool, looked_in: str) -> None:
-        """Findings of images without labels; stops where nothing can be trained on.
+        """Adds a finding for each image without a label file.
 
         Raises:
             UserError: no images, or not one of them has a label file.
         """
         if not self.images:
-            raise UserError(f"{self.source}: no images for the split `{split}`")
+            raise UserError(f"{self.source}: the split `{split}` has no images")
         if not labelled:
             return
         if not any(self.labels):
             raise UserError(
                 f"{self.source}: none of the {len(self.images)} images of `{split}` has a label file; "
-                f"looked for {looked_in}"
+                f"expected {looked_in}"
             )
         self.findings += [
-            Finding("image without label", image, "no label file; taken as background")
+            Finding("image without label", image, "no label file; used as background")
             for image, label in zip(self.images, self.labels, strict=True)
             if label is None
         ]
@@ -77,13 +77,15 @@ class Pairs:
 
 @dataclass(slots=True)
 class LabelFile:
-    """What one label file says.
+    """The parsed content of one label file.
 
     Attributes:
-        boxes: (x1, y1, x2, y2) in pixels, class number, whether it is a crowd, and its line or place.
-        faults: (kind, line or place, what is wrong), for findings.
-        size: height and width, if the file says them.
-        usable: false where the file as a whole cannot be read, so that the image is no background.
+        boxes: (x1, y1, x2, y2) in pixels, class number, whether it is a crowd, and its place in the file
+            (line or object number).
+        faults: (kind, place in the file or 0, what is wrong), for findings.
+        size: height and width of the image, if the file gives them.
+        usable: false if the file cannot be parsed at all; its image is then skipped, not used as
+            background.
     """
 
     boxes: list[tuple[float, float, float, float, int, bool, int]] = field(default_factory=list)
@@ -96,7 +98,7 @@ Parser = Callable[[bytes, tuple[int, int]], LabelFile]  # content, (height, widt
 
 
 def fingerprint_pairs(pairs: Pairs) -> Fingerprint:
-    """Changes with any list, and with the name, size or times of any image or label file."""
+    """A fingerprint of the content of lists, and of name, size and times of all other files."""
     digest, newest = hashlib.blake2b(), 0
     for path in pairs.lists:
         digest.update(path.read_bytes())
@@ -117,33 +119,35 @@ def fingerprint_pairs(pairs: Pairs) -> Fingerprint:
 def read_pairs(
     pairs: Pairs, parse: Parser, names: Callable[[], tuple[str, ...]], *, unit: str
 ) -> Index:
-    """Opens every file and joins what is in them.
+    """Reads every image size and label file into an index.
 
     Args:
-        pairs: from listing the folders.
-        parse: one label file's content.
-        names: the class names, asked for once all files are parsed.
-        unit: what the places in a file are called, "line" or "object".
+        pairs: images and their label files.
+        parse: parses one label file.
+        names: returns the class names; called after all files are parsed.
+        unit: what a place in a label file is called, "line" or "object".
     """
-    table = _IndexBuilder(unit, list(pairs.findings))
+    builder = _IndexBuilder(unit, list(pairs.findings))
     both = list(zip(pairs.images, pairs.labels, strict=True))
     contents = map_in_threads(
-        lambda pair: _open(pairs.folder, *pair), both, about=f"read {pairs.source.name}"
+        lambda pair: _read_pair(pairs.folder, *pair), both, about=f"read {pairs.source.name}"
     )
     for (image, label), (size, content) in zip(both, contents, strict=True):
         if isinstance(content, str):
-            fault = ("label not parsed", 0, f"{content}; image left out")
-            found = LabelFile(faults=[fault], usable=False)
+            fault = ("label not parsed", 0, f"{content}; image skipped")
+            parsed = LabelFile(faults=[fault], usable=False)
         elif label is None:
-            found = LabelFile()
+            parsed = LabelFile()
         else:
-            found = parse(content, UNREADABLE_SIZE if isinstance(size, str) else size)
-        table.add(image, label, size, found)
-    return table.index(pairs, names())
+            parsed = parse(content, UNREADABLE_SIZE if isinstance(size, str) else size)
+        builder.add(image, label, size, parsed)
+    return builder.build(pairs, names())
 
 
-def _open(folder: Path, image: str, label: str | None) -> tuple[tuple[int, int] | str, bytes | str]:
-    """The image's height and width and the label file's content, or why there is none."""
+def _read_pair(
+    folder: Path, image: str, label: str | None
+) -> tuple[tuple[int, int] | str, bytes | str]:
+    """The image's height and width and the label file's content; errors are returned as strings."""
     path = str(folder / image)
     try:
         size = image_size(path)
@@ -156,7 +160,7 @@ def _open(folder: Path, image: str, label: str | None) -> tuple[tuple[int, int] 
 
 
 class _IndexBuilder:
-    """What was read so far, in columns of 8 bytes a number (a list of numbers costs 32)."""
+    """Collects label files in arrays of 8 bytes per number, where lists would take 32."""
 
     def __init__(self, unit: str, findings: list[Finding]) -> None:
         self.unit, self.findings = unit, findings
@@ -166,22 +170,22 @@ class _IndexBuilder:
         self.owner, self.labels, self.crowd, self.places = (array("q") for _ in range(4))
 
     def add(
-        self, image: str, label: str | None, size: tuple[int, int] | str, found: LabelFile
+        self, image: str, label: str | None, size: tuple[int, int] | str, parsed: LabelFile
     ) -> None:
-        """One image; a `size` that is a text says why the image cannot be read."""
-        for kind, place, what in found.faults:
+        """Adds one image; a string as `size` says why the image cannot be read."""
+        for kind, place, what in parsed.faults:
             where = f"{label}: {self.unit} {place}" if place else str(label)
             self.findings.append(Finding(kind, where, what))
-        if not found.usable:
+        if not parsed.usable:
             return
         if isinstance(size, str):
             self.findings.append(Finding("unreadable image", image, size))
-            size = found.size or UNREADABLE_SIZE
-        elif found.size is not None and found.size != size:
-            said, is_ = (f"{width} x {height}" for height, width in (found.size, size))
-            what = f"its label file says {said} pixels, it has {is_}"
+            size = parsed.size or UNREADABLE_SIZE
+        elif parsed.size is not None and parsed.size != size:
+            said, real = (f"{width} x {height}" for height, width in (parsed.size, size))
+            what = f"its label file says {said} pixels, the image has {real}"
             self.findings.append(Finding("size mismatch", image, what))
-        for x1, y1, x2, y2, number, is_crowd, place in found.boxes:
+        for x1, y1, x2, y2, number, is_crowd, place in parsed.boxes:
             self.boxes.extend((x1, y1, x2, y2))
             self.owner.append(len(self.images))
             self.labels.append(number)
@@ -191,7 +195,9 @@ class _IndexBuilder:
         self.label_files.append(label)
         self.sizes.extend(size)
 
-    def index(self, pairs: Pairs, names: tuple[str, ...]) -> Index:
+    def build(self, pairs: Pairs, names: tuple[str, ...]) -> Index:
+        """The index of all images added so far."""
+
         def where(row: int) -> str:
             return f"{self.label_files[self.owner[row]]}: {self.unit} {self.places[row]}"
 
@@ -213,12 +219,12 @@ class _IndexBuilder:
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether a file of this name is taken for an image; those that start with a dot are not."""
+    """Whether a file name has the suffix of an image and does not start with a dot."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def walk_images(folder: Path) -> Iterator[str]:
-    """Image files in a folder and below, sorted by path."""
+    """Yields image files in a folder and its subfolders, sorted by path."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(files):
@@ -227,12 +233,12 @@ def walk_images(folder: Path) -> Iterator[str]:
 
 
 def file_stem(name: str) -> str:
-    """A file name without its suffix; `Path` does the same in ten times the time."""
+    """A file name without its suffix, in a tenth of the time of `Path.stem`."""
     return name.rpartition(".")[0]
 
 
-class FolderListing:
-    """File names by folder, each folder listed once: a listing costs less than a stat for each file."""
+class FolderListings:
+    """File names by folder; lists each folder once, which costs less than one stat per file."""
 
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {}
@@ -251,10 +257,10 @@ class FolderListing:
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a list of images, without empty ones.
+    """Reads the non-empty lines of a list of images.
 
     Raises:
-        UserError: unreadable.
+        UserError: the file is not readable text.
     """
     try:
         text = path.read_text("utf-8-sig")

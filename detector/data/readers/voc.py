@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from detector.data.readers.image_label_pairs import (
-    FolderListing,
+    FolderListings,
     LabelFile,
     Pairs,
     file_stem,
@@ -27,19 +27,19 @@ IMAGE_FOLDERS, LABEL_FOLDERS = ("JPEGImages", "images"), ("Annotations", "annota
 
 
 def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
-    """The images of a split and their xml files.
+    """Finds the images of a split and their xml files.
 
     Args:
-        root: what relative sources count from.
+        root: of relative sources.
         sources: lists (`ImageSets/Main/train.txt`, or `VOC2007/ImageSets/Main/trainval.txt`), a name a
-            line, of images in the JPEGImages above the list; or folders, of which all images count:
-            those in JPEGImages or `images`, or with the xml files side by side.
-        split: `test` may come without labels.
+            line, of images in JPEGImages above the list; or folders, whose images are in JPEGImages or
+            `images`, or beside their xml files.
+        split: `test` may have no labels.
 
     Raises:
-        UserError: a source that is not there, no images, or no labels for any of them.
+        UserError: a source does not exist, or has no images or no labels.
     """
-    pairs, folders = Pairs(root, root / sources[0]), FolderListing()
+    pairs, folders = Pairs(root, root / sources[0]), FolderListings()
     looked_in: list[str] = []
     seen: set[str] = set()
     for path in (root / source for source in sources):
@@ -50,13 +50,13 @@ def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
             base = next((p for p in path.parents if (p / "Annotations").is_dir()), root)
             stems = [_stem(line) for line in read_list(path)]
         else:
-            raise UserError(f"{path}: no such list or folder of images")
-        images, labels = _inside(base, IMAGE_FOLDERS), _inside(base, LABEL_FOLDERS)
+            raise UserError(f"{path}: no such list of images or folder")
+        images, labels = _find_subfolder(base, IMAGE_FOLDERS), _find_subfolder(base, LABEL_FOLDERS)
         looked_in.append(f"{labels}/*.xml")
         _pair_folder(pairs, folders, images, labels, stems)
         if labels not in seen:
             seen.add(labels)
-            known = _stems(folders[images])
+            known = _files_by_stem(folders[images])
             pairs.findings += [
                 Finding(
                     "label without image", pairs.name(f"{labels}/{name}"), f"no image in {images}"
@@ -69,14 +69,14 @@ def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
 
 
 def read_voc(pairs: Pairs, names: tuple[str, ...] | None, *, zero_based: bool = False) -> Index:
-    """The index of a split; objects that do not parse are left out and named.
+    """Reads the index of a split; malformed objects are skipped and named in the findings.
 
-    VOC counts pixels from 1 and includes the last: a box goes from xmin - 1, ymin - 1 to xmax, ymax.
+    VOC counts pixels from 1, inclusively: a box spans xmin - 1, ymin - 1 to xmax, ymax.
 
     Args:
         pairs: from `pair_voc`.
-        names: the class names, by label; without them, all that occur, sorted.
-        zero_based: coordinates are corners in pixels from 0, as some programs write them.
+        names: the class names, by label; None: all that occur, sorted.
+        zero_based: coordinates count from 0, as some programs write them.
     """
     number_of = {name: number for number, name in enumerate(names or ())}
 
@@ -93,21 +93,21 @@ def read_voc(pairs: Pairs, names: tuple[str, ...] | None, *, zero_based: bool = 
 def parse_voc(
     content: bytes, number_of: Callable[[str], int | None], *, zero_based: bool = False
 ) -> LabelFile:
-    """One xml file; `number_of` gives a class its number, None if it is unknown.
+    """Parses one xml file; `number_of` returns the number of a class, None for an unknown one.
 
-    `difficult` objects are taken as COCO's crowds: neither objects nor background.
+    `difficult` objects are treated as COCO's crowds: neither objects nor background.
     """
-    found = LabelFile()
+    labels = LabelFile()
     try:
         tree = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        found.faults.append(("label not parsed", 0, f"no xml ({error}); image left out"))
-        found.usable = False
-        return found
+        labels.faults.append(("label not parsed", 0, f"not valid xml ({error}); image skipped"))
+        labels.usable = False
+        return labels
     try:
-        found.size = _number(tree, "size/height"), _number(tree, "size/width")
+        labels.size = _number(tree, "size/height"), _number(tree, "size/width")
     except ValueError:
-        found.size = None  # many programs leave it out
+        labels.size = None  # many programs do not write it
     first = 0 if zero_based else 1
     for place, entry in enumerate(tree.iter("object"), 1):
         name = (entry.findtext("name") or "").strip()
@@ -117,20 +117,20 @@ def parse_voc(
                 for side in ("xmin", "ymin", "xmax", "ymax")
             )
         except ValueError:
-            what = f"{name or 'an object'} without four numbers in its bndbox"
-            found.faults.append(("label not parsed", place, what))
+            what = f"{name or 'an object'}: its bndbox does not have four numbers"
+            labels.faults.append(("label not parsed", place, what))
             continue
         number = number_of(name) if name else None
         if number is None:
-            found.faults.append(("unknown class", place, f"class {name!r} is not in `names`"))
+            labels.faults.append(("unknown class", place, f"class {name!r} is not in `names`"))
             continue
         difficult = (entry.findtext("difficult") or "0").strip() == "1"
-        found.boxes.append((x1 - first, y1 - first, x2, y2, number, difficult, place))
-    return found
+        labels.boxes.append((x1 - first, y1 - first, x2, y2, number, difficult, place))
+    return labels
 
 
 def _stem(line: str) -> str:
-    """The name in a line of a list: `a`, `a.jpg`, or `a  1` in the list of one class."""
+    """The image name in a line of a list: `a`, `a.jpg`, or `a  1` in the list of one class."""
     line = re.sub(r"\s+(-1|0|1)$", "", line)
     name = os.path.basename(line)  # noqa: PTH119  # fast
     return file_stem(name) if name.lower().endswith(SUFFIXES) else name
@@ -140,21 +140,21 @@ def _number(tree: ElementTree.Element, path: str) -> int:
     return int(float(tree.findtext(path) or ""))
 
 
-def _inside(base: Path, names: Sequence[str]) -> str:
+def _find_subfolder(base: Path, names: Sequence[str]) -> str:
     return str(next((base / name for name in names if (base / name).is_dir()), base))
 
 
-def _stems(names: set[str]) -> dict[str, str]:
-    """Image files by their name without suffix."""
+def _files_by_stem(names: set[str]) -> dict[str, str]:
+    """Image file names by their name without suffix."""
     images = sorted(filter(has_image_suffix, names))
     return {file_stem(name): name for name in images}
 
 
 def _pair_folder(
-    pairs: Pairs, folders: FolderListing, images: str, labels: str, stems: list[str] | None
+    pairs: Pairs, folders: FolderListings, images: str, labels: str, stems: list[str] | None
 ) -> None:
-    """Adds the images with these names (without suffix), or all of a folder."""
-    files = _stems(folders[images])
+    """Adds the images with these stems, or all of a folder, and their label files."""
+    files = _files_by_stem(folders[images])
     for each in files if stems is None else stems:
         if each not in files:
             what = f"no image file of this name ({', '.join(SUFFIXES)})"

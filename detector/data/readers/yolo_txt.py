@@ -1,4 +1,4 @@
-"""YOLO's txt files: a line `class x_center y_center width height` an object, in shares of the image.
+"""YOLO's txt files: one line per object, `class x_center y_center width height`, in shares of the image.
 
 ROOT/images/train/a.jpg   ROOT/labels/train/a.txt    (or a.txt beside a.jpg, or lists of images)
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detector.data.readers.image_label_pairs import (
-    FolderListing,
+    FolderListings,
     LabelFile,
     Pairs,
     file_stem,
@@ -20,24 +20,24 @@ from detector.data.readers.image_label_pairs import (
 from detector.data.store.index import Finding, Index
 from detector.errors import UserError
 
-SHARE_LIMIT = 2.0  # a larger value is no share of an image, but pixels
+SHARE_LIMIT = 2.0  # larger values are pixels, not shares of the image size
 NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "README.txt"}
 
 
 def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
-    """The images of a split and their label files.
+    """Finds the images of a split and their label files.
 
     Args:
-        root: what relative sources count from.
-        sources: folders, searched with those below them, or lists: a path a line, relative to the
-            list's folder, or to `root`.
-        split: `test` may come without labels.
+        root: of relative sources.
+        sources: folders, searched with their subfolders, or lists with a path per line, relative to the
+            list's folder or to `root`.
+        split: `test` may have no labels.
 
     Raises:
-        UserError: a source that is not there, no images, or no labels for any of them.
+        UserError: a source does not exist, or has no images or no labels.
     """
     paths = [root / source for source in sources]
-    pairs, folders, images = Pairs(root, paths[0]), FolderListing(), list[str]()
+    pairs, folders, images = Pairs(root, paths[0]), FolderListings(), list[str]()
     for source, path in zip(sources, paths, strict=True):
         if path.is_dir():
             images += walk_images(path)
@@ -53,7 +53,7 @@ def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
             pairs.findings.append(Finding("missing image", pairs.name(image), "no such file"))
             continue
         if folder not in labels_of:
-            labels_of[folder] = _labels_folder(folder)
+            labels_of[folder] = _find_label_folder(folder)
             pairs.findings += _find_orphans(pairs, folders, folder, labels_of[folder])
         label = f"{file_stem(name)}.txt"
         found = label in folders[labels_of[folder]]
@@ -67,12 +67,12 @@ def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
 
 
 def read_yolo(pairs: Pairs, names: tuple[str, ...], *, keypoints: bool = False) -> Index:
-    """The index of a split; label files that do not parse are left out line by line, and named.
+    """Reads the index of a split; malformed lines are skipped and named in the findings.
 
     Args:
         pairs: from `pair_yolo`.
         names: the class names, by label.
-        keypoints: lines go on with key points behind the box, which are not read.
+        keypoints: lines have key points after the box, which are not read.
     """
 
     def parse(content: bytes, size: tuple[int, int]) -> LabelFile:
@@ -84,19 +84,19 @@ def read_yolo(pairs: Pairs, names: tuple[str, ...], *, keypoints: bool = False) 
 def parse_yolo(
     content: bytes, size: tuple[int, int], num_classes: int, *, keypoints: bool = False
 ) -> LabelFile:
-    """One txt file.
+    """Parses one txt file.
 
-    A line is a class and a box, or a class and the corners of a polygon, x and y in turn, whose
-    bounding box is taken. `size` is the image's height and width in pixels.
+    A line is a class and a box, or a class and a polygon (x1 y1 x2 y2 ...), of which the bounding box is
+    used. `size` is the image's height and width in pixels.
     """
     height, width = size
-    found = LabelFile()
+    labels = LabelFile()
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        found.faults.append(("label not parsed", 0, "not a text file; image left out"))
-        found.usable = False
-        return found
+        labels.faults.append(("label not parsed", 0, "not a text file; image skipped"))
+        labels.usable = False
+        return labels
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
@@ -104,7 +104,7 @@ def parse_yolo(
         try:
             label, *values = map(float, words)
         except ValueError:
-            found.faults.append(("label not parsed", number, f"not numbers: {line[:60]!r}"))
+            labels.faults.append(("label not parsed", number, f"expected numbers: {line[:60]!r}"))
             continue
         values = values[:4] if keypoints else values
         if len(values) == 4:
@@ -114,39 +114,43 @@ def parse_yolo(
             xs, ys = values[::2], values[1::2]
             x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
         else:
-            what = f"{len(words)} numbers; a box has 5, a polygon 7 or more: {line[:60]!r}"
-            found.faults.append(("label not parsed", number, what))
+            what = f"{len(words)} numbers; expected 5 (box), or 7, 9, ... (polygon): {line[:60]!r}"
+            labels.faults.append(("label not parsed", number, what))
             continue
         if not label.is_integer():
-            found.faults.append(("label not parsed", number, f"{words[0]} is no class number"))
+            labels.faults.append(
+                ("label not parsed", number, f"class {words[0]} is not a whole number")
+            )
         elif not 0 <= label < num_classes:
-            what = f"class {words[0]}; `names` has {num_classes}, from 0"
-            found.faults.append(("unknown class", number, what))
+            what = f"class {words[0]}; `names` has {num_classes} classes, numbered from 0"
+            labels.faults.append(("unknown class", number, what))
         elif any(abs(value) > SHARE_LIMIT for value in values):
-            what = f"not shares of the image's width and height: {line[:60]!r}"
-            found.faults.append(("label not parsed", number, what))
+            what = f"expected shares of the image's width and height, not pixels: {line[:60]!r}"
+            labels.faults.append(("label not parsed", number, what))
         else:
             box = (x1 * width, y1 * height, x2 * width, y2 * height)
-            found.boxes.append((*box, int(label), False, number))
-    return found
+            labels.boxes.append((*box, int(label), False, number))
+    return labels
 
 
-def _read_image_list(path: Path, root: Path, folders: FolderListing) -> list[str]:
-    """The images of a list; relative ones count from where the first of them are found."""
+def _read_image_list(path: Path, root: Path, folders: FolderListings) -> list[str]:
+    """The images of a list; relative paths start at the list's folder or the root, whichever has more of
+    them.
+    """
     lines = read_list(path)
     bases = [str(path.parent), str(root)]
 
-    def found(base: str) -> int:
+    def count_existing(base: str) -> int:
         return sum(os.path.normpath(f"{base}/{line}") in folders for line in lines[:100])
 
-    base = max(bases, key=found)  # the list's own folder, unless more are found below the root
+    base = max(bases, key=count_existing)  # of equal ones the first: the list's folder
     return [
         os.path.normpath(line if Path(line).is_absolute() else f"{base}/{line}") for line in lines
     ]
 
 
-def _labels_folder(images: str) -> str:
-    """`labels` in the place of the last `images` of a path, if there is such a folder; else beside."""
+def _find_label_folder(images: str) -> str:
+    """The path with its last `images` replaced by `labels` if that folder exists, else itself."""
     parts = Path(images).parts
     for at in range(len(parts) - 1, -1, -1):
         if parts[at] == "images":
@@ -155,10 +159,10 @@ def _labels_folder(images: str) -> str:
     return images
 
 
-def _find_orphans(pairs: Pairs, folders: FolderListing, images: str, labels: str) -> list[Finding]:
-    """Label files of a folder that belong to no image of it."""
+def _find_orphans(pairs: Pairs, folders: FolderListings, images: str, labels: str) -> list[Finding]:
+    """Findings of label files that belong to no image of the folder."""
     stems = {file_stem(name) for name in folders[images] if has_image_suffix(name)}
-    lonely = sorted(
+    orphans = sorted(
         name
         for name in folders[labels]
         if name.endswith(".txt") and name[:-4] not in stems and name not in NOT_LABELS
@@ -167,13 +171,13 @@ def _find_orphans(pairs: Pairs, folders: FolderListing, images: str, labels: str
         Finding(
             "label without image", pairs.name(f"{labels}{os.sep}{name}"), f"no image in {images}"
         )
-        for name in lonely
+        for name in orphans
     ]
 
 
 def _hint(root: Path, source: str) -> str:
-    """For the frequent `train: ../train/images` that means `train/images`."""
+    """A hint for an error: `train: ../train/images` often means `train/images`."""
     shorter = source.removeprefix("../")
     if shorter != source and (root / shorter).exists():
         return f"; did you mean {shorter}? (relative to {root})"
-    return f" (a relative path counts from `path:`, and that from the YAML: {root})"
+    return f" (paths are relative to `path:`, which is relative to the YAML: {root})"

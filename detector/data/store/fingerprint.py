@@ -1,4 +1,4 @@
-"""What data a run was trained on, in a few numbers and a digest."""
+"""Counts and a digest that identify the data of a run."""
 
 import hashlib
 from typing import Any
@@ -9,9 +9,9 @@ from detector.data.store.index import Index
 
 
 def fingerprint(index: Index) -> dict[str, Any]:
-    """Counts and a digest of a split: of file names, image sizes, ids, boxes, classes and their names.
+    """Computes counts and a digest of a split: file names, image sizes, ids, boxes, class names.
 
-    The images themselves are not read: a digest of COCO's would take minutes.
+    It does not read the images: for COCO that would take minutes.
 
     Returns:
         "annotations" (where it was read from), "images", "boxes", "crowd", "classes" and "digest".

@@ -1,4 +1,4 @@
-"""Image files."""
+"""Reading image files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 class UnreadableImage(Exception):
-    """An image file that cannot be decoded; its name and the reason."""
+    """An image file cannot be decoded; the message names the file and the reason."""
 
 
 def read_image(path: str) -> np.ndarray:
-    """A file as uint8 [H, W, 3], RGB.
+    """Reads a file as uint8 [H, W, 3], RGB.
 
-    The bytes are decoded, not the file: OpenCV returns a full-size picture for a truncated jpeg file.
+    Decodes the bytes after checking them: OpenCV's imread returns a full-size image for a truncated jpeg.
 
     Raises:
-        UnreadableImage: missing, empty, truncated or not an image.
+        UnreadableImage: the file is missing, empty, truncated or not an image.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -34,12 +34,12 @@ def read_image(path: str) -> np.ndarray:
         raise UnreadableImage(f"{path}: the jpeg is truncated")
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # applies the EXIF orientation
     if image is None:
-        raise UnreadableImage(f"{path}: not an image that can be decoded")
+        raise UnreadableImage(f"{path}: not a decodable image")
     return image
 
 
 def list_images(paths: Sequence[str]) -> list[Path]:
-    """Files as they are, folders as the image files in them, sorted by name.
+    """Lists image files: files as given, folders by the image files in them, sorted by name.
 
     Raises:
         UserError: no such file or folder, or a folder without images.
@@ -59,6 +59,6 @@ def list_images(paths: Sequence[str]) -> list[Path]:
 
 
 def sample_without_labels(image: np.ndarray) -> Sample:
-    """A sample of an image [H, W, 3] alone."""
+    """A sample of an image, uint8 [H, W, 3], without boxes."""
     none = np.zeros((0, 4), np.float32)
     return Sample(image, none, np.zeros(0, np.int64), 0, none)

@@ -1,4 +1,4 @@
-"""Width and height of image files, from their headers; and many files at a time."""
+"""Sizes of image files from their headers, and reading many files in threads."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +13,18 @@ from detector.data.store.image_files import UnreadableImage, read_image
 A = TypeVar("A")
 B = TypeVar("B")
 
-# A local disk is as fast with 2: 50 to 100 us an image, where decoding takes 5 ms. Network disks gain.
+# A local disk is as fast with 2 (50 to 100 us per image; decoding takes 5 ms); network disks gain.
 THREADS = 8
-CHUNK = 4096  # files handed to the threads at a time: a future each costs memory
-SHOWN_FROM = 5_000  # files, a second or so; fewer need no progress bar
+CHUNK = 4096  # files submitted to the threads at a time: each future costs memory
+SHOWN_FROM = 5_000  # files, about a second; fewer need no progress bar
 ORIENTATION = 0x0112  # the EXIF tag
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Height and width in pixels of the image that `read_image` returns, so after EXIF's rotation.
+    """Height and width in pixels of the image that `read_image` returns, so after EXIF rotation.
 
-    The header is read with Pillow, without decoding; whatever is rare (an orientation in another
-    format than jpeg, a tiff, a header Pillow does not read) is decoded, since OpenCV's word counts.
+    Pillow reads the header without decoding. Rare cases (an orientation in another format than jpeg, a
+    tiff, a header that Pillow cannot read) are decoded, so that the result always agrees with OpenCV.
 
     Raises:
         UnreadableImage: missing, or not an image.
@@ -32,10 +32,10 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ORIENTATION, 1) if "exif" in image.info else 1
+            orientation = image.getexif().get(ORIENTATION, 1) if "exif" in image.info else 1
             if image.format == "JPEG":
-                return (width, height) if turned in (5, 6, 7, 8) else (height, width)
-            if image.format in ("PNG", "BMP", "WEBP") and turned == 1:
+                return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+            if image.format in ("PNG", "BMP", "WEBP") and orientation == 1:
                 return height, width
     except FileNotFoundError:
         raise UnreadableImage(f"{path}: no such file") from None
@@ -46,12 +46,12 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def map_in_threads(function: Callable[[A], B], items: Sequence[A], *, about: str) -> Iterator[B]:
-    """function(item) for each item, in order, several at a time; many show a progress bar.
+    """Yields function(item) for each item, in order; runs in threads, with a progress bar for many items.
 
     Args:
-        function: reads a file; waits more than it computes.
-        items: any number of them.
-        about: a word for the progress bar.
+        function: reads a file: I/O-bound.
+        items: what to read.
+        about: the label of the progress bar.
     """
     hidden = True if len(items) < SHOWN_FROM else None  # None: hidden where there is no terminal
     bar = functools.partial(tqdm, desc=about, unit="image", leave=False, disable=hidden)

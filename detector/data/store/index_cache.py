@@ -19,7 +19,7 @@ import numpy as np
 
 from detector.data.store.index import Finding, Index, StringArray
 
-VERSION = 1  # raise it when readers return something else for the same files
+VERSION = 2  # raise it when readers return something else for the same files
 FOLDER = ".detector"
 # An index is cached only if its files were last changed this long before they were read: the clocks of
 # file systems tick in milliseconds, some in seconds, so that a later change might not show.

@@ -1,6 +1,6 @@
-"""A data set in another format: COCO json in COCO's folders, or YOLO txt.
+"""Writes an index as COCO json in COCO's folders, or as YOLO txt.
 
-Also `coco_tree`, COCO's json of any index, which COCO's own evaluation reads.
+`coco_tree` makes the COCO json of any index, for COCO's own evaluation, too.
 """
 
 import json
@@ -18,14 +18,14 @@ from detector.data.readers.coco import read_json
 from detector.data.store.index import Index
 from detector.errors import UserError
 
-Place = Callable[[Path, Path], object]  # (source, target): shutil.copyfile, or a link
+CopyImage = Callable[[Path, Path], object]  # (source, target): shutil.copyfile or `link`
 
 
 def coco_tree(index: Index) -> dict[str, Any]:
-    """What COCO's json of a split says.
+    """Makes the COCO json of a split.
 
-    A split read from a json gives what is in the file, areas and segmentations included. Others
-    give the index: categories and annotations from 1, the area of the box, crowds for `difficult`.
+    If the split was read from a json, returns its content, areas and segmentations included. Otherwise
+    converts the index: ids start at 1, areas are those of boxes, `difficult` objects become crowds.
 
     Returns:
         {"images": [...], "annotations": [...], "categories": [...]}.
@@ -55,11 +55,11 @@ def coco_tree(index: Index) -> dict[str, Any]:
     }
 
 
-def flat_names(index: Index, numbers: Sequence[int]) -> list[str]:
-    """A file name for each image, without folders; the image's id is added where one is taken.
+def make_flat_names(index: Index, numbers: Sequence[int]) -> list[str]:
+    """File names without folders; duplicates get the image's id appended.
 
-    Two names are taken for the same if they differ in the suffix alone, since their labels would lie
-    in one file, or in capitals, which some file systems do not mind.
+    Names that differ only in their suffix (whose labels would share a file) or in upper and lower case
+    (which some file systems ignore) are duplicates, too.
     """
     taken: set[str] = set()
     names = []
@@ -74,7 +74,7 @@ def flat_names(index: Index, numbers: Sequence[int]) -> list[str]:
 
 
 def link(source: Path, target: Path) -> None:
-    """A symbolic link to the image."""
+    """Links `target` to the image."""
     target.symlink_to(source.resolve())
 
 
@@ -83,7 +83,7 @@ def write_coco(
     folder: Path,
     split: str,
     *,
-    place: Place = shutil.copyfile,
+    copy: CopyImage = shutil.copyfile,
     numbers: Sequence[int] | None = None,
 ) -> None:
     """Writes a split in COCO's layout: `folder`/annotations/instances_SPLIT2017.json and its images.
@@ -92,13 +92,13 @@ def write_coco(
         index: the split.
         folder: of the new data set.
         split: train, val or test.
-        place: brings an image to its new path.
+        copy: copies or links an image to its new path.
         numbers: the images to write; default: all.
     """
     numbers = range(len(index)) if numbers is None else numbers
     tree = coco_tree(index)
     by_id = {entry["id"]: entry for entry in tree["images"]}
-    names = flat_names(index, numbers)
+    names = make_flat_names(index, numbers)
     ids = [int(index.image_ids[number]) for number in numbers]
     kept, categories = set(ids), set(index.category_ids.tolist())
     tree["images"] = [
@@ -110,23 +110,23 @@ def write_coco(
         if entry["image_id"] in kept and entry["category_id"] in categories
     ]
     tree["categories"] = [entry for entry in tree["categories"] if entry["id"] in categories]
-    _place_images(index, numbers, names, folder / f"{split}2017", place)
+    _copy_images(index, numbers, names, folder / f"{split}2017", copy)
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(tree))
 
 
-def write_yolo(index: Index, folder: Path, split: str, *, place: Place = shutil.copyfile) -> int:
+def write_yolo(index: Index, folder: Path, split: str, *, copy: CopyImage = shutil.copyfile) -> int:
     """Writes a split as YOLO txt: `folder`/images/SPLIT and `folder`/labels/SPLIT.
 
     Args:
-        index, folder, split, place: as in `write_coco`.
+        index, folder, split, copy: as in `write_coco`.
 
     Returns:
-        How many crowd boxes were left out: YOLO's txt knows no crowds.
+        The number of crowd boxes, which YOLO's txt cannot represent and which are skipped.
     """
     numbers = range(len(index))
-    names = flat_names(index, numbers)
-    _place_images(index, numbers, names, folder / "images" / split, place)
+    names = make_flat_names(index, numbers)
+    _copy_images(index, numbers, names, folder / "images" / split, copy)
     labels = folder / "labels" / split
     labels.mkdir(parents=True, exist_ok=True)
     for number, name in zip(numbers, names, strict=True):
@@ -148,7 +148,7 @@ def write_yolo(index: Index, folder: Path, split: str, *, place: Place = shutil.
 def write_yaml(
     path: Path, form: str, index: Index, splits: Sequence[str], *, mirrors: bool
 ) -> None:
-    """The data YAML of a converted data set, beside its folders; YOLO's as other toolkits read it."""
+    """Writes the data YAML of a converted data set; for YOLO, one that other toolkits read."""
     head: dict[str, Any] = {"format": form, "root": "."}
     if form == "yolo":
         head = {"path": ".", **{split: f"images/{split}" for split in splits}}
@@ -157,13 +157,13 @@ def write_yaml(
     path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _place_images(
-    index: Index, numbers: Sequence[int], names: Sequence[str], folder: Path, place: Place
+def _copy_images(
+    index: Index, numbers: Sequence[int], names: Sequence[str], folder: Path, copy: CopyImage
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pairs = zip(numbers, names, strict=True)
     for number, name in tqdm(pairs, folder.name, len(names), leave=False, disable=None):
         source = index.folder / index.files[number]
         if not source.is_file():
-            raise UserError(f"{source}: the image is gone since the data set was read")
-        place(source, folder / name)
+            raise UserError(f"{source}: the image was removed after the data set was read")
+        copy(source, folder / name)

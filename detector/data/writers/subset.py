@@ -1,4 +1,4 @@
-"""A few images of a data set as a data set of their own: can a network learn these by heart?"""
+"""Writes a few images of a data set as a new one, to test whether a network can overfit them."""
 
 from pathlib import Path
 
@@ -8,21 +8,23 @@ from detector.data.writers.convert import write_coco
 from detector.errors import UserError
 
 
-def choose(index: Index, *, count: int, min_boxes: int, min_side: float, size: int) -> list[int]:
-    """The first images that are neither too easy nor hopeless.
+def select_images(
+    index: Index, *, count: int, min_boxes: int, min_side: float, size: int
+) -> list[int]:
+    """Selects the first images that are neither too easy nor too hard.
 
     Args:
         index: of the whole split.
         count: images wanted.
-        min_boxes: boxes an image has at least.
-        min_side: pixels of the shorter side of every box, once the image's long side is `size`.
+        min_boxes: least number of boxes per image.
+        min_side: least width and height of every box, pixels, once the image's longer side is `size`.
         size: of the training images, pixels.
 
     Returns:
         Numbers of images, without crowds.
 
     Raises:
-        UserError: there are not enough of them.
+        UserError: there are not enough such images.
     """
     chosen = []
     for number in range(len(index)):
@@ -35,7 +37,7 @@ def choose(index: Index, *, count: int, min_boxes: int, min_side: float, size: i
             return chosen
     raise UserError(
         f"{index.annotations}: only {len(chosen)} images have {min_boxes} boxes or more, all at "
-        f"least {min_side} px at {size} px, and no crowds; {count} were asked for"
+        f"least {min_side} px at {size} px, and no crowds; {count} are needed"
     )
 
 
@@ -47,7 +49,7 @@ def write_subset(
     Args:
         index: where the images come from.
         folder: of the new data set; must not exist.
-        count, min_boxes, min_side, size: see `choose`.
+        count, min_boxes, min_side, size: see `select_images`.
 
     Returns:
         The new data YAML, `folder`/data.yaml.
@@ -55,7 +57,7 @@ def write_subset(
     Raises:
         UserError: the folder exists, or there are not enough images.
     """
-    chosen = choose(index, count=count, min_boxes=min_boxes, min_side=min_side, size=size)
+    chosen = select_images(index, count=count, min_boxes=min_boxes, min_side=min_side, size=size)
     if folder.exists():
         raise UserError(f"{folder}: exists already; give another --out")
     for split in ("train", "val"):
