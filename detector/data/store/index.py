@@ -160,8 +160,7 @@ def make_index(
             see `Index`.
     """
     sizes = sizes.reshape(-1, 2).astype(np.int64)
-    limits = np.tile(sizes[owner, ::-1], 2)  # [m, 4]
-    clipped = np.clip(boxes_xyxy, 0, limits)
+    clipped = np.clip(boxes_xyxy, 0, np.tile(sizes[owner, ::-1], 2))  # [m, 4]
     with np.errstate(invalid="ignore"):
         finite = np.asarray(np.isfinite(boxes_xyxy).all(axis=1))
         good = np.asarray(finite & (box_sizes(clipped) > 0).all(axis=1))
