@@ -12,11 +12,11 @@ from detector.errors import UserError
 from detector.evaluation import Evaluator, format_metrics
 from detector.structures import Detections
 from detector.visualize.draw import save_image
-from detector.weights.load import Loaded, nameless
+from detector.weights.load import LoadedModel, has_placeholder_names
 
 
 def evaluate_model(
-    loaded: Loaded,
+    loaded: LoadedModel,
     source: str,
     evaluator: Evaluator,
     val: ValSet,
@@ -58,7 +58,7 @@ def require_known_classes(source: str, known: Sequence[str], val: ValSet) -> Non
         UserError: it was trained on others.
     """
     names = val.reader.index.names
-    if tuple(known) != names and not (nameless(known) and len(names) == len(known)):
+    if tuple(known) != names and not (has_placeholder_names(known) and len(names) == len(known)):
         raise UserError(
             f"{source}: it was trained on {_count_names(known)}, but {val.reader.index.annotations} has "
             f"{_count_names(names)}; evaluate on the classes it was trained on"

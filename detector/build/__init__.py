@@ -31,7 +31,9 @@ from detector.build.model import (
     build_decoder,
     build_dropblock,
     build_model,
+    build_network,
     build_norm,
+    default_num_classes,
     find_variant,
 )
 from detector.build.observers import (
@@ -77,6 +79,8 @@ __all__ = [
     "build_loss",
     "build_meter",
     "build_model",
+    "build_network",
+    "default_num_classes",
     "build_norm",
     "build_observers",
     "build_optimizer",

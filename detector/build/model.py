@@ -5,9 +5,10 @@ from typing import Any
 
 from detector.anchors import Anchors
 from detector.config import ActivationConfig, BagConfig, DecoderConfig, ModelConfig, PartActivations
+from detector.data import COCO_NAMES
 from detector.decode import Decoder
 from detector.errors import UserError
-from detector.models import VARIANTS, YOLO, Classifier, DarknetNet, Variant, parse_cfg
+from detector.models import VARIANTS, YOLO, Classifier, DarknetNet, Variant, cfg_classes, parse_cfg
 from detector.nn import ActFactory, BatchNormSettings, DropBlock2d, activation
 from detector.registry import nearest
 
@@ -15,6 +16,7 @@ Detector = YOLO | DarknetNet
 
 
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
+IMAGENET_CLASSES = 1000
 
 
 def build_activation(spec: str | ActivationConfig) -> ActFactory:
@@ -112,6 +114,20 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
     """A backbone that classifies, freshly initialised."""
     backbone, _, _ = _build_backbone(config, find_variant(config))
     return Classifier(backbone, num_classes=num_classes)
+
+
+def build_network(config: ModelConfig, num_classes: int) -> Detector | Classifier:
+    """The detector or the classifier of a config, freshly initialised."""
+    if config.darknet_cfg is None and find_variant(config).neck is None:
+        return build_classifier(config, num_classes)
+    return build_model(config, num_classes)
+
+
+def default_num_classes(config: ModelConfig) -> int:
+    """Classes of the published weights of a network; a darknet cfg states them itself."""
+    if config.darknet_cfg is not None:
+        return cfg_classes(parse_cfg(config.darknet_cfg, config.arch))
+    return IMAGENET_CLASSES if find_variant(config).neck is None else len(COCO_NAMES)
 
 
 def build_norm(config: ModelConfig) -> BatchNormSettings:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from detector.api.detection import make_detector
 from detector.api.summary import describe_detections, print_skipped
 from detector.build import build_hardware
 from detector.commands import cli
@@ -12,7 +13,7 @@ from detector.engine import RunFolder
 from detector.errors import UserError
 from detector.visualize.draw import draw_boxes, save_image
 from detector.visualize.predictions import caption_detections
-from detector.weights.load import build_detector, load_model
+from detector.weights.load import load_model
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     loaded = load_model(Path(args.weights), cfg=args.cfg, options=cli.read_darknet_options(args))
     for line in loaded.notes:
         print(line)
-    detect = build_detector(loaded, build_hardware(loaded.config), conf=args.conf)
+    detect = make_detector(loaded, build_hardware(loaded.config), conf=args.conf)
     files = list_images(args.images)
     folder = RunFolder.create(Path(args.out))
     unreadable = []

@@ -6,7 +6,7 @@ from detector.commands import cli
 from detector.config import PROJECT
 from detector.errors import UserError
 from detector.weights.download import download
-from detector.weights.published import find_published, published_files
+from detector.weights.published import find_published, list_published
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     args = parser.parse_args()
 
     if args.name is None:
-        for entry in published_files():
+        for entry in list_published():
             where = "" if entry.url else f"  (by hand, from {entry.page})"
             print(f"{entry.name:<34} {entry.size / 2**20:7.1f} MiB  {entry.publisher}{where}")
         return
@@ -28,7 +28,7 @@ def main() -> None:
             f"{entry.name}: no address of the file is confirmed; get {entry.file} by hand from "
             f"{entry.page} and put it into {args.out}"
         )
-    path = args.out / entry.saved_as
+    path = args.out / entry.local_name
     download(url, path, size=entry.size, sha256=entry.sha256)
     print(f"{path}: {entry.size:,} bytes, as {entry.publisher} published it")
     use = (

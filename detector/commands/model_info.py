@@ -1,9 +1,10 @@
 """What a network costs: parameters, GFLOPs, shapes and strides, stage by stage."""
 
+from detector.build import build_network, default_num_classes
 from detector.commands import cli
 from detector.errors import UserError
-from detector.models import format_stages, measure_stages
-from detector.weights.darknet import network, read_config, usual_classes
+from detector.models import Classifier, format_stages, measure_stages
+from detector.weights.darknet import read_config
 
 
 def main() -> None:
@@ -21,11 +22,11 @@ def main() -> None:
     height, width = size[0], size[-1]
     if len(size) > 2 or min(size) < 32 or height % 32 or width % 32:
         raise UserError(f"--size {' '.join(map(str, size))}: expected one or two multiples of 32")
-    classes = args.classes or usual_classes(config.model)
-    model = network(config.model, classes)
+    classes = args.classes or default_num_classes(config.model)
+    model = build_network(config.model, classes)
     print(f"{args.cfg}: {config.model.arch}, {classes} classes, {height} x {width} pixels")
     print("GFLOPs: 2 x multiply-adds of the convolutions, one image")
-    if hasattr(model, "strides"):
+    if not isinstance(model, Classifier):
         for stride, anchors in zip(model.strides, model.anchors.tolist(), strict=True):
             print(f"stride {stride:>2}: anchors {'  '.join(f'{w:g},{h:g}' for w, h in anchors)}")
         print(f"boxes: {model.decoder}")

@@ -118,7 +118,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = nn.Conv2d(backbone.out_channels[-1], num_classes, 1)
-        self.orders = ("darknet",)
+        self.orders: tuple[str, ...] = ("darknet",)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> logits [B, classes]."""

@@ -93,7 +93,7 @@ class DarknetNet(nn.Module):
     """
 
     anchors: Tensor
-    orders = ("darknet",)
+    orders: tuple[str, ...] = ("darknet",)
 
     def __init__(
         self,

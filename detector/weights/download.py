@@ -1,4 +1,4 @@
-"""Downloads that can be cut at any byte and go on. Only commands named for it call this."""
+"""Downloads that resume after a lost connection. Only commands named for it download anything."""
 
 import hashlib
 import http.client
@@ -14,8 +14,8 @@ from detector.errors import UserError
 CHUNK = 1 << 20
 
 
-class _Cut(Exception):
-    """The connection ended before the file did; what has come is kept."""
+class _ConnectionLost(Exception):
+    """The connection ended before the file did; the bytes received so far are kept."""
 
 
 def download(
@@ -28,24 +28,24 @@ def download(
     pause: float = 1.0,
     timeout: float = 30.0,
 ) -> None:
-    """Fetches a file; `path` appears only once all of it is there and checked.
+    """Downloads a file; `path` appears only once it is complete and verified.
 
-    Until then it grows as `path` + ".part", from which the next call goes on.
+    Until then the bytes are in `path` + ".part", from which the next call resumes.
 
     Args:
         url: of the file.
-        path: where to put it; left alone if it is there already and right.
+        path: where to put it; a file that is there already is verified, not downloaded again.
         size: bytes it must have, where known.
         sha256: its hash in hexadecimal digits, where known.
-        attempts: how often to go on, in a row, without getting anything.
-        pause: seconds before the second attempt, twice that before the third, and so on.
-        timeout: seconds without a byte that count as a cut connection.
+        attempts: how many in a row may receive no byte.
+        pause: seconds before the second attempt; doubles with each further one.
+        timeout: seconds without a byte after which the connection counts as lost.
 
     Raises:
-        UserError: no answer, a wrong size or hash, or another file at `path`.
+        UserError: no connection, a wrong size or hash, or another file at `path`.
     """
     if path.exists():
-        _check(path, path, size, sha256, remedy="move it away")
+        _verify(path, path, size, sha256, remedy="move it away")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -55,17 +55,17 @@ def download(
         try:
             _fetch(url, part, size, timeout)
             break
-        except _Cut as cut:
-            came = part.exists() and part.stat().st_size > before
-            failed = 1 if came else failed + 1
+        except _ConnectionLost as lost:
+            received = part.exists() and part.stat().st_size > before
+            failed = 1 if received else failed + 1
             if failed >= attempts:
                 kept = part.stat().st_size if part.exists() else 0
                 raise UserError(
-                    f"{url}: {cut}; {kept:,} bytes are kept in {part}, run the command again to go on"
+                    f"{url}: {lost}; {kept:,} bytes are kept in {part}, run the command again to resume"
                 ) from None
             time.sleep(pause * 2 ** (failed - 1))
     try:
-        _check(part, path, size, sha256, remedy="try again later")
+        _verify(part, path, size, sha256, remedy="try again later")
     except UserError:
         part.unlink()
         raise
@@ -73,7 +73,12 @@ def download(
 
 
 def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
-    """Appends what is missing, to the end or to the cut."""
+    """Appends the missing bytes to `part`.
+
+    Raises:
+        UserError: the server refuses, or has a file of another size.
+        _ConnectionLost: the connection ended early, or the server failed for now.
+    """
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -100,21 +105,22 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
                     file.write(chunk)
                     bar.update(len(chunk))
         if total is not None and part.stat().st_size < total:
-            raise _Cut(f"the connection was cut at {part.stat().st_size:,} of {total:,} bytes")
+            received = part.stat().st_size
+            raise _ConnectionLost(f"the connection was lost at {received:,} of {total:,} bytes")
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have == size:
             return
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # it cannot be a part of that file
+            part.unlink()  # longer than the file: it is of another one
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or error.code >= 500:
-            raise _Cut(f"the server answers {error.code} {error.reason}") from None
+            raise _ConnectionLost(f"the server answers {error.code} {error.reason}") from None
         raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _Cut(f"no connection: {getattr(error, 'reason', error)}") from None
+        raise _ConnectionLost(f"no connection: {getattr(error, 'reason', error)}") from None
 
 
-def _check(file: Path, name: Path, size: int | None, sha256: str | None, *, remedy: str) -> None:
-    """Compares a file with what is known of it."""
+def _verify(file: Path, name: Path, size: int | None, sha256: str | None, *, remedy: str) -> None:
+    """Compares the size and the hash of a file with the published ones."""
     found = file.stat().st_size
     if size is not None and found != size:
         raise UserError(f"{name}: has {found:,} bytes, expected {size:,}; {remedy}")

@@ -1,34 +1,34 @@
-"""Trained weights, from a checkpoint (.pt) or a darknet file (.weights), and the model they belong to."""
+"""Trained weights from a checkpoint (.pt) or a darknet file (.weights), and the model they belong to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from detector.build import Detector, build_model, build_placement, build_postprocess
+from detector.build import Detector, build_model, build_network
 from detector.config import Config, config_from_dict, config_to_dict, replace_values
-from detector.data import LoadedSample, collate, sample_without_labels
-from detector.engine import Hardware, load_checkpoint, load_weights, save_checkpoint
+from detector.engine import load_checkpoint, load_weights, save_checkpoint
 from detector.errors import UserError
-from detector.evaluation import predict
 from detector.models import Header, save_darknet
-from detector.structures import Detections
 from detector.weights.darknet import (
     DarknetOptions,
     Weights,
     is_darknet_file,
-    named_decoder,
-    network,
+    make_decoder_config,
     read_config,
     read_darknet,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A trained model and what it was trained as."""
+class LoadedModel:
+    """A trained detector.
+
+    Attributes:
+        config: with which it was trained.
+        names: the class names, by label.
+        notes: what was assumed about its file, a line each.
+    """
 
     model: Detector
     config: Config
@@ -39,12 +39,12 @@ class Loaded:
 def read_weights(
     path: Path, config: Config | None = None, options: DarknetOptions | None = None
 ) -> Weights:
-    """Weights of either kind.
+    """Reads weights from a checkpoint or a darknet file.
 
     Args:
         path: a checkpoint, or a darknet file.
-        config: of the network of a darknet file; checkpoints bring their own.
-        options: what the user says of a darknet file.
+        config: of the network of a darknet file; a checkpoint holds its own.
+        options: how to read a darknet file.
 
     Raises:
         UserError: missing, damaged, of another network, or a darknet file without a config.
@@ -52,7 +52,7 @@ def read_weights(
     if is_darknet_file(path):
         if config is None:
             raise UserError(
-                f"{path}: a darknet file does not say what network it is; give --cfg, a YAML of "
+                f"{path}: a darknet file does not say which network it is; give --cfg, a YAML of "
                 f"configs/ or darknet's own .cfg"
             )
         return read_darknet(path, config, options or DarknetOptions())
@@ -68,13 +68,13 @@ def read_weights(
     )
 
 
-def nameless(names: Sequence[str]) -> bool:
-    """Whether these are only numbers, because nobody said the names."""
+def has_placeholder_names(names: Sequence[str]) -> bool:
+    """Whether class names are placeholders, class_0, class_1 ..., since the file has none."""
     return tuple(names) == tuple(f"class_{n}" for n in range(len(names)))
 
 
 def save_weights(weights: Weights, path: Path) -> None:
-    """Writes complete weights as a checkpoint, with what a darknet file said besides."""
+    """Writes complete weights as a checkpoint; keeps header and order of a darknet file."""
     content: dict[str, Any] = {
         "config": config_to_dict(weights.config),
         "names": list(weights.names),
@@ -88,8 +88,11 @@ def save_weights(weights: Weights, path: Path) -> None:
 
 
 def export_darknet(weights: Weights, path: Path, *, order: str | None = None) -> str:
-    """Writes weights as darknet's file, in the order they came in unless said; returns the order."""
-    model = network(weights.config.model, len(weights.names))
+    """Writes weights as a darknet file and returns the order of its convolutions.
+
+    Unless given, it is the order of the file they were read from, else the network's usual one.
+    """
+    model = build_network(weights.config.model, len(weights.names))
     load_weights(model, weights.tensors, weights.source)
     order = str(order or weights.order or model.orders[0])
     save_darknet(model, path, header=weights.header, order=order)
@@ -103,18 +106,18 @@ def load_model(
     dataset: str | None = None,
     cfg: str | None = None,
     options: DarknetOptions | None = None,
-) -> Loaded:
-    """A trained detector.
+) -> LoadedModel:
+    """Loads a trained detector.
 
     Args:
-        path: a best.pt or last.pt (its averaged weights), or a darknet file.
-        overrides: `key=value` words; for a checkpoint those of the sections that do not shape the model.
-        dataset: a data YAML in the place of the one trained on.
+        path: a best.pt or last.pt, of which the EMA weights are loaded; or a darknet file.
+        overrides: `key=value` words; for a checkpoint, of sections that do not change the network.
+        dataset: a data YAML in place of the one trained on.
         cfg: the network of a darknet file.
-        options: what the user says of a darknet file.
+        options: how to read a darknet file.
 
     Raises:
-        UserError: missing, damaged, incomplete, or it does not fit its config.
+        UserError: missing, damaged, incomplete, or the weights do not fit the network.
     """
     options = options or DarknetOptions()
     if is_darknet_file(path):
@@ -122,43 +125,32 @@ def load_model(
         weights = read_weights(path, config, options)
         if not weights.complete:
             raise UserError(
-                f"{path}: holds only the first part of the network; it finds nothing yet"
+                f"{path}: holds only the first layers of the network and detects nothing; train from it"
             )
         config = weights.config
     else:
         if cfg is not None:
-            raise UserError(f"{path}: a checkpoint brings its config; leave --cfg {cfg} out")
-        allowed = ("data", "eval", "train", "model.decoder")
-        for word in overrides:
-            if not word.startswith((*(f"{key}." for key in allowed), "model.decoder=")):
-                raise UserError(
-                    f"{word}: the checkpoint fixes this; only "
-                    f"{', '.join(f'{section}.*' for section in allowed)} can change"
-                )
+            raise UserError(f"{path}: a checkpoint holds its config; remove --cfg {cfg}")
         weights = read_weights(path)
-        values = config_to_dict(weights.config)
-        config = config_from_dict(values, str(path), overrides, data=dataset)
-        if options.decoder is not None:
-            decoder = named_decoder(options.decoder, config.model)
-            config = replace_values(config, {"model.decoder": decoder})
+        config = _override_checkpoint(weights, overrides, dataset, options.decoder)
     model = build_model(config.model, len(weights.names))
     load_weights(model, weights.tensors, str(path))
-    return Loaded(model, config, weights.names, weights.notes)
+    return LoadedModel(model, config, weights.names, weights.notes)
 
 
-def build_detector(
-    loaded: Loaded, hardware: Hardware, *, conf: float
-) -> Callable[[np.ndarray], Detections]:
-    """A function from an image, uint8 [H, W, 3] RGB, to what it shows, in the image's pixels."""
-    model = hardware.place(loaded.model)
-    config = loaded.config
-    postprocess, protocol = build_postprocess(config.eval, conf), build_placement(config)
-
-    def detect(image: np.ndarray) -> Detections:
-        size = np.array([image.shape[:2]])
-        _, (shape,) = protocol.plan(size, 1)
-        batch = collate([LoadedSample(*protocol.place(sample_without_labels(image), shape))])
-        ((detected,),) = predict(model, [batch], postprocess, hardware=hardware)
-        return detected.detections
-
-    return detect
+def _override_checkpoint(
+    weights: Weights, overrides: Sequence[str], dataset: str | None, decoder: str | None
+) -> Config:
+    """A checkpoint's config with words of the command line, which cannot change its network."""
+    allowed = ("data", "eval", "train", "model.decoder")
+    for word in overrides:
+        if not word.startswith((*(f"{key}." for key in allowed), "model.decoder=")):
+            raise UserError(
+                f"{word}: the checkpoint fixes this; only "
+                f"{', '.join(f'{section}.*' for section in allowed)} can change"
+            )
+    values = config_to_dict(weights.config)
+    config = config_from_dict(values, weights.source, overrides, data=dataset)
+    if decoder is None:
+        return config
+    return replace_values(config, {"model.decoder": make_decoder_config(decoder, config.model)})

@@ -1,4 +1,4 @@
-"""The index of published weight files, `weights/index.yaml`."""
+"""The published weight files, as `weights/index.yaml` lists them."""
 
 import functools
 import hashlib
@@ -17,7 +17,13 @@ class _Entry(BaseModel):
 
 
 class PublishedAP(_Entry):
-    """A published result: AP, AP50, AP75, APs, APm, APl in per cent, as far as it was given."""
+    """A published result.
+
+    Attributes:
+        split: of COCO. size: height and width of the input, pixels.
+        ap: AP, AP50, AP75, APs, APm, APl in per cent, or the first of them.
+        source: where it was published.
+    """
 
     split: Literal["val", "test-dev"]
     size: int
@@ -29,15 +35,16 @@ class PublishedFile(_Entry):
     """One file as its authors published it.
 
     Attributes:
-        name: by which `tools/get_weights.py` knows it.
-        file: the file's name. publisher: who trained it.
-        page: where it is published. url: of the file itself, where that is confirmed.
-        size: bytes. sha256: where it is known.
-        config: in `configs/`. cfg: the authors' own.
-        order: of its convolutions, where the network has several.
+        name: for `tools/get_weights.py`.
+        file: its file name. publisher: who trained it.
+        page: where it is published. url: of the file itself; None where no address is confirmed.
+        size: bytes. sha256: None where it is unknown.
+        config: of the network, in `configs/`. cfg: the authors' own.
+        order: of its convolutions, for networks with more than one.
         decoder, bn_eps: with which its authors run it.
         split_half: of yolov4-tiny.
-        results: what was published of it.
+        partial: whether it holds the first layers only.
+        results: published AP.
     """
 
     name: str
@@ -57,47 +64,47 @@ class PublishedFile(_Entry):
     results: tuple[PublishedAP, ...] = ()
 
     @property
-    def saved_as(self) -> str:
-        """The file's name here: its own, unless another publisher's file has the same."""
+    def local_name(self) -> str:
+        """Its file name in `weights/`; not `file` where two publishers use the same name."""
         stem = self.file.removesuffix(".weights")
         return self.file if self.partial or stem == self.name else f"{self.name}.weights"
 
 
-class Index(_Entry):
-    """All of them."""
+class PublishedIndex(_Entry):
+    """The whole of `weights/index.yaml`."""
 
     files: tuple[PublishedFile, ...]
 
 
 @functools.cache
-def published_files(path: Path = PROJECT / "weights" / "index.yaml") -> tuple[PublishedFile, ...]:
-    """Every entry of the index."""
-    return load_yaml_as(Index, path).files
+def list_published(path: Path = PROJECT / "weights" / "index.yaml") -> tuple[PublishedFile, ...]:
+    """All entries of the index, in its order."""
+    return load_yaml_as(PublishedIndex, path).files
 
 
 def find_published(name: str) -> PublishedFile:
-    """The entry of a name.
+    """The entry with this name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; suggests the nearest name.
     """
-    entries = {entry.name: entry for entry in published_files()}
+    entries = {entry.name: entry for entry in list_published()}
     if name not in entries:
         hint = nearest(name, list(entries)) or f" (known: {', '.join(entries)})"
-        raise UserError(f"{name}: no such entry in weights/index.yaml{hint}")
+        raise UserError(f"{name}: no such name in weights/index.yaml{hint}")
     return entries[name]
 
 
-def published_as(path: Path) -> list[PublishedFile]:
-    """The entries whose file has this name, size, and sha256 where one is known; darknet's first."""
+def match_published(path: Path) -> list[PublishedFile]:
+    """The entries with a file's name, size and, where it is known, sha256; darknet's first."""
     if not path.is_file():
         return []
-    fitting = [entry for entry in published_files() if entry.size == path.stat().st_size]
-    found = [entry for entry in fitting if entry.file == path.name]
-    found = found or [entry for entry in fitting if entry.saved_as == path.name]
-    if any(entry.sha256 for entry in found):
+    same_size = [entry for entry in list_published() if entry.size == path.stat().st_size]
+    matches = [entry for entry in same_size if entry.file == path.name]
+    matches = matches or [entry for entry in same_size if entry.local_name == path.name]
+    if any(entry.sha256 for entry in matches):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        exact = [entry for entry in found if entry.sha256 == digest]
-        found = exact or [entry for entry in found if entry.sha256 is None]
-    return sorted(found, key=lambda entry: entry.publisher != "darknet")
+        exact = [entry for entry in matches if entry.sha256 == digest]
+        matches = exact or [entry for entry in matches if entry.sha256 is None]
+    return sorted(matches, key=lambda entry: entry.publisher != "darknet")

@@ -1,4 +1,6 @@
-"""From trained weights into a model to be trained: all that fits, and a table of what did not and why."""
+"""Transfer of trained weights into a model to be trained: all tensors that fit, a table of the others."""
+
+from collections import Counter
 
 import torch
 from torch import nn
@@ -7,13 +9,13 @@ from detector.config import Config, replace_values
 from detector.errors import UserError
 from detector.weights.darknet import Weights
 
-CONFIGURED = ("anchors",)  # tensors that the config decides, not the weights
+CONFIGURED = ("anchors",)  # tensors that the config sets, not the weights
 
 
 def adopt_settings(config: Config, weights: Weights, num_classes: int) -> Config:
-    """The config with what travels with weights: BatchNorm eps, and with the head the decoder.
+    """The config with settings of the weights: BatchNorm eps and, for as many classes, the decoder.
 
-    What the config says itself stays.
+    What the config sets itself stays.
     """
     own, theirs = config.model, weights.config.model
     changes: dict[str, object] = {"model.bn_eps": own.bn_eps or theirs.bn_eps}
@@ -23,49 +25,46 @@ def adopt_settings(config: Config, weights: Weights, num_classes: int) -> Config
 
 
 def transfer(model: nn.Module, weights: Weights, num_classes: int) -> str:
-    """Copies into a model every tensor of the same name and shape; returns the table to print.
+    """Copies every tensor of the same name and shape into a model; returns a table of the result.
 
     Args:
         model: to be trained, in the CPU's memory.
-        weights: complete, or the first part of a network.
+        weights: of a whole network, or of its first layers.
         num_classes: of the model.
 
     Raises:
-        UserError: nothing fits.
+        UserError: no tensor fits.
     """
     own = {name: t for name, t in model.state_dict().items() if name not in CONFIGURED}
-    loaded: dict[str, int] = {}
-    total: dict[str, int] = {}
-    why: dict[str, dict[str, int]] = {}
+    loaded, total = Counter[str](), Counter[str]()  # tensors by part: backbone, neck, head
+    skipped: dict[str, Counter[str]] = {}  # part -> reason -> tensors
     with torch.no_grad():
         for name, tensor in own.items():
             part = name.split(".")[0]
-            total[part] = total.get(part, 0) + 1
+            total[part] += 1
             theirs = weights.tensors.get(name)
             if theirs is not None and theirs.shape == tensor.shape:
                 tensor.copy_(theirs)
-                loaded[part] = loaded.get(part, 0) + 1
-                continue
-            reason = _reason(name, tensor, theirs, len(weights.names), num_classes)
-            counts = why.setdefault(part, {})
-            counts[reason] = counts.get(reason, 0) + 1
-    if not any(loaded.get(part) for part in total):
-        first = next(iter(next(iter(why.values()))))
-        raise UserError(f"{weights.source}: nothing of it fits this network ({first})")
+                loaded[part] += 1
+            else:
+                reason = _explain_mismatch(name, tensor, theirs, len(weights.names), num_classes)
+                skipped.setdefault(part, Counter())[reason] += 1
+    if not loaded:
+        reason = next(iter(next(iter(skipped.values()))))
+        raise UserError(f"{weights.source}: none of its weights fit this network ({reason})")
     lines = [f"weights from {weights.source}:", "  part       loaded       not loaded, and why"]
     for part, count in total.items():
-        reasons = "; ".join(f"{n} {reason}" for reason, n in why.get(part, {}).items()) or "-"
-        share = f"{loaded.get(part, 0)} of {count}"
-        lines.append(f"  {part:<10} {share:<12} {reasons}")
-    foreign = [n for n in weights.tensors if n not in own and n not in CONFIGURED]
-    if foreign:
-        lines.append(f"  left over in the file: {len(foreign)} tensors, the first {foreign[0]}")
-    if _other_anchors(model, weights):
+        reasons = "; ".join(f"{n} {reason}" for reason, n in skipped.get(part, {}).items()) or "-"
+        lines.append(f"  {part:<10} {f'{loaded[part]} of {count}':<12} {reasons}")
+    unused = [name for name in weights.tensors if name not in own and name not in CONFIGURED]
+    if unused:
+        lines.append(f"  not used: {len(unused)} tensors of the file, the first {unused[0]}")
+    if _anchors_differ(model, weights):
         lines.append("  anchors    the config's are kept; the weights were trained with others")
     return "\n".join(lines)
 
 
-def _reason(
+def _explain_mismatch(
     name: str, own: torch.Tensor, theirs: torch.Tensor | None, their_classes: int, classes: int
 ) -> str:
     if theirs is None:
@@ -76,6 +75,6 @@ def _reason(
     return f"of another shape ({name}: {list(theirs.shape)}, here {list(own.shape)})"
 
 
-def _other_anchors(model: nn.Module, weights: Weights) -> bool:
+def _anchors_differ(model: nn.Module, weights: Weights) -> bool:
     theirs, own = weights.tensors.get("anchors"), model.state_dict().get("anchors")
     return theirs is not None and own is not None and not torch.equal(theirs, own)

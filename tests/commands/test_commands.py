@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from detector.build import build_network
 from detector.config import ModelConfig, replace_values
 from detector.engine import Console, load_checkpoint
 from detector.models import Header, save_darknet
-from detector.weights.darknet import network, read_config
+from detector.weights.darknet import read_config
 from tests.commands.running import ROOT, SMALL, table_of
 from tests.models import darknet_texts as texts
 from tests.models.networks import randomize_norms
@@ -199,7 +200,7 @@ def my_darknet(tmp_path):
     torch.manual_seed(0)
     cfg, weights = tmp_path / "my.cfg", tmp_path / "my.weights"
     cfg.write_text(texts.everything(classes=10))
-    model = randomize_norms(network(read_config(str(cfg)).model, 10))
+    model = randomize_norms(build_network(read_config(str(cfg)).model, 10))
     save_darknet(model, weights, header=Header(seen=77))
     return cfg, weights
 
@@ -228,7 +229,7 @@ def test_darknet_weights_of_other_classes_start_a_cfg(tool, my_darknet, digits_y
     cfg, weights = my_darknet
     theirs = read_config(str(cfg)).model
     text = texts.everything(classes=33)
-    other = network(replace_values(theirs, {"darknet_cfg": text}), 33)
+    other = build_network(replace_values(theirs, {"darknet_cfg": text}), 33)
     save_darknet(randomize_norms(other), weights)
     words = ["--cfg", cfg, "--weights", weights, "--data", digits_yaml, *SMALL, "--out", "run"]
     status, out, err = tool("train", *words, "train.epochs=1", "train.batch_size=4")
@@ -257,7 +258,7 @@ def test_convert_there_and_back(tool, my_darknet, tmp_path):
 
 def test_train_from_other_classes(tool, digits_yaml, tmp_path):
     """A head for other classes starts anew; the rest is taken over, and said so."""
-    model = randomize_norms(network(ModelConfig(arch="yolov4-pacsp-n"), 80))
+    model = randomize_norms(build_network(ModelConfig(arch="yolov4-pacsp-n"), 80))
     save_darknet(model, tmp_path / "n.weights", order="csp")
     words = ["--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, *SMALL, "train.epochs=1"]
     status, out, err = tool("train", *words, "--weights", "n.weights", "--out", "run")

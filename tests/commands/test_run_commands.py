@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detector.api.kill_and_resume import is_running, kill_family
 from detector.commands.cli import FLAGS
 from detector.engine import Console, RunFolder, load_checkpoint
 from detector.engine.checkpoint import digest
-from tests.commands.running import ROOT, load_command
+from tests.commands.running import ROOT
 
 TRAIN = ROOT / "tools" / "train.py"
 SMALL = [
@@ -117,21 +118,20 @@ def test_torture_in_short(tool, digits_yaml, tmp_path):
     )
     assert status == 0, err
     assert "2 kills: " in out
-    assert "ended with the same weights, optimiser and results.csv, to the bit" in out
+    assert "ended with the same weights, optimizer and results.csv, to the bit" in out
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_the_torture_kills_what_torchrun_has_started():
     """A child in a session of its own, which a signal for the parent's group does not reach."""
-    torture = load_command("torture_resume")
     child = "import subprocess; p = subprocess.Popen(['sleep', '99'], start_new_session=True); "
     child += "print(p.pid, flush=True); p.wait()"
     command = [sys.executable, "-c", child]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
-        assert torture.runs(pid)
-        torture.kill_family(parent)
-    assert not torture.runs(pid)
+        assert is_running(pid)
+        kill_family(parent)
+    assert not is_running(pid)
     assert parent.returncode == -signal.SIGKILL
 
 

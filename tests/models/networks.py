@@ -6,16 +6,16 @@ from functools import partial
 import torch
 from torch import nn
 
+from detector.build import build_network, default_num_classes
 from detector.config import ModelConfig
 from detector.models import CSPDarknet, Variant
-from detector.weights.darknet import network, usual_classes
 
 
 def build_on_meta(arch: str, classes: int | None = None, **settings) -> nn.Module:
     """A network without values; by default with the number of classes of its published weights."""
     config = ModelConfig(arch=arch, **settings)
     with torch.device("meta"):
-        return network(config, classes or usual_classes(config))
+        return build_network(config, classes or default_num_classes(config))
 
 
 def randomize_norms(model: nn.Module) -> nn.Module:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from detector.build import build_network
 from detector.config import ModelConfig
 from detector.errors import UserError
 from detector.models import DarknetNet, load_darknet, parse_cfg, save_darknet
 from detector.nn import BatchNormSettings, activation
-from detector.weights.darknet import network, read_config
+from detector.weights.darknet import read_config
 from tests.models import darknet_texts as texts
 from tests.models.networks import randomize_norms
 from tests.slow_inference import decode_all
@@ -22,7 +23,9 @@ def build(text, eps=1e-5):
 
 def test_tiny_from_its_cfg_equals_the_table(tmp_path):
     torch.manual_seed(0)
-    ours = randomize_norms(network(ModelConfig(arch="yolov4-tiny", activation="leaky_relu"), 80))
+    ours = randomize_norms(
+        build_network(ModelConfig(arch="yolov4-tiny", activation="leaky_relu"), 80)
+    )
     theirs = build(texts.tiny(), eps=1e-4).eval()
     assert [theirs.strides, theirs.decoder.scale_x_y] == [(16, 32), (1.05, 1.05)]
     assert torch.equal(theirs.anchors, ours.anchors)
@@ -165,10 +168,10 @@ def test_a_cfg_as_the_config_of_a_run(tmp_path):
     path.write_text(texts.everything().replace("width=64", "width=100"))
     config = read_config(str(path), ["train.epochs=3"])
     assert (config.data.size, config.train.epochs) == (128, 3)
-    model = network(config.model, 2)
+    model = build_network(config.model, 2)
     assert {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
     assert model.decoder.scale_x_y == (1.1, 1.1)
     with pytest.raises(UserError, match="classes=2, but the data has 5"):
-        network(config.model, 5)
-    with pytest.raises(UserError, match=r"model.activation=relu: .*my.cfg fixes this"):
+        build_network(config.model, 5)
+    with pytest.raises(UserError, match=r"model.activation=relu: .*my.cfg sets this"):
         read_config(str(path), ["model.activation=relu"])

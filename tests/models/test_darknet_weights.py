@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from detector.build import build_network, default_num_classes
 from detector.config import Config, ModelConfig
 from detector.errors import UserError
 from detector.models import VARIANTS, Header, list_layers, load_darknet, save_darknet
-from detector.weights.darknet import DarknetOptions, network, read_darknet, usual_classes
+from detector.weights.darknet import DarknetOptions, read_darknet
 from tests.models.networks import randomize_norms
 
 PAIRS = [(arch, order) for arch, row in VARIANTS.items() for order in row.orders]
@@ -15,7 +16,7 @@ PAIRS = [(arch, order) for arch, row in VARIANTS.items() for order in row.orders
 
 def fresh(arch, classes=None):
     config = ModelConfig(arch=arch)
-    return network(config, classes or usual_classes(config)).eval()
+    return build_network(config, classes or default_num_classes(config)).eval()
 
 
 def raw(model, x):
@@ -92,8 +93,14 @@ def damaged(path, tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda b: b[:-4], "truncated, or of another network: 33,164,676 bytes"),
-        (lambda b: b[:-1], "truncated, or of another network: 33,164,679 bytes"),
+        (
+            lambda b: b[:-4],
+            "truncated, or of another network: 33,164,676 bytes",
+        ),
+        (
+            lambda b: b[:-1],
+            "truncated, or of another network: 33,164,679 bytes",
+        ),
         (lambda b: b + b"\0\0\0\0", "too long: 33,164,684 bytes, expected 33,164,680"),
         (lambda b: b[:10], "not a darknet weights file"),
         (lambda b: b"", "not a darknet weights file"),
@@ -161,7 +168,7 @@ def test_a_prefix_has_to_be_called_one_and_to_end_with_a_convolution(small, tmp_
     paths, model = small
     config = Config(model=ModelConfig(arch="yolov4-pacsp-s"))
     path = prefix_of(model, "csp", 31, tmp_path / "a.weights", paths["csp"])
-    with pytest.raises(UserError, match="truncated, or of another network"):
+    with pytest.raises(UserError, match="truncated, or weights of another network"):
         read_darknet(path, config, DarknetOptions())
     assert not read_darknet(path, config, DarknetOptions(partial=True)).complete
     path.write_bytes(path.read_bytes()[:-8])
@@ -179,12 +186,12 @@ def test_a_custom_number_of_classes_is_read_off_the_size(tmp_path):
 
 def test_the_size_of_another_network_is_recognised(small):
     config = Config(model=ModelConfig(arch="yolov4-tiny"))
-    with pytest.raises(UserError, match="it has the size of yolov4-pacsp-s: 33,164,680 bytes"):
+    with pytest.raises(UserError, match="probably yolov4-pacsp-s: the file has 33,164,680 bytes"):
         read_darknet(small[0]["csp"], config, DarknetOptions())
 
 
 def test_learned_activations_have_no_place_in_a_file(tmp_path):
-    model = network(ModelConfig(arch="yolov4-pacsp-n", activation="srelu"), 2)
+    model = build_network(ModelConfig(arch="yolov4-pacsp-n", activation="srelu"), 2)
     with pytest.raises(
         UserError, match=r"not written: the activations of this network have [\d,]+ learned"
     ):

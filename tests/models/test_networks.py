@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from detector.build import build_network
 from detector.config import ModelConfig, PartActivations, load_config, replace_values
 from detector.models import VARIANTS, file_size, list_layers, measure_stages
 from detector.nn import ACTIVATIONS, ConvNormAct, fuse_batch_norms
-from detector.weights.darknet import network
 from tests.models.networks import build_on_meta, randomize_norms
 
 LAYERS = Path(__file__).parent / "layers"
@@ -88,13 +88,13 @@ def test_shapes_on_square_and_other_images(arch):
 def test_a_forward_pass_is_finite(arch):
     """The published depths and widths: what a wrong initialisation would blow up."""
     with torch.no_grad():
-        model = network(ModelConfig(arch=arch), 3).eval()
+        model = build_network(ModelConfig(arch=arch), 3).eval()
         for level in model(torch.rand(1, 3, 64, 64)):
             assert level.isfinite().all()
 
 
 def test_the_classifier_classifies():
-    model = network(ModelConfig(arch="csdarknet53"), 10).eval()
+    model = build_network(ModelConfig(arch="csdarknet53"), 10).eval()
     with torch.no_grad():
         assert model(torch.rand(2, 3, 64, 96)).shape == (2, 10)
 
@@ -128,7 +128,7 @@ def test_an_activation_for_each_part(arch):
 @pytest.mark.usefixtures("small_variants")
 @pytest.mark.parametrize("arch", VARIANTS)
 def test_fused_batch_norms_change_nothing(arch):
-    model = randomize_norms(network(ModelConfig(arch=arch), 3))
+    model = randomize_norms(build_network(ModelConfig(arch=arch), 3))
     fused = fuse_batch_norms(model)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()), "the model itself stays"
@@ -144,7 +144,7 @@ def test_fused_batch_norms_change_nothing(arch):
 @pytest.mark.parametrize("arch", [arch for arch in VARIANTS if arch not in PACSP_LARGER])
 @pytest.mark.filterwarnings("default")  # torch.export's own
 def test_torch_export_of_the_forward(arch):
-    model = randomize_norms(network(ModelConfig(arch=arch), 3))
+    model = randomize_norms(build_network(ModelConfig(arch=arch), 3))
     x = torch.rand(1, 3, 64, 96)
     exported = torch.export.export(model, (x,)).module()
     with torch.no_grad():
@@ -154,8 +154,8 @@ def test_torch_export_of_the_forward(arch):
 
 def test_which_half_of_the_channels_tiny_splits_off():
     config = ModelConfig(arch="yolov4-tiny", activation="relu")
-    second = randomize_norms(network(config, 2))
-    first = network(replace_values(config, {"split_half": "first"}), 2).eval()
+    second = randomize_norms(build_network(config, 2))
+    first = build_network(replace_values(config, {"split_half": "first"}), 2).eval()
     first.load_state_dict(second.state_dict())
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -186,7 +186,7 @@ def _swap_input_of_next(model):
 
 
 def test_anchors_of_tiny_are_the_odd_published_ones():
-    anchors = network(ModelConfig(arch="yolov4-tiny"), 2).anchors.tolist()
+    anchors = build_network(ModelConfig(arch="yolov4-tiny"), 2).anchors.tolist()
     assert anchors[0] == [[23, 27], [37, 58], [81, 82]]
     assert anchors[1] == [[81, 82], [135, 169], [344, 319]]
 
@@ -194,7 +194,7 @@ def test_anchors_of_tiny_are_the_odd_published_ones():
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_builds_its_network(path):
     with torch.device("meta"):
-        network(load_config(str(path)).model, 2)
+        build_network(load_config(str(path)).model, 2)
 
 
 @pytest.mark.slow
@@ -202,8 +202,8 @@ def test_a_large_forward_of_x_stays_below_4_gib():
     code = (
         "import torch, resource\n"
         "from detector.config import ModelConfig\n"
-        "from detector.weights.darknet import network\n"
-        "model = network(ModelConfig(arch='yolov4-pacsp-x'), 80).eval()\n"
+        "from detector.build import build_network\n"
+        "model = build_network(ModelConfig(arch='yolov4-pacsp-x'), 80).eval()\n"
         "with torch.no_grad(): model(torch.zeros(1, 3, 640, 640))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )

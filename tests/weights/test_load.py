@@ -5,12 +5,12 @@ import shutil
 import pytest
 import torch
 
-from detector.build import build_loss
+from detector.build import build_loss, build_network
 from detector.config import Config, DecoderConfig, ModelConfig, replace_values
 from detector.errors import UserError
 from detector.models import Header, list_layers, save_darknet
 from detector.weights import published
-from detector.weights.darknet import DarknetOptions, network, read_config, read_darknet
+from detector.weights.darknet import DarknetOptions, read_config, read_darknet
 from detector.weights.load import export_darknet, load_model, read_weights, save_weights
 from detector.weights.transfer import adopt_settings, transfer
 from tests.models import darknet_texts as texts
@@ -24,7 +24,7 @@ def small(tmp_path_factory):
     """A random -s of 80 classes in both orders."""
     folder = tmp_path_factory.mktemp("pretrained")
     torch.manual_seed(0)
-    model = randomize_norms(network(S.model, 80))
+    model = randomize_norms(build_network(S.model, 80))
     for order in ("pacsp", "csp"):
         save_darknet(model, folder / order, order=order, header=Header(0, 2, 5, 999))
     return {order: folder / order for order in ("pacsp", "csp")}
@@ -72,16 +72,15 @@ def test_darknets_yolov4_is_assumed_where_two_have_one_name(tmp_path, monkeypatc
     """Name and size of yolov4.weights are darknet's and PyTorch_YOLOv4's: a smaller network stands in."""
     tiny = ModelConfig(arch="yolov4-tiny", activation="leaky_relu")
     path = tmp_path / "yolov4.weights"
-    save_darknet(randomize_norms(network(tiny, 80)), path)
+    save_darknet(randomize_norms(build_network(tiny, 80)), path)
     entries = [
-        replace_values(entry, {"size": path.stat().st_size})
-        for entry in published.published_files()
+        replace_values(entry, {"size": path.stat().st_size}) for entry in published.list_published()
     ]
-    monkeypatch.setattr(published, "published_files", lambda: entries)
+    monkeypatch.setattr(published, "list_published", lambda: entries)
     weights = read_darknet(path, Config(model=tiny), DarknetOptions())
     assert weights.config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.05, 1.05))
     assert weights.config.model.bn_eps == 1e-5
-    assert "assumed, as darknet has it" in weights.notes[1]
+    assert "assumed, since darknet's cfg" in weights.notes[1]
 
 
 def test_the_decoder_reaches_model_and_loss(small, tmp_path):
@@ -135,7 +134,7 @@ def test_transfer_to_other_classes(small, tmp_path):
     config = adopt_settings(S, weights, 10)
     assert config.model.bn_eps == 1e-5
     assert config.model.decoder is None, "a fresh head is trained with the config's decoder"
-    model = network(config.model, 10)
+    model = build_network(config.model, 10)
     table = transfer(model, weights, 10)
     rows = {line.split()[0]: line for line in table.splitlines()[2:]}
     assert rows["backbone"].rstrip().endswith("-")
@@ -152,7 +151,7 @@ def test_transfer_to_the_same_classes_takes_head_and_decoder(small, tmp_path):
     assert config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.0,))
     said = ModelConfig(arch="yolov4-pacsp-s", bn_eps=1e-3, decoder=DecoderConfig())
     assert adopt_settings(Config(model=said), weights, 80).model == said
-    model = network(config.model, 80)
+    model = build_network(config.model, 80)
     table = transfer(model, weights, 80)
     assert all(line.rstrip().endswith("-") for line in table.splitlines()[2:])
 
@@ -161,23 +160,23 @@ def test_transfer_of_a_prefix_and_of_another_network(small, tmp_path):
     prefix = tmp_path / "yolov4-pacsp-s.conv.50"
     whole = small["csp"].read_bytes()
     sizes, size = [], 20
-    for layer in list_layers(network(S.model, 80), "csp"):
+    for layer in list_layers(build_network(S.model, 80), "csp"):
         size += 4 * layer.size
         sizes.append(size)
     prefix.write_bytes(whole[: sizes[20]])
     weights = read_darknet(prefix, S, DarknetOptions())
-    table = transfer(network(S.model, 3), weights, 3)
+    table = transfer(build_network(S.model, 3), weights, 3)
     assert "not in the file" in table
-    with pytest.raises(UserError, match="holds only the first part of the network"):
+    with pytest.raises(UserError, match="holds only the first layers of the network"):
         load_model(prefix, cfg="yolov4-pacsp-s-mish")
-    with pytest.raises(UserError, match=r"nothing of it fits this network \(of another shape"):
-        transfer(network(ModelConfig(arch="yolov4-pacsp-n"), 3), weights, 3)
+    with pytest.raises(UserError, match=r"none of its weights fit this network \(of another shape"):
+        transfer(build_network(ModelConfig(arch="yolov4-pacsp-n"), 3), weights, 3)
 
 
 def test_a_darknet_file_needs_to_know_its_network(small):
     with pytest.raises(UserError, match="no such file"):
         load_model(small["csp"].with_name("none.weights"), cfg="yolov4-pacsp-s-mish")
-    with pytest.raises(UserError, match="does not say what network it is; give --cfg"):
+    with pytest.raises(UserError, match="does not say which network it is; give --cfg"):
         load_model(small["csp"].with_name("a.weights"))
 
 
@@ -185,7 +184,7 @@ def test_a_users_own_cfg_and_weights(tmp_path):
     cfg, path = tmp_path / "my.cfg", tmp_path / "my.weights"
     cfg.write_text(texts.everything(new_coords=1))
     config = read_config(str(cfg))
-    model = randomize_norms(network(config.model, 2))
+    model = randomize_norms(build_network(config.model, 2))
     save_darknet(model, path)
     loaded = load_model(path, cfg=str(cfg))
     assert loaded.names == ("class_0", "class_1")
@@ -199,5 +198,5 @@ def test_a_users_own_cfg_and_weights(tmp_path):
         for a, b in zip(model(x), again.model.eval()(x), strict=True):
             assert torch.equal(a, b)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(UserError, match="truncated, or of another network"):
+    with pytest.raises(UserError, match="truncated, or weights of another network"):
         read_weights(path, config)

@@ -3,18 +3,18 @@
 import pytest
 import torch
 
+from detector.build import build_network, default_num_classes
 from detector.config import load_config
 from detector.errors import UserError
 from detector.models import file_size, list_layers
-from detector.weights.darknet import network, usual_classes
-from detector.weights.published import find_published, published_as, published_files
+from detector.weights.published import find_published, list_published, match_published
 
 
-@pytest.mark.parametrize("entry", published_files(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", list_published(), ids=lambda entry: entry.name)
 def test_an_entry_fits_its_network(entry):
     config = load_config(entry.config).model
     with torch.device("meta"):
-        model = network(config, usual_classes(config))
+        model = build_network(config, default_num_classes(config))
     assert entry.order in model.orders
     levels = len(model.strides)
     assert len(entry.decoder.scale_x_y) in (1, levels)
@@ -31,9 +31,9 @@ def test_an_entry_fits_its_network(entry):
 
 
 def test_names_are_unique_and_addresses_are_files():
-    names = [entry.name for entry in published_files()]
+    names = [entry.name for entry in list_published()]
     assert len(names) == len(set(names))
-    for entry in published_files():
+    for entry in list_published():
         assert entry.page.startswith("https://")
         assert entry.url is None or entry.url.endswith(f"/{entry.file}")
 
@@ -45,12 +45,12 @@ def test_a_name_that_is_not_there():
 
 def test_by_name_and_size(tmp_path):
     path = tmp_path / "yolov4.weights"
-    assert published_as(path) == []
+    assert match_published(path) == []
     with path.open("wb") as file:
         file.truncate(257_717_640)
-    assert [entry.publisher for entry in published_as(path)] == ["darknet", "PyTorch_YOLOv4"]
+    assert [entry.publisher for entry in match_published(path)] == ["darknet", "PyTorch_YOLOv4"]
     assert [
-        entry.name for entry in published_as(path.rename(tmp_path / "yolov4-pytorch.weights"))
+        entry.name for entry in match_published(path.rename(tmp_path / "yolov4-pytorch.weights"))
     ] == ["yolov4-pytorch"]
     path.write_bytes(b"other")
-    assert published_as(path) == []
+    assert match_published(path) == []

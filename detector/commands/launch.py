@@ -1,0 +1,22 @@
+"""Commands that start training as a process of its own."""
+
+import os
+import sys
+from pathlib import Path
+
+import detector
+
+MODULE = "detector.commands.train"  # not a path: an installed package has no tools/
+
+
+def train_command(world_size: int = 1) -> list[str]:
+    """The command line, without arguments, that trains in so many ranks."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size), "-m"]
+    return [sys.executable, "-m", *(launcher if world_size > 1 else []), MODULE]
+
+
+def train_environment() -> dict[str, str]:
+    """The environment in which that command finds this very package, whatever the current folder."""
+    root = str(Path(detector.__file__).parents[1])
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
