@@ -53,6 +53,6 @@ class StopOnceMeasured(Observer):
         if self.monitor.told:
             trainer.stop("throughput measured")
 
-    def on_trained(self, trainer: Trainer) -> None:
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Stops at the end of the epoch, before an evaluation."""
         trainer.stop("end of the epoch")

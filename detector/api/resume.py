@@ -31,8 +31,8 @@ def find_resumable_run(
         path = Path(resume)
         return RunFolder(path.parent if path.suffix == ".pt" else path)
     if request is None:
-        return process_group.broadcast(RunFolder.newest(Path("runs")))
-    find = RunFolder.of_job if resume is None else RunFolder.newest_of
+        return process_group.broadcast(RunFolder.find_newest(Path("runs")))
+    find = RunFolder.find_by_job if resume is None else RunFolder.find_newest_named
     return process_group.broadcast(find(request.folder))
 
 
@@ -51,7 +51,7 @@ def resume_run(
             process trains in the folder.
     """
     if process_group.is_main and folder.path.is_dir():
-        folder.hold()  # before its state is read
+        folder.lock()  # before its state is read
     state, damaged = load_newest(folder.last, folder.previous)
     if "training" not in state:
         raise UserError(f"{folder.last}: it holds weights only; a run resumes from its last.pt")

@@ -110,8 +110,8 @@ class TrainingRun:
         if process_group.is_main:
             with writing(folder.config):
                 folder.config.write_text(dump_config(self.config), encoding="utf-8")
-            folder.remember_job()
-            folder.hold()
+            folder.write_job_id()
+            folder.lock()
         return process_group.broadcast(folder)
 
     def train_and_evaluate(
@@ -165,7 +165,7 @@ class TrainingRun:
             except UserError as error:
                 # a rank on another machine may not see the folder
                 if isinstance(error, MemoryFull) and folder.path.is_dir():
-                    folder.remember_parts(error.parts)
+                    folder.write_chunks(error.parts)
                 _add_resume_hint(error, folder, resume_hint)
                 raise
 

@@ -8,7 +8,13 @@ from detector.build.model import build_anchors, build_model
 from detector.build.training import build_loss, build_optimizer
 from detector.config import Config, TrainConfig, replace_values
 from detector.data import Index, letterboxed_box_sizes
-from detector.engine import Hardware, MemoryProbe, ProcessGroup, even_share, largest_that_fits
+from detector.engine import (
+    Hardware,
+    MemoryProbe,
+    ProcessGroup,
+    divide_nominal_batch,
+    find_max_batch_size,
+)
 from detector.errors import UserError
 
 
@@ -80,7 +86,7 @@ def resolve_batch_size(
         )
         share = -(-train.nominal_batch // process_group.world_size)
         with probe:
-            found = min(process_group.gather_objects(largest_that_fits(probe.fits, share)))
+            found = min(process_group.gather_objects(find_max_batch_size(probe.fits, share)))
         del model, probe
         torch.cuda.empty_cache()
         if not found:
@@ -88,7 +94,7 @@ def resolve_batch_size(
                 f"the memory of {hardware.device} is too small for one image of {config.data.size} px; "
                 f"try a smaller data.size or model.arch"
             )
-        number = even_share(train.nominal_batch, found * process_group.world_size)
+        number = divide_nominal_batch(train.nominal_batch, found * process_group.world_size)
         line = (
             f"batch_size: auto: {found} images fit into the memory of {hardware.device}; batches of "
             f"{number}, {max(round(train.nominal_batch / number), 1)} of them a step"

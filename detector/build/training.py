@@ -19,8 +19,8 @@ from detector.engine import (
     SelfAdversary,
     Trainer,
     compute_deterministically,
-    curve,
     freeze,
+    make_lr_curve,
 )
 from detector.errors import UserError
 from detector.evaluation import Evaluator
@@ -88,8 +88,8 @@ def build_schedule(config: Config, batches: int) -> Schedule:
 def build_curve(spec: str | ScheduleConfig) -> LRCurve:
     """A registered curve of the learning rate, by its name or by name and parameters."""
     if isinstance(spec, str):
-        return curve(spec)
-    return curve(spec.name, **(spec.model_extra or {}))
+        return make_lr_curve(spec)
+    return make_lr_curve(spec.name, **(spec.model_extra or {}))
 
 
 def build_accumulation(config: Config) -> int:

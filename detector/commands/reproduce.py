@@ -8,9 +8,9 @@ from detector.commands.launch import train_command, train_environment
 from detector.engine import (
     FIRST_BATCHES,
     RunFolder,
-    differences,
-    first_difference,
-    first_losses,
+    compare_losses,
+    compare_manifests,
+    read_first_losses,
     read_manifest,
 )
 from detector.errors import UserError
@@ -41,7 +41,7 @@ def main() -> None:
     run = RunFolder(Path(args.run))
     if not run.config.is_file():
         raise UserError(f"{run.config}: no such file; expected a run folder")
-    before = first_losses(run.events)
+    before = read_first_losses(run.events)
     sessions = read_manifest(run.manifest).get("sessions") or [{}]
     world_size = sessions[0].get("hardware", {}).get("processes", 1)
     again = RunFolder.create(Path(args.out or f"{run.path}-again"))
@@ -51,12 +51,12 @@ def main() -> None:
     if subprocess.run(command, env=train_environment(), check=False).returncode:
         raise UserError(f"{run.path}: it could not be repeated; the reason is above")
 
-    compared, difference = first_difference(before, first_losses(again.events), args.batches)
+    compared, difference = compare_losses(before, read_first_losses(again.events), args.batches)
     if difference is None:
         print(f"equal to the bit: the losses of {compared} batches of {run.path} and {again.path}")
         return
     print(f"different: {difference}")
-    reasons = differences(run.manifest, again.manifest)
+    reasons = compare_manifests(run.manifest, again.manifest)
     unknown = "the manifests do not differ: is an operation nondeterministic on this device?"
     for line in reasons or [unknown]:
         print(f"  {line}")

@@ -19,8 +19,7 @@ from detector.engine.checkpoint import (
 from detector.engine.ema import ModelEMA
 from detector.engine.faults import MemoryFull
 from detector.engine.freeze import Frozen, freeze
-from detector.engine.manifest import Manifest, read_manifest
-from detector.engine.memory_probe import MemoryProbe, even_share, largest_that_fits
+from detector.engine.memory_probe import MemoryProbe, divide_nominal_batch, find_max_batch_size
 from detector.engine.observers.base import Observer
 from detector.engine.observers.curves_log import TrackerLog
 from detector.engine.observers.files import (
@@ -33,14 +32,15 @@ from detector.engine.observers.files import (
     TimeLimit,
     TrainBatchPicture,
 )
+from detector.engine.observers.manifest import Manifest, read_manifest
 from detector.engine.observers.plots import RunPlots, ValBatchPicture, plot_history
 from detector.engine.observers.throughput import ThroughputMonitor
 from detector.engine.observers.trackers import TRACKERS, Tracker, require_trackers
 from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
 from detector.engine.progress import EpochReport
-from detector.engine.reproduction import differences, first_difference, first_losses
+from detector.engine.reproduction import compare_losses, compare_manifests, read_first_losses
 from detector.engine.run_folder import RunFolder
-from detector.engine.schedule import SCHEDULES, LRCurve, Schedule, curve
+from detector.engine.schedule import SCHEDULES, LRCurve, Schedule, make_lr_curve
 from detector.engine.signals import stop_on_signals
 from detector.engine.trainer import FIRST_BATCHES, Stopped, Trainer
 
@@ -79,13 +79,13 @@ __all__ = [
     "ModelEMA",
     "adamw",
     "compute_deterministically",
-    "curve",
-    "differences",
-    "even_share",
-    "first_difference",
-    "first_losses",
+    "make_lr_curve",
+    "compare_manifests",
+    "divide_nominal_batch",
+    "compare_losses",
+    "read_first_losses",
     "freeze",
-    "largest_that_fits",
+    "find_max_batch_size",
     "load_checkpoint",
     "load_newest",
     "load_weights",

@@ -48,12 +48,12 @@ class SelfAdversary:
         self.model, self.criterion, self.autocast = model, criterion, autocast
         self.share, self.strength, self.seed = share, strength, seed
 
-    def chooses(self, epoch: int, number: int) -> bool:
+    def applies_to(self, epoch: int, number: int) -> bool:
         """Whether batch `number` of an epoch is changed; from (seed, epoch, number) alone."""
         rng = np.random.default_rng([self.seed, epoch, number, TAG])
         return rng.random() < self.share
 
-    def change(
+    def perturb(
         self,
         images: Tensor,
         batch: Batch,
@@ -81,7 +81,7 @@ class SelfAdversary:
             labels=batch.labels[:0],
             image_index=batch.image_index[:0],
         )
-        with evaluating(self.model), torch.enable_grad():
+        with evaluation_mode(self.model), torch.enable_grad():
             with self.autocast():
                 raw = self.model(images)
             losses = self.criterion(raw, nothing, lambda count: count)  # of this process alone
@@ -96,7 +96,7 @@ class SelfAdversary:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode; afterwards each module is in the mode that it was in."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detector.engine.patterns import parameters_named
+from detector.engine.patterns import match_parameters
 from detector.errors import UserError
 
 
@@ -24,7 +24,7 @@ class Frozen:
     total: int = 0
     norms: tuple[nn.Module, ...] = ()
 
-    def hold(self) -> None:
+    def freeze_statistics(self) -> None:
         """Keeps the statistics; to be called after `model.train()`, which wakes every BatchNorm."""
         for norm in self.norms:
             norm.eval()
@@ -41,14 +41,14 @@ def freeze(model: nn.Module, patterns: Sequence[str], key: str = "train.freeze")
 
     Args:
         model: changed in place; to be called before its optimiser is made.
-        patterns: see `parameters_named`.
+        patterns: see `match_parameters`.
         key: of the config that holds them, for messages.
 
     Raises:
         UserError: a pattern that names nothing, or nothing left to train.
     """
     for pattern in patterns:
-        for parameter in parameters_named(model, pattern, key).values():
+        for parameter in match_parameters(model, pattern, key).values():
             parameter.requires_grad_(False)
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):

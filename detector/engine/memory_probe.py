@@ -14,7 +14,7 @@ MARGIN = 0.1  # of the free memory, for what a probe does not see: other sizes, 
 BOXES = 20  # an image; mosaics of COCO have so many on average
 
 
-def largest_that_fits(fits: Callable[[int], bool], limit: int) -> int:
+def find_max_batch_size(fits: Callable[[int], bool], limit: int) -> int:
     """The greatest n in 1..limit for which `fits(n)`, where smaller ones fit as well; 0 if none does.
 
     Doubles n as long as it fits, then halves the interval.
@@ -29,7 +29,7 @@ def largest_that_fits(fits: Callable[[int], bool], limit: int) -> int:
     return good
 
 
-def even_share(nominal: int, largest: int) -> int:
+def divide_nominal_batch(nominal: int, largest: int) -> int:
     """The size of the fewest batches of the same size that make up the nominal batch.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from detector.engine.patterns import parameters_named
+from detector.engine.patterns import match_parameters
 from detector.registry import Registry
 
 OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry("optimizer")
@@ -45,7 +45,7 @@ def optimizer_groups(
     Args:
         model: whose parameters.
         weight_decay: of the group "weight".
-        factors: of the learning rate, by name pattern (see `parameters_named`); of several patterns
+        factors: of the learning rate, by name pattern (see `match_parameters`); of several patterns
             that name a parameter the last counts, without one it is 1.
 
     Returns:
@@ -56,7 +56,7 @@ def optimizer_groups(
     """
     factor_of: dict[nn.Parameter, float] = {}
     for pattern, factor in factors.items():
-        found = parameters_named(model, pattern, "train.lr_groups")
+        found = match_parameters(model, pattern, "train.lr_groups")
         factor_of |= dict.fromkeys(found.values(), factor)
     groups: list[dict[str, Any]] = []
     for factor in dict.fromkeys([1.0, *factors.values()]):

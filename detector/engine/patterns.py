@@ -8,7 +8,7 @@ from detector.errors import UserError
 from detector.registry import nearest
 
 
-def parameters_named(model: nn.Module, pattern: str, key: str) -> dict[str, nn.Parameter]:
+def match_parameters(model: nn.Module, pattern: str, key: str) -> dict[str, nn.Parameter]:
     """The parameters of the parts that a pattern names.
 
     Args:

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from detector.engine.manifest import read_manifest
+from detector.engine.observers.manifest import read_manifest
 from detector.errors import UserError
 
 Losses = dict[str, float]
-LOOKED_AT = ("weights", "versions", "git", "hardware", "kernels", "data")  # of a session
+COMPARED = ("weights", "versions", "git", "hardware", "kernels", "data")  # of a session
 BESIDES = ("event", "time", "epoch", "batch")
 
 
-def first_losses(events: Path) -> dict[tuple[int, int], Losses]:
+def read_first_losses(events: Path) -> dict[tuple[int, int], Losses]:
     """The losses of a run's first batches, exactly: (epoch, batch) -> loss by name.
 
     Raises:
@@ -34,7 +34,7 @@ def first_losses(events: Path) -> dict[tuple[int, int], Losses]:
     return dict(sorted(found.items()))
 
 
-def first_difference(
+def compare_losses(
     one: dict[tuple[int, int], Losses], other: dict[tuple[int, int], Losses], limit: int
 ) -> tuple[int, str | None]:
     """Compares the first `limit` batches.
@@ -60,13 +60,13 @@ def first_difference(
     return len(common), None
 
 
-def differences(one: Path, other: Path) -> list[str]:
+def compare_manifests(one: Path, other: Path) -> list[str]:
     """What the first sessions of two manifests do not have in common, a line each."""
     sessions = [read_manifest(path).get("sessions") for path in (one, other)]
     if not all(sessions):
         missing = next(p for p, s in zip((one, other), sessions, strict=True) if not s)
         return [f"{missing}: there is none, or none that can be read"]
-    before, now = (_flat({key: s[0].get(key) for key in LOOKED_AT}) for s in sessions)  # pyright: ignore
+    before, now = (_flat({key: s[0].get(key) for key in COMPARED}) for s in sessions)  # pyright: ignore
     return [
         f"{name}: {before.get(name, 'nothing')}, now {now.get(name, 'nothing')}"
         for name in {**before, **now}

@@ -42,7 +42,7 @@ class RunFolder:
             return cls(path)
 
     @classmethod
-    def newest(cls, runs: Path) -> "RunFolder":
+    def find_newest(cls, runs: Path) -> "RunFolder":
         """The folder in `runs` whose last.pt is the youngest.
 
         Raises:
@@ -54,13 +54,13 @@ class RunFolder:
         return found
 
     @classmethod
-    def newest_of(cls, wanted: Path) -> "RunFolder | None":
+    def find_newest_named(cls, wanted: Path) -> "RunFolder | None":
         """The youngest run that a command made which wants this folder: `wanted`, `wanted-2` ..."""
         name = re.compile(rf"{re.escape(wanted.name)}(-\d+)?")
         return _youngest(cls(p) for p in wanted.parent.glob("*") if name.fullmatch(p.name))
 
     @classmethod
-    def of_job(cls, wanted: Path) -> "RunFolder | None":
+    def find_by_job(cls, wanted: Path) -> "RunFolder | None":
         """The folder that this torchrun job made before torchrun started it anew (--max-restarts)."""
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             return None
@@ -71,13 +71,13 @@ class RunFolder:
             if path.read_text(encoding="utf-8") == job
         )
 
-    def remember_job(self) -> None:
-        """Notes which torchrun job this folder is of, for `of_job`."""
+    def write_job_id(self) -> None:
+        """Notes which torchrun job this folder is of, for `find_by_job`."""
         if "TORCHELASTIC_RUN_ID" in os.environ:
             with writing(self.path / ".job"):
                 (self.path / ".job").write_text(_job(), encoding="utf-8")
 
-    def hold(self) -> None:
+    def lock(self) -> None:
         """Makes this process the only one that trains here, until it ends, however it ends.
 
         Raises:
@@ -115,7 +115,7 @@ class RunFolder:
         note = self.path / ".parts"
         return int(note.read_text(encoding="utf-8")) if note.exists() else 1
 
-    def remember_parts(self, parts: int) -> None:
+    def write_chunks(self, parts: int) -> None:
         """Notes it for the next attempt; any process may."""
         with writing(self.path / ".parts"):
             (self.path / ".parts").write_text(f"{parts}\n", encoding="utf-8")

@@ -18,7 +18,7 @@ SCHEDULES: Registry[Callable[..., LRCurve]] = Registry("schedule")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class StepSettings:
     """What holds for one batch."""
 
     lr: float
@@ -27,14 +27,14 @@ class Settings:
     accumulate: int  # batches an optimiser step
 
 
-def curve(name: str, **parameters: Any) -> LRCurve:
+def make_lr_curve(name: str, **parameters: Any) -> LRCurve:
     """A registered curve of the learning rate, linear warm-up aside.
 
     Raises:
         UserError: unknown name or parameter, or an impossible value.
 
     Example:
-        >>> curve("step", milestones=(0.8, 0.9))(0.85, 0.01)
+        >>> make_lr_curve("step", milestones=(0.8, 0.9))(0.85, 0.01)
         0.1
     """
     make = SCHEDULES.bind(name, parameters)
@@ -138,11 +138,11 @@ class Schedule:
         """Share of training that is done before batch number `batch`, counted over all epochs from 0."""
         return batch / (self.batches * self.epochs)
 
-    def at(self, batch: int) -> Settings:
+    def settings_at(self, batch: int) -> StepSettings:
         """The settings of batch number `batch`, counted over all epochs from 0."""
         lr = self.lr * self.curve(self.progress(batch), self.lr_final)
         warm = min(batch / self.warmup_batches, 1.0) if self.warmup_batches else 1.0
-        return Settings(
+        return StepSettings(
             lr=warm * lr,
             bias_lr=self.warmup_bias_lr + warm * (lr - self.warmup_bias_lr),
             momentum=self.warmup_momentum + warm * (self.momentum - self.warmup_momentum),
@@ -150,7 +150,7 @@ class Schedule:
         )
 
 
-def apply_settings(optimizer: Optimizer, settings: Settings) -> None:
+def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:
     """Writes the settings into the optimiser's groups.
 
     Those named "bias" have their own rate; a "factor" multiplies a group's; Adam's momentum is its

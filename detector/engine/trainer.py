@@ -33,7 +33,7 @@ from detector.engine.progress import (
     generator_states,
     restore_generators,
 )
-from detector.engine.schedule import Schedule, Settings, apply_settings
+from detector.engine.schedule import Schedule, StepSettings, apply_settings
 from detector.errors import UserError
 from detector.structures import Batch
 
@@ -187,7 +187,7 @@ class Trainer:
             progress.epoch,
             self.schedule.epochs,
             losses,
-            self.schedule.at((progress.epoch + 1) * len(self.loader) - 1).lr,
+            self.schedule.settings_at((progress.epoch + 1) * len(self.loader) - 1).lr,
             metrics,
             best,
             time.perf_counter() - self._clock,
@@ -204,7 +204,7 @@ class Trainer:
     def _evaluate(self) -> dict[str, float]:
         """The metrics of the averaged weights, the same in every process."""
         for observer in self.observers:
-            observer.on_trained(self)
+            observer.on_train_epoch_end(self)
         self._stop_if_asked()
         self.announce("evaluation")
         # not in the signal's handler: that may run where an exception is printed and forgotten
@@ -223,7 +223,7 @@ class Trainer:
     def _train_epoch(self) -> dict[str, float]:
         """The rest of the epoch's batches -> the mean of each weighted loss over all of them."""
         self.model.train()
-        self.frozen.hold()
+        self.frozen.freeze_statistics()
         progress, epoch = self.progress, self.progress.epoch
         totals, images = dict(progress.totals), progress.images
         skipped, waiting = progress.skipped, list[MicroBatch]()
@@ -231,7 +231,7 @@ class Trainer:
         batches = self.loader.epoch(epoch, progress.batch)
         for number, batch in enumerate(self._timed(batches), progress.batch):
             progress.unreadable.update(batch.unreadable)
-            settings = self.schedule.at(first + number)
+            settings = self.schedule.settings_at(first + number)
             batch, count, largest = self._joined(batch)
             at_the_end = number + 1 == len(self.loader)
             if count:
@@ -392,9 +392,9 @@ class Trainer:
         images = scale_images(batch.images)
         if self.adversary is None or position < self.schedule.warmup_batches or not len(batch):
             return images
-        if not self.adversary.chooses(*divmod(position, len(self.loader))):
+        if not self.adversary.applies_to(*divmod(position, len(self.loader))):
             return images
-        return self.adversary.change(
+        return self.adversary.perturb(
             images,
             batch,
             progress=self.schedule.progress(position),
@@ -408,7 +408,7 @@ class Trainer:
             return self._replica.no_sync()
         return contextlib.nullcontext()
 
-    def _step(self, settings: Settings, waiting: Sequence[MicroBatch]) -> bool:
+    def _step(self, settings: StepSettings, waiting: Sequence[MicroBatch]) -> bool:
         """An optimiser step, unless its numbers are not finite; whether it was done."""
         for observer in self.observers:
             observer.on_gradients(self)
@@ -438,7 +438,9 @@ class Trainer:
         self.progress.skipped_in_row = 0
         return True
 
-    def _leave_out(self, settings: Settings, waiting: Sequence[MicroBatch], norm: Tensor) -> None:
+    def _leave_out(
+        self, settings: StepSettings, waiting: Sequence[MicroBatch], norm: Tensor
+    ) -> None:
         """Takes back a step whose numbers are not finite, and says which.
 
         Raises:

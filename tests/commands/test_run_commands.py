@@ -201,7 +201,7 @@ def test_parts_that_were_noted_are_taken_up(tool, digits_yaml, tmp_path):
     assert tool("train", *words, "--time-limit", "0s")[0] == 0  # stops after the first step
     folder = RunFolder(tmp_path / "runs" / "a")
     assert folder.parts == 1
-    folder.remember_parts(2)
+    folder.write_chunks(2)
     assert tool("train", "--resume")[0] == 0  # the newest
     assert load_checkpoint(folder.last)["training"]["progress"]["parts"] == 2
 
@@ -313,7 +313,7 @@ def test_no_run_to_go_on_with(tool):
 
 def test_the_newest_run_of_a_command(tmp_path):
     """Numbered folders are of the same command, longer names are not, and a run has a checkpoint."""
-    assert RunFolder.newest_of(tmp_path / "a") is None
+    assert RunFolder.find_newest_named(tmp_path / "a") is None
     for age, name in enumerate(["a-3", "a", "a-2", "ab", "a-b", "a-b-2"]):
         (tmp_path / name).mkdir()
         if name != "a-3":
@@ -321,9 +321,9 @@ def test_the_newest_run_of_a_command(tmp_path):
             file.touch()
             os.utime(file, (age, age))
     for wanted, found in (("a", "a-2"), ("a-b", "a-b-2"), ("b", None)):
-        newest = RunFolder.newest_of(tmp_path / wanted)
+        newest = RunFolder.find_newest_named(tmp_path / wanted)
         assert (newest and newest.path.name) == found
-    assert RunFolder.newest(tmp_path).path.name == "a-b-2"
+    assert RunFolder.find_newest(tmp_path).path.name == "a-b-2"
 
 
 @pytest.mark.parametrize(

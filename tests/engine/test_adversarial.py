@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from detector.engine import Hardware, SelfAdversary
-from detector.engine.adversarial import evaluating
+from detector.engine.adversarial import evaluation_mode
 from detector.nn import DropBlock2d
 from detector.structures import Batch
 
@@ -60,11 +60,11 @@ def make(precision="fp32", **options):
 
 def changed(adversary, images, progress=1.0, **options):
     batch = batch_of((images * 255).byte())
-    return adversary.change(images, batch, progress=progress, weights=WEIGHTS, **options)
+    return adversary.perturb(images, batch, progress=progress, weights=WEIGHTS, **options)
 
 
 def objectness(adversary, images):
-    with evaluating(adversary.model), torch.no_grad():
+    with evaluation_mode(adversary.model), torch.no_grad():
         return adversary.model(images)[0].sigmoid().mean((1, 2, 3))
 
 
@@ -144,10 +144,10 @@ def test_under_autocast():
 
 def test_the_choice_comes_from_seed_epoch_and_number():
     adversary = make(share=0.3)
-    chosen = [[adversary.chooses(epoch, n) for n in range(1000)] for epoch in (0, 1)]
-    assert chosen == [[adversary.chooses(epoch, n) for n in range(1000)] for epoch in (0, 1)]
+    chosen = [[adversary.applies_to(epoch, n) for n in range(1000)] for epoch in (0, 1)]
+    assert chosen == [[adversary.applies_to(epoch, n) for n in range(1000)] for epoch in (0, 1)]
     assert chosen[0] != chosen[1]
-    assert chosen[0] != [make(share=0.3, seed=4).chooses(0, n) for n in range(1000)]
+    assert chosen[0] != [make(share=0.3, seed=4).applies_to(0, n) for n in range(1000)]
     assert sum(chosen[0]) / 1000 == pytest.approx(0.3, abs=0.05)
-    assert all(make(share=1.0).chooses(0, n) for n in range(50))
-    assert not any(make(share=0.0).chooses(0, n) for n in range(50))
+    assert all(make(share=1.0).applies_to(0, n) for n in range(50))
+    assert not any(make(share=0.0).applies_to(0, n) for n in range(50))

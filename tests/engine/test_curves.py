@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from detector.engine import SCHEDULES, Schedule, curve
+from detector.engine import SCHEDULES, Schedule, make_lr_curve
 from detector.errors import UserError
 
 
@@ -13,7 +13,7 @@ def values(made, final):
 @pytest.mark.parametrize("name", list(SCHEDULES))
 @pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
 def test_every_curve_is_a_share_and_ends_where_it_should(name, final):
-    found = values(curve(name), final)
+    found = values(make_lr_curve(name), final)
     assert all(0 <= value <= 1 + 1e-12 for value in found)
     assert max(found) == pytest.approx(1.0)
     assert found[-1] == pytest.approx(1.0 if name == "constant" else final)
@@ -27,26 +27,26 @@ def test_the_schedule_is_a_cosine_unless_said():
     schedule = Schedule(7, 3, 0.01, 0.1, 0.9, 0, 0.8, 0.1, 1)
     for batch in range(22):
         share = (1 + math.cos(math.pi * (batch / 21))) / 2
-        assert schedule.at(batch).lr == 0.01 * (0.1 + (1 - 0.1) * share)
+        assert schedule.settings_at(batch).lr == 0.01 * (0.1 + (1 - 0.1) * share)
 
 
 def test_linear_and_polynomial():
-    assert curve("linear")(0.25, 0.2) == pytest.approx(0.8)
-    assert values(curve("polynomial", power=1.0), 0.2) == pytest.approx(
-        values(curve("linear"), 0.2)
+    assert make_lr_curve("linear")(0.25, 0.2) == pytest.approx(0.8)
+    assert values(make_lr_curve("polynomial", power=1.0), 0.2) == pytest.approx(
+        values(make_lr_curve("linear"), 0.2)
     )
-    assert curve("polynomial", power=2.0)(0.5, 0.0) == pytest.approx(0.25)
+    assert make_lr_curve("polynomial", power=2.0)(0.5, 0.0) == pytest.approx(0.25)
 
 
 def test_steps_have_equal_ratios():
-    step = curve("step", milestones=(0.8, 0.9))
+    step = make_lr_curve("step", milestones=(0.8, 0.9))
     assert [step(p, 0.01) for p in (0.0, 0.79, 0.8, 0.9, 1.0)] == pytest.approx(
         [1, 1, 0.1, 0.01, 0.01]
     )
 
 
 def test_one_cycle_goes_up_and_down():
-    found = values(curve("one_cycle", peak=0.25, start=0.1), 0.01)
+    found = values(make_lr_curve("one_cycle", peak=0.25, start=0.1), 0.01)
     assert found[0] == pytest.approx(0.1)
     assert found[25] == pytest.approx(1.0)
     assert found[:26] == sorted(found[:26])
@@ -54,8 +54,8 @@ def test_one_cycle_goes_up_and_down():
 
 
 def test_the_warm_up_lies_over_every_curve():
-    schedule = Schedule(10, 1, 0.1, 0.0, 0.9, 4, 0.8, 0.0, 1, curve("constant"))
-    assert [schedule.at(batch).lr for batch in range(6)] == pytest.approx(
+    schedule = Schedule(10, 1, 0.1, 0.0, 0.9, 4, 0.8, 0.0, 1, make_lr_curve("constant"))
+    assert [schedule.settings_at(batch).lr for batch in range(6)] == pytest.approx(
         [0, 0.025, 0.05, 0.075, 0.1, 0.1]
     )
 
@@ -75,5 +75,5 @@ def test_the_warm_up_lies_over_every_curve():
 )
 def test_mistakes(name, parameters, message):
     with pytest.raises(UserError, match=message) as caught:
-        curve(name, **parameters)
+        make_lr_curve(name, **parameters)
     assert "\n" not in str(caught.value)

@@ -30,8 +30,8 @@ from detector.engine import (
     Stopped,
     Trainer,
     compute_deterministically,
-    even_share,
-    largest_that_fits,
+    divide_nominal_batch,
+    find_max_batch_size,
     sgd,
 )
 from detector.engine.faults import totals_of_whole
@@ -353,7 +353,7 @@ def test_the_search_finds_the_largest(limit):
             asked.append(number)
             return number <= true
 
-        found = largest_that_fits(fits, limit)
+        found = find_max_batch_size(fits, limit)
         assert found == min(true, limit)
         assert len(asked) == len(set(asked)) <= 2 * limit.bit_length() + 1
         assert all(1 <= n <= limit for n in asked)
@@ -361,7 +361,7 @@ def test_the_search_finds_the_largest(limit):
 
 def test_the_nominal_batch_is_shared_evenly():
     for largest in range(1, 70):
-        size = even_share(64, largest)
+        size = divide_nominal_batch(64, largest)
         batches = round(64 / size)
         assert size <= largest
         assert abs(size * batches - 64) < batches
@@ -372,7 +372,7 @@ def test_the_probe_counts_images_that_fit():
     trainer = make(limit=11, norm=False)
     probe = MemoryProbe(trainer.model, Mean(), trainer.optimizer, CPU, size=16)
     with probe:
-        assert largest_that_fits(probe.fits, 64) == 11
+        assert find_max_batch_size(probe.fits, 64) == 11
     assert all(p.grad is None for p in trainer.model.parameters())
 
 

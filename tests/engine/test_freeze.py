@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from detector.engine import freeze
-from detector.engine.patterns import parameters_named
+from detector.engine.patterns import match_parameters
 from detector.errors import UserError
 
 
@@ -23,16 +23,16 @@ def model():
     ],
 )
 def test_patterns_name_parts_and_parameters(pattern, names):
-    assert list(parameters_named(model(), pattern, "k")) == names
+    assert list(match_parameters(model(), pattern, "k")) == names
 
 
 def test_a_part_is_a_whole_word():
     with pytest.raises(
         UserError, match=r"^k: no part is named 'back'.* \(parts: backbone, head\)$"
     ):
-        parameters_named(model(), "back", "k")
+        match_parameters(model(), "back", "k")
     with pytest.raises(UserError, match=r"'bakbone'; did you mean backbone\?"):
-        parameters_named(model(), "bakbone", "k")
+        match_parameters(model(), "bakbone", "k")
 
 
 def test_what_is_frozen_is_counted_and_gets_no_gradient():
@@ -48,7 +48,7 @@ def test_frozen_norms_are_held():
     net = model()
     frozen = freeze(net, ["backbone"])
     net.train()
-    frozen.hold()
+    frozen.freeze_statistics()
     assert not net["backbone"]["norm"].training
     assert net["backbone"]["conv"].training
 

@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from detector.engine import Manifest, Stopped, read_manifest
-from detector.engine.manifest import git_state, kernels, versions
+from detector.engine.observers.manifest import kernels, read_git_state, versions
 from detector.errors import UserError
 from tests.engine.test_trainer import StopAtStep, make
 
@@ -83,7 +83,7 @@ def test_a_full_disk_at_the_end_hides_no_other_error(tmp_path):
 
 
 def test_git_state(tmp_path, monkeypatch):
-    assert git_state(tmp_path) is None
+    assert read_git_state(tmp_path) is None
     for key in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{key}_NAME", "a")
         monkeypatch.setenv(f"GIT_{key}_EMAIL", "a@b")
@@ -96,11 +96,11 @@ def test_git_state(tmp_path, monkeypatch):
     git("add", "file")
     git("commit", "-m", "first")
     (tmp_path / "untracked").write_text("1")
-    state = git_state(tmp_path)
+    state = read_git_state(tmp_path)
     assert len(state["commit"]) == 40
     assert state["dirty"] is False
     (tmp_path / "file").write_text("2")
-    assert git_state(tmp_path) == {**state, "dirty": True}
+    assert read_git_state(tmp_path) == {**state, "dirty": True}
 
 
 def test_what_ran():

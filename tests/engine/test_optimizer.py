@@ -39,7 +39,7 @@ def test_factors_multiply_the_rate_and_the_last_pattern_counts(name):
     optimizer = OPTIMIZERS[name](
         net, lr=1.0, momentum=0.9, weight_decay=0.0, factors={"body": 0.1, "body.1": 0.5}
     )
-    settings = SCHEDULE.at(5)
+    settings = SCHEDULE.settings_at(5)
     apply_settings(optimizer, settings)
     found = rates(optimizer)
     assert found[id(net["body"][0].weight)] == pytest.approx(0.1 * settings.lr)
@@ -51,7 +51,7 @@ def test_factors_multiply_the_rate_and_the_last_pattern_counts(name):
 
 def test_the_momentum_reaches_adams_first_beta():
     optimizer = adamw(model(), lr=0.01, momentum=0.9, weight_decay=0.0)
-    apply_settings(optimizer, SCHEDULE.at(5))
+    apply_settings(optimizer, SCHEDULE.settings_at(5))
     assert all(g["betas"] == (pytest.approx(0.85), 0.999) for g in optimizer.param_groups)
 
 
@@ -85,7 +85,7 @@ def test_a_pattern_that_names_nothing():
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_a_resumed_optimiser_goes_on_to_the_same_bits(name):
     def step(net, optimizer, number):
-        apply_settings(optimizer, SCHEDULE.at(number))
+        apply_settings(optimizer, SCHEDULE.settings_at(number))
         x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(number))
         net["head"](net["body"](x)).square().mean().backward()
         optimizer.step()

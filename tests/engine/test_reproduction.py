@@ -9,9 +9,9 @@ from detector.engine import (
     FIRST_BATCHES,
     EventLog,
     Manifest,
-    differences,
-    first_difference,
-    first_losses,
+    compare_losses,
+    compare_manifests,
+    read_first_losses,
 )
 from detector.errors import UserError
 from tests.engine.test_trainer import Loader, make
@@ -19,7 +19,7 @@ from tests.engine.test_trainer import Loader, make
 
 def recorded(path, **settings):
     make(observers=[EventLog(path)], **settings).run()
-    return first_losses(path)
+    return read_first_losses(path)
 
 
 def test_losses_of_the_first_batches_are_exact(tmp_path):
@@ -43,26 +43,26 @@ def test_losses_of_the_first_batches_are_exact(tmp_path):
 
 def test_the_last_bit_makes_a_difference():
     one = {(1, n): {"box": 0.1, "obj": math.nan} for n in range(5)}
-    assert first_difference(one, one, 20) == (5, None)
-    assert first_difference(one, one, 3) == (3, None)
+    assert compare_losses(one, one, 20) == (5, None)
+    assert compare_losses(one, one, 3) == (3, None)
     other = {place: dict(losses) for place, losses in one.items()}
     other[1, 3]["box"] = float(np.nextafter(0.1, 1))
-    number, text = first_difference(one, other, 20)
+    number, text = compare_losses(one, other, 20)
     assert number == 4
     assert text == "batch 4 (epoch 1, batch 4): box 0.1, now 0.10000000000000002"
-    assert first_difference(one, other, 3) == (3, None)
-    assert first_difference(one, {(1, 0): {"box": 0.1}}, 20)[1].endswith("obj nan, now None")
+    assert compare_losses(one, other, 3) == (3, None)
+    assert compare_losses(one, {(1, 0): {"box": 0.1}}, 20)[1].endswith("obj nan, now None")
     with pytest.raises(UserError, match="no batch in common"):
-        first_difference(one, {(2, 0): {}}, 20)
+        compare_losses(one, {(2, 0): {}}, 20)
 
 
 def test_a_line_that_a_kill_cut_short_is_passed_over(tmp_path):
     path = tmp_path / "a.jsonl"
     losses = recorded(path)
     path.write_text(path.read_text() + '{"event": "first lo')
-    assert first_losses(path) == losses
+    assert read_first_losses(path) == losses
     with pytest.raises(UserError, match="no losses of first batches"):
-        first_losses(tmp_path / "none.jsonl")
+        read_first_losses(tmp_path / "none.jsonl")
 
 
 def test_what_may_explain_a_difference(tmp_path):
@@ -70,14 +70,14 @@ def test_what_may_explain_a_difference(tmp_path):
     for path, images in zip(paths, (12, 13), strict=True):
         data = {"train": {"images": images, "digest": "x"}}
         make(epochs=1, observers=[Manifest(path, config={}, data=data)]).run()
-    assert differences(*paths) == ["data.train.images: 12, now 13"]
-    assert differences(paths[0], paths[0]) == []
+    assert compare_manifests(*paths) == ["data.train.images: 12, now 13"]
+    assert compare_manifests(paths[0], paths[0]) == []
     tree = json.loads(paths[1].read_text())
     tree["sessions"][0]["versions"]["torch"] = "0.1"
     tree["sessions"][0]["git"] = None
     paths[1].write_text(json.dumps(tree))
-    found = differences(*paths)
+    found = compare_manifests(*paths)
     assert any(line.startswith("versions.torch: ") and line.endswith("now 0.1") for line in found)
-    assert differences(paths[0], tmp_path / "c.json") == [
+    assert compare_manifests(paths[0], tmp_path / "c.json") == [
         f"{tmp_path / 'c.json'}: there is none, or none that can be read"
     ]

@@ -19,7 +19,7 @@ SCHEDULE = Schedule(
 
 
 def test_start_and_end():
-    first, last = SCHEDULE.at(0), SCHEDULE.at(1000)
+    first, last = SCHEDULE.settings_at(0), SCHEDULE.settings_at(1000)
     assert (first.lr, first.bias_lr, first.momentum, first.accumulate) == (0.0, 0.1, 0.8, 1)
     assert last.lr == pytest.approx(0.001)
     assert last.bias_lr == pytest.approx(last.lr)
@@ -27,31 +27,31 @@ def test_start_and_end():
 
 
 def test_half_way_through_the_cosine():
-    assert SCHEDULE.at(500).lr == pytest.approx(0.01 * 0.55)
+    assert SCHEDULE.settings_at(500).lr == pytest.approx(0.01 * 0.55)
 
 
 def test_the_warm_up_is_linear_and_joins_the_cosine():
-    middle = SCHEDULE.at(100)
+    middle = SCHEDULE.settings_at(100)
     assert middle.momentum == pytest.approx(0.85)
     assert middle.accumulate == 2
-    assert SCHEDULE.at(199).lr == pytest.approx(SCHEDULE.at(200).lr, rel=0.02)
-    rates = [SCHEDULE.at(batch).lr for batch in range(200, 1001)]
+    assert SCHEDULE.settings_at(199).lr == pytest.approx(SCHEDULE.settings_at(200).lr, rel=0.02)
+    rates = [SCHEDULE.settings_at(batch).lr for batch in range(200, 1001)]
     assert rates == sorted(rates, reverse=True)
 
 
 def test_no_warm_up():
     plain = Schedule(10, 1, 0.1, 1.0, 0.9, 0, 0.8, 0.5, 1)
-    assert plain.at(0).lr == pytest.approx(0.1)
-    assert plain.at(0).bias_lr == pytest.approx(0.1)
+    assert plain.settings_at(0).lr == pytest.approx(0.1)
+    assert plain.settings_at(0).bias_lr == pytest.approx(0.1)
 
 
 def test_settings_reach_the_groups():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     optimizer = sgd(model, lr=1.0, momentum=0.5, weight_decay=0.25)
-    apply_settings(optimizer, SCHEDULE.at(100))
+    apply_settings(optimizer, SCHEDULE.settings_at(100))
     groups = {group["name"]: group for group in optimizer.param_groups}
-    assert groups["weight"]["lr"] == groups["gain"]["lr"] == SCHEDULE.at(100).lr
-    assert groups["bias"]["lr"] == SCHEDULE.at(100).bias_lr
+    assert groups["weight"]["lr"] == groups["gain"]["lr"] == SCHEDULE.settings_at(100).lr
+    assert groups["bias"]["lr"] == SCHEDULE.settings_at(100).bias_lr
     assert {name: group["weight_decay"] for name, group in groups.items()} == {
         "weight": 0.25,
         "gain": 0.0,

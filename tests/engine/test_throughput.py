@@ -46,7 +46,7 @@ def run(clock, told, *, batches, workers, waited, learning, making, reading, siz
         clock.now += waited
         told.on_batch(trainer, 0, number, batch(8, reading, making))
         clock.now += learning
-    told.on_trained(trainer)
+    told.on_train_epoch_end(trainer)
     return events
 
 

@@ -90,7 +90,7 @@ def test_a_run_that_was_killed_after_its_checkpoint_has_each_point_once():
             if trainer.progress.batch == 2:
                 states.append(copy.deepcopy(trainer.state_dict()))
 
-        def on_trained(self, trainer):
+        def on_train_epoch_end(self, trainer):
             states.append(copy.deepcopy(trainer.state_dict()))
 
         def on_epoch(self, trainer, report):
@@ -182,7 +182,7 @@ def test_learning_rates_are_the_optimizers():
     trainer = make()
     trainer.optimizer.param_groups[0]["factor"] = 0.5
     rates = learning_rates(trainer, 4)
-    settings = trainer.schedule.at(4)
+    settings = trainer.schedule.settings_at(4)
     assert rates["lr/weight_x0.5"] == settings.lr * 0.5
     assert rates["lr/bias"] == settings.bias_lr
 

@@ -212,7 +212,7 @@ def test_an_evaluation_is_stopped_at_once_and_repeated():
     states = []
 
     class Keep(Observer):
-        def on_trained(self, trainer):
+        def on_train_epoch_end(self, trainer):
             states.append(copy.deepcopy(trainer.state_dict()))
 
     trainer = make(epochs=2, evaluate=evaluate, observers=[Keep()])

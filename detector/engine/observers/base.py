@@ -32,7 +32,7 @@ class Observer:
     def on_step(self, trainer: Trainer) -> None:
         """After an optimiser step: a place from which a run can go on."""
 
-    def on_trained(self, trainer: Trainer) -> None:
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Before the evaluation of an epoch, all its batches done."""
 
     def on_stop(self, trainer: Trainer) -> None:

@@ -160,7 +160,7 @@ def _name(sink: Any) -> str:
 
 def learning_rates(trainer: Trainer, position: int) -> dict[str, float]:
     """The rate of each group of parameters at a batch; groups of another factor have it in the name."""
-    settings = trainer.schedule.at(position)
+    settings = trainer.schedule.settings_at(position)
     rates: dict[str, float] = {}
     for group in trainer.optimizer.param_groups:
         name, factor = group.get("name", "all"), group.get("factor", 1.0)

@@ -197,7 +197,7 @@ class CheckpointSaver(Observer):
         if due:
             self._save_last(trainer, "now and then")
 
-    def on_trained(self, trainer: Trainer) -> None:
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
         """So that a fault in the evaluation costs no training."""
         self._save_last(trainer, "before evaluation")
 

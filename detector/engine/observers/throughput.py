@@ -41,7 +41,7 @@ class ThroughputMonitor(Observer):
         if self._seen > FIRST + BATCHES or self._learning + self._making > SECONDS:
             self._tell(trainer)
 
-    def on_trained(self, trainer: Trainer) -> None:
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
         """An evaluation follows; what has been counted before it is enough, if there is anything."""
         self._count(time.perf_counter())
         self._tell(trainer)

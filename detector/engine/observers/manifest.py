@@ -23,7 +23,7 @@ from detector.errors import writing
 from detector.ops import implementation_table
 
 PACKAGES = ("detector", "torch", "torchvision", "numpy", "pillow", "pycocotools", "albumentations")
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 
 
 def versions() -> dict[str, str]:
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
+def read_git_state(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
     """Commit of the package's own checkout, and whether tracked files differ; None where it is none."""
     if not (checkout / ".git").exists():
         return None
@@ -126,7 +126,7 @@ class Manifest(Observer):
             "from": {"epoch": progress.epoch + 1, "batch": progress.batch},
             "weights": digest(weights),
             "versions": versions(),
-            "git": git_state(),
+            "git": read_git_state(),
             "hardware": describe_hardware(trainer.hardware, trainer.process_group.world_size),
             "kernels": kernels(),
             "data": self.data,
