@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,9 +17,10 @@ from detector.build import (
     build_hardware,
     build_reader,
     build_val,
+    describe_evaluation,
+    describe_network,
     draw_detections,
 )
-from detector.config import ActivationConfig, Config, PartActivations
 from detector.data import ImageReader, ValSet
 from detector.errors import UserError, writing
 from detector.evaluation import (
@@ -99,19 +99,16 @@ def evaluate_weights(
     assert coco_ap.results is not None
     about = {
         "images": len(val),
-        "size": config.data.size,
-        "protocol": config.eval.protocol,
-        "scales": list(config.eval.scales),
-        "flip": config.eval.flip,
+        **describe_evaluation(config),
         "precision": hardware.precision,
         "device": str(hardware),
         "evaluator": str(coco_ap.backend),
         "unreadable": evaluator.unreadable,
         "ms_per_image": timer.summary(),
     }
-    activation = describe_activation(config)
+    arch, activation = describe_network(config.model)
     return Evaluation(
-        result=ModelResult(str(path), config.model.arch, activation, metrics, about=about),
+        result=ModelResult(str(path), arch, activation, metrics, about=about),
         ground_truth=coco_ap.ground_truth,
         results=coco_ap.results,
         reader=val.reader,
@@ -196,18 +193,6 @@ def _same_ground_truth(a: GroundTruth, b: GroundTruth) -> bool:
     return a.names == b.names and all(
         np.array_equal(getattr(a, column), getattr(b, column)) for column in columns
     )
-
-
-def describe_activation(config: Config) -> str:
-    """The activation's name, or the parts' names where they differ."""
-    spec: Any = config.model.activation
-    if config.model.darknet_cfg is not None:
-        return "as in its cfg"
-    if isinstance(spec, PartActivations):
-        parts = [spec.backbone, spec.neck, spec.head]
-        names = [part.name if isinstance(part, ActivationConfig) else part for part in parts]
-        return "/".join(dict.fromkeys(names))
-    return spec.name if isinstance(spec, ActivationConfig) else spec
 
 
 def format_evaluation(evaluation: Evaluation, resamples: int | None = None) -> str:

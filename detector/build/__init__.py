@@ -21,7 +21,12 @@ from detector.build.data import (
     find_label_problems,
     require_batch_size,
 )
-from detector.build.evaluation import build_evaluator, build_ground_truth, build_postprocess
+from detector.build.evaluation import (
+    build_evaluator,
+    build_ground_truth,
+    build_postprocess,
+    describe_evaluation,
+)
 from detector.build.model import (
     DARKNET_EPS,
     Detector,
@@ -34,6 +39,7 @@ from detector.build.model import (
     build_network,
     build_norm,
     default_num_classes,
+    describe_network,
     find_variant,
 )
 from detector.build.observers import (
@@ -95,7 +101,9 @@ __all__ = [
     "build_train_sizes",
     "build_trainer",
     "build_val",
+    "describe_network",
     "describe_data",
+    "describe_evaluation",
     "draw_detections",
     "draw_labels",
     "find_anchors",

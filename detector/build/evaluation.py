@@ -1,6 +1,7 @@
 """Ground truth, postprocessing and the evaluator."""
 
 import functools
+from typing import Any
 
 from detector.config import Config, EvalConfig
 from detector.data import (
@@ -46,6 +47,16 @@ def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postproc
         return Postprocess(conf, suppress_darknet)
     nms = functools.partial(suppress, nms_iou=config.nms_iou, max_detections=config.max_detections)
     return Postprocess(conf, nms)
+
+
+def describe_evaluation(config: Config) -> dict[str, Any]:
+    """The settings that an AP depends on, for reports."""
+    return {
+        "size": config.data.size,
+        "protocol": config.eval.protocol,
+        "scales": list(config.eval.scales),
+        "flip": config.eval.flip,
+    }
 
 
 def build_evaluator(

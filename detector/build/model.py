@@ -13,8 +13,6 @@ from detector.nn import ActFactory, BatchNormSettings, DropBlock2d, activation
 from detector.registry import nearest
 
 Detector = YOLO | DarknetNet
-
-
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
 IMAGENET_CLASSES = 1000
 
@@ -26,8 +24,18 @@ def build_activation(spec: str | ActivationConfig) -> ActFactory:
     return activation(spec.name, **(spec.model_extra or {}))
 
 
+def describe_network(config: ModelConfig) -> tuple[str, str]:
+    """The names of architecture and activation; those of the parts, joined by /, where they differ."""
+    if config.darknet_cfg is not None:
+        return config.arch, "as in its cfg"
+    spec = config.activation
+    parts = [spec.backbone, spec.neck, spec.head] if isinstance(spec, PartActivations) else [spec]
+    names = [part.name if isinstance(part, ActivationConfig) else part for part in parts]
+    return config.arch, "/".join(dict.fromkeys(names))
+
+
 def build_decoder(config: DecoderConfig | None, levels: int) -> Decoder:
-    """How the model's raw values become boxes; (2s)^2 unless said.
+    """How raw values become boxes; unless configured, with sizes of (2s)^2.
 
     Raises:
         UserError: values for another number of levels.
@@ -63,12 +71,12 @@ def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None 
     variant = find_variant(config)
     backbone, part_act, norm = _build_backbone(config, variant)
     if variant.neck is None:
-        raise UserError(f"model.arch {config.arch} is a classifier; it finds no boxes")
+        raise UserError(f"model.arch {config.arch} is a classifier; it detects no objects")
     neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm, drop=drop)
     if config.anchors == "auto":
         raise UserError(
-            "model.anchors: auto becomes numbers when tools/train.py starts a run, or by "
-            "tools/cluster_anchors.py; without a data set, give a list or leave it out"
+            "model.anchors: auto needs a data set: tools/train.py resolves it when a run starts, "
+            "tools/cluster_anchors.py prints numbers; give a list here, or remove it"
         )
     anchors = config.anchors or variant.anchors
     levels = len(backbone.strides)
@@ -96,7 +104,7 @@ def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None 
 
 
 def build_anchors(config: ModelConfig, num_classes: int) -> Anchors:
-    """The anchors of a network, by level; its published ones where the config says `auto`.
+    """The anchors of a network, by level; the published ones if the config has none or says `auto`.
 
     Raises:
         UserError: a classifier, or a cfg for another number of classes.
@@ -131,7 +139,7 @@ def default_num_classes(config: ModelConfig) -> int:
 
 
 def build_norm(config: ModelConfig) -> BatchNormSettings:
-    """How every BatchNorm counts; eps is the publisher's unless said."""
+    """The settings of every BatchNorm; unless configured, eps is the publisher's."""
     usual = DARKNET_EPS if config.darknet_cfg is not None else PYTORCH_EPS
     return BatchNormSettings(eps=config.bn_eps or usual, momentum=config.bn_momentum)
 
@@ -140,7 +148,7 @@ def find_variant(config: ModelConfig) -> Variant:
     """The row of the table that `model.arch` names.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UserError: there is none; suggests the nearest name.
     """
     if config.arch not in VARIANTS:
         hint = nearest(config.arch, list(VARIANTS))

@@ -42,8 +42,19 @@ def build_observers(
     evaluator: Evaluator,
     notes: Sequence[str] = (),
 ) -> list[Observer]:
-    """Who writes to the run folder and to the console; all that has rows or points before the
-    checkpoint that knows of them. `notes`: what was said before, for the manifest.
+    """All observers of a run, in the order in which they are told of an event.
+
+    Logs come before the checkpoint, which records how many of their rows and points belong to it.
+
+    Args:
+        config: of the run.
+        data: of the run.
+        folder: of the run.
+        evaluator: whose detections in the first images are drawn.
+        notes: what was printed about the run before it started, for the manifest.
+
+    Raises:
+        UserError: a tracker of `train.log` is not installed.
     """
     log, values, about = build_log(config, folder), config_to_dict(config), describe_data(data)
     return [
@@ -67,7 +78,10 @@ def build_observers(
 
 
 def build_meter(config: Config) -> ThroughputMonitor:
-    """Who says whether a run waits for its images; with the keys that nothing is set for yet."""
+    """The monitor that tells whether loader or network limits the throughput.
+
+    It advises keys that could speed up the loader, as long as none of them is set.
+    """
     positions = max(4 * require_batch_size(config), LEAST_BUFFER)
     keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={positions}"]
     unused = config.data.cache == "none" and not config.data.tile_buffer
@@ -75,7 +89,7 @@ def build_meter(config: Config) -> ThroughputMonitor:
 
 
 def build_log(config: Config, folder: RunFolder) -> TrackerLog:
-    """Who takes curves and pictures, by `train.log`.
+    """The log that passes curves and pictures on to the trackers of `train.log`.
 
     Raises:
         UserError: one of them is not installed.
@@ -87,13 +101,13 @@ def build_log(config: Config, folder: RunFolder) -> TrackerLog:
 
 
 def draw_detections(val: ValSet, shown: Sequence[ImageDetections]) -> np.ndarray:
-    """Validation images with their ground truth, and beside it the detections of `Evaluator.preview`."""
+    """Validation images with their ground truth and, beside it, the detections of `Evaluator.preview`."""
     samples = val.reader.read_ids(each.image_id for each in shown)
     return draw_ground_truth_and_detections(samples, shown, val.reader.index.names)
 
 
 def draw_labels(config: Config, data: Data, path: Path) -> None:
-    """The training labels, with the model's anchors among them; needs matplotlib."""
+    """Draws the training labels with the model's anchors among them; needs matplotlib."""
     anchors = np.array(flatten_anchors(build_anchors(config.model, len(data.names))))
     plot_labels(path, data.train.reader.index, size=config.data.size, anchors=anchors)
 

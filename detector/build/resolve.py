@@ -1,4 +1,4 @@
-"""What turns `auto` in a config into numbers."""
+"""What `auto` in a config becomes: anchors from the training boxes, a batch size from free memory."""
 
 import torch
 
@@ -19,7 +19,7 @@ from detector.errors import UserError
 
 
 def find_anchors(config: Config, index: Index, start: Anchors, seed: int = 0) -> Anchors:
-    """Anchors for the boxes of a split at `data.size`, as many as `start` has; crowds do not count.
+    """Clusters the boxes of a split at `data.size` into as many anchors as `start` has, without crowds.
 
     Raises:
         UserError: too few boxes.
@@ -29,13 +29,13 @@ def find_anchors(config: Config, index: Index, start: Anchors, seed: int = 0) ->
         return cluster_anchors(sizes, start, ratio=config.loss.anchor_ratio, seed=seed)
     except ValueError as error:
         raise UserError(
-            f"{index.annotations}: too few boxes: {error}; leave model.anchors out to keep the "
+            f"{index.annotations}: too few boxes: {error}; remove model.anchors to keep the "
             f"network's published ones"
         ) from None
 
 
 def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
-    """The config with numbers in the place of `model.anchors: auto`, and what to say about them.
+    """The config with numbers in place of `model.anchors: auto`, and lines for the user on them.
 
     Raises:
         UserError: too few boxes, or a darknet cfg, which brings its own.
@@ -43,7 +43,9 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
     if config.model.anchors != "auto":
         return config, []
     if config.model.darknet_cfg is not None:
-        raise UserError(f"model.anchors: auto: {config.model.arch} fixes them; change them there")
+        raise UserError(
+            f"model.anchors: auto: {config.model.arch} sets the anchors; change them there"
+        )
     published = build_anchors(config.model, len(train.names))
     anchors = find_anchors(config, train, published)
     sizes = letterboxed_box_sizes(train, config.data.size)[~train.crowd]
@@ -52,17 +54,17 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
         for each in (published, anchors)
     )
     words = "  ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(anchors))
-    lines = [f"anchors of the network: {before}", f"anchors found: {after}: {words}"]
+    lines = [f"published anchors: {before}", f"anchors of this data set: {after}: {words}"]
     return replace_values(config, {"model.anchors": anchors}), lines
 
 
 def resolve_batch_size(
     config: Config, num_classes: int, hardware: Hardware, process_group: ProcessGroup
 ) -> tuple[Config, list[str]]:
-    """The config with a number in the place of `train.batch_size: auto`, and what to say about it.
+    """The config with a number in place of `train.batch_size: auto`, and lines for the user on it.
 
-    On a GPU as many images as fit into the memory that is free, those of real steps at `data.size`, and
-    so that the nominal batch is made of batches of the same size; on a CPU the default.
+    On a GPU, the largest batch that fits into the free memory, measured with real steps at the largest
+    training size, and rounded down so that the nominal batch divides evenly. On a CPU, the default.
 
     Raises:
         UserError: not even one image fits.

@@ -52,8 +52,9 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
 
 
 def build_hardware(config: Config) -> Hardware:
-    """Device, precision and memory format; sets torch's number of threads and, on a CPU, how this
-    process deals with freed memory.
+    """Chooses device, precision and memory format.
+
+    Also sets torch's number of threads and, on a CPU, lets this process keep freed memory.
     """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
@@ -68,7 +69,7 @@ def build_hardware(config: Config) -> Hardware:
 
 
 def build_schedule(config: Config, batches: int) -> Schedule:
-    """The schedule for epochs of so many batches."""
+    """The schedule of learning rate and momentum for epochs of `batches` batches."""
     train = config.train
     warmup = max(round(train.warmup_epochs * batches), train.warmup_min_steps)
     return Schedule(
@@ -86,19 +87,19 @@ def build_schedule(config: Config, batches: int) -> Schedule:
 
 
 def build_curve(spec: str | ScheduleConfig) -> LRCurve:
-    """A registered curve of the learning rate, by its name or by name and parameters."""
+    """A registered curve of the learning rate, from its name or from name and parameters."""
     if isinstance(spec, str):
         return make_lr_curve(spec)
     return make_lr_curve(spec.name, **(spec.model_extra or {}))
 
 
 def build_accumulation(config: Config) -> int:
-    """Batches that make up the nominal batch."""
+    """Micro-batches per optimizer step, so that a step has about `train.nominal_batch` images."""
     return max(round(config.train.nominal_batch / require_batch_size(config)), 1)
 
 
 def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """A registered optimiser; the decay follows the images a step really has, as in the recipe."""
+    """A registered optimizer; weight decay is scaled by the images that a step has, as in the recipe."""
     train = config.train
     images = require_batch_size(config) * build_accumulation(config)
     return OPTIMIZERS[train.optimizer](
@@ -113,7 +114,7 @@ def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 def build_adversary(
     config: Config, model: Detector, loss: YOLOLoss, hardware: Hardware
 ) -> SelfAdversary | None:
-    """Self-adversarial training, if the bag has it."""
+    """Self-adversarial training; None if the bag has it off."""
     if not config.bag.sat:
         return None
     return SelfAdversary(
@@ -134,10 +135,18 @@ def build_trainer(
     start: Callable[[nn.Module], None] | None = None,
     process_group: ProcessGroup | None = None,
 ) -> Trainer:
-    """Everything together; seeds torch first, so that the same config starts from the same weights.
+    """Model, loss, optimizer, EMA, schedule and loader, joined in a trainer.
 
-    `start` may put other weights into the fresh model. Each rank of several then draws its own
-    numbers; its batch is `train.batch_size` images of all of them.
+    Seeds torch first, so the same config starts from the same weights; then, if there are several ranks,
+    each draws random numbers of its own. A batch of `train.batch_size` images is shared by all ranks.
+
+    Args:
+        config: of the run, without `auto`.
+        data: of the run.
+        evaluator: of the validation split.
+        hardware: where to train.
+        start: may load other weights into the fresh model.
+        process_group: the ranks that train together.
     """
     process_group = process_group or ProcessGroup()
     torch.manual_seed(config.train.seed)

@@ -8,7 +8,7 @@ from detector.api.augmentation_preview import SWITCHES, AugmentationPreview
 from detector.api.summary import print_skipped
 from detector.build import build_data, build_train_loader
 from detector.commands import cli
-from detector.config import load_config, replace_values
+from detector.config import Config, load_config, replace_values
 from detector.errors import UserError
 from detector.visualize.draw import (
     caption_batch,
@@ -53,36 +53,57 @@ def main() -> None:
         parser.error("--sample and --each exclude each other")
 
     config = load_config(args.cfg, args.overrides, data=args.data)
-    data = build_data(config)
+    config = replace_values(config, {"data.workers": 0})
     out = Path(args.out)
     if args.each:
-        out.mkdir(parents=True, exist_ok=True)
-        preview = AugmentationPreview(config, data.train, data.names)
-        for switch in tqdm(SWITCHES, unit="picture", disable=None, leave=False):
-            save_image(out / f"{switch}.jpg", preview.draw(switch, args.epoch))
-        print(f"{len(SWITCHES)} pictures: {out}")
-        return
+        draw_augmentations(config, out, args.epoch)
+    elif args.sample:
+        draw_sample(config, out, *args.sample)
+    else:
+        draw_batch(config, out, args.epoch, args.batch)
 
-    config = replace_values(config, {"data.workers": 0})
+
+def draw_augmentations(config: Config, folder: Path, epoch: int) -> None:
+    """Draws a picture per augmentation, before and after."""
+    data = build_data(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    preview = AugmentationPreview(config, data.train, data.names)
+    for switch in tqdm(SWITCHES, unit="picture", disable=None, leave=False):
+        save_image(folder / f"{switch}.jpg", preview.draw(switch, epoch))
+    print(f"{len(SWITCHES)} pictures: {folder}")
+
+
+def draw_sample(config: Config, out: Path, epoch: int, index: int) -> None:
+    """Draws one training sample.
+
+    Raises:
+        UserError: the epoch has no such sample, or it cannot be read.
+    """
+    data = build_data(config)
+    key = build_train_loader(config, data.train, pin_memory=False).sampler.key(epoch, index)
+    if key is None:
+        raise UserError(f"--sample {epoch} {index}: no such sample in this epoch")
+    item = data.train[key]
+    print_skipped(list(item.unreadable))
+    if item.sample is None:
+        raise UserError(f"sample {index} of epoch {epoch}: no image of it can be read")
+    save_image(out, draw_boxes(caption_ground_truth(item.sample, data.names)))
+    print(f"sample {index} of epoch {epoch}, {len(item.sample.labels)} boxes: {out}")
+
+
+def draw_batch(config: Config, out: Path, epoch: int, number: int) -> None:
+    """Draws all images of a training batch.
+
+    Raises:
+        UserError: the epoch has no such batch.
+    """
+    data = build_data(config)
     loader = build_train_loader(config, data.train, pin_memory=False)
-    if args.sample:
-        epoch, index = args.sample
-        key = loader.sampler.key(epoch, index)
-        if key is None:
-            raise UserError(f"--sample {epoch} {index}: no such sample in this epoch")
-        item = data.train[key]
-        print_skipped(list(item.unreadable))
-        if item.sample is None:
-            raise UserError(f"sample {index} of epoch {epoch}: no image of it can be read")
-        save_image(out, draw_boxes(caption_ground_truth(item.sample, data.names)))
-        print(f"sample {index} of epoch {epoch}, {len(item.sample.labels)} boxes: {out}")
-        return
-
-    if not 0 <= args.batch < len(loader):
+    if not 0 <= number < len(loader):
         raise UserError(
-            f"--batch {args.batch}: out of range; an epoch has {len(loader)} batches, numbered from 0"
+            f"--batch {number}: out of range; an epoch has {len(loader)} batches, numbered from 0"
         )
-    batch = next(loader.epoch(args.epoch, args.batch))
+    batch = next(loader.epoch(epoch, number))
     print_skipped(list(batch.unreadable))
     save_image(out, contact_sheet(caption_batch(batch, data.names), limit=len(batch)))
     height, width = batch.images.shape[2:]

@@ -108,12 +108,12 @@ def test_auto_anchors_are_numbers_in_the_run_and_make_it_again(tool, digits_yaml
     words = ["--cfg", "yolov4-pacsp-n-leaky", "--data", digits_yaml, *SMALL, "train.epochs=1"]
     status, out, err = tool("train", *words, "model.anchors=auto", "--out", "runs/auto")
     assert status == 0, err
-    assert "anchors found: mean best IoU" in out
+    assert "anchors of this data set: mean best IoU" in out
     saved = yaml.safe_load((tmp_path / "runs" / "auto" / "config.yaml").read_text())
     assert np.array(saved["model"]["anchors"]).shape == (3, 3, 2)
     status, again, err = tool("train", "--cfg", "runs/auto/config.yaml", "--out", "runs/again")
     assert status == 0, err
-    assert "anchors found" not in again
+    assert "anchors of this data set" not in again
     one, other = (
         torch.load(tmp_path / "runs" / name / "last.pt", weights_only=True)
         for name in ("auto", "again")
@@ -126,7 +126,9 @@ def test_auto_anchors_are_numbers_in_the_run_and_make_it_again(tool, digits_yaml
 def test_auto_anchors_need_a_data_set(tool):
     status, _, err = tool("model_info", "--cfg", "yolov4-pacsp-n-mish", "model.anchors=auto")
     assert (status, err.count("\n")) == (2, 1)
-    assert "model.anchors: auto becomes numbers when tools/train.py starts a run" in err
+    assert (
+        "model.anchors: auto needs a data set: tools/train.py resolves it when a run starts" in err
+    )
     status, _, err = tool("model_info", "--cfg", "yolov4-pacsp-n-mish", "model.anchors=aut")
     assert "model.anchors: should be 'auto', not 'aut'" in err
 
