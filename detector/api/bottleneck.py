@@ -8,7 +8,7 @@ from detector.build import (
     build_evaluator,
     build_hardware,
     build_image_store,
-    build_meter,
+    build_throughput_monitor,
     build_trainer,
     resolve_anchors,
     resolve_batch_size,
@@ -36,7 +36,7 @@ def measure_bottleneck(config: Config) -> Iterator[str]:
     yield from lines
     evaluator = build_evaluator(config, data.val, hardware)
     trainer = build_trainer(config, data, evaluator, hardware)
-    monitor = build_meter(config)
+    monitor = build_throughput_monitor(config)
     trainer.observers = [monitor, StopOnceMeasured(monitor)]
     with contextlib.suppress(Stopped):
         trainer.run()
@@ -50,7 +50,7 @@ class StopOnceMeasured(Observer):
 
     def on_step(self, trainer: Trainer) -> None:
         """Stops after a report."""
-        if self.monitor.told:
+        if self.monitor.reported:
             trainer.stop("throughput measured")
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:

@@ -44,9 +44,9 @@ from detector.build.model import (
 )
 from detector.build.observers import (
     build_checkpoint_interval,
-    build_log,
-    build_meter,
     build_observers,
+    build_throughput_monitor,
+    build_tracker_log,
     draw_detections,
     draw_labels,
 )
@@ -81,9 +81,9 @@ __all__ = [
     "build_ground_truth",
     "build_hardware",
     "build_image_store",
-    "build_log",
+    "build_tracker_log",
     "build_loss",
-    "build_meter",
+    "build_throughput_monitor",
     "build_model",
     "build_network",
     "default_num_classes",

@@ -1,4 +1,4 @@
-"""What writes to the run folder, the console and the trackers."""
+"""The observers of a run: run folder, console, trackers."""
 
 import functools
 from collections.abc import Sequence
@@ -56,14 +56,17 @@ def build_observers(
     Raises:
         UserError: a tracker of `train.log` is not installed.
     """
-    log, values, about = build_log(config, folder), config_to_dict(config), describe_data(data)
+    log = build_tracker_log(config, folder)
+    values, about = config_to_dict(config), describe_data(data)
     return [
         Manifest(folder.manifest, config=values, data=about, notes=notes),
         EventLog(folder.events),
         CsvLog(folder.results),
         log,
-        TrainBatchPicture(folder.train_batch, data.names, log.show),
-        ValBatchPicture(folder.val, lambda: draw_detections(data.val, evaluator.preview), log.show),
+        TrainBatchPicture(folder.train_batch, data.names, log.log_image),
+        ValBatchPicture(
+            folder.val, lambda: draw_detections(data.val, evaluator.preview), log.log_image
+        ),
         RunPlots(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
         CheckpointSaver(
             folder,
@@ -73,11 +76,11 @@ def build_observers(
             every=build_checkpoint_interval(config.train.checkpoint_every),
         ),
         Console(),
-        build_meter(config),
+        build_throughput_monitor(config),
     ]
 
 
-def build_meter(config: Config) -> ThroughputMonitor:
+def build_throughput_monitor(config: Config) -> ThroughputMonitor:
     """The monitor that tells whether loader or network limits the throughput.
 
     It advises keys that could speed up the loader, as long as none of them is set.
@@ -88,7 +91,7 @@ def build_meter(config: Config) -> ThroughputMonitor:
     return ThroughputMonitor(workers=config.data.workers, advice=", ".join(keys) if unused else "")
 
 
-def build_log(config: Config, folder: RunFolder) -> TrackerLog:
+def build_tracker_log(config: Config, folder: RunFolder) -> TrackerLog:
     """The log that passes curves and pictures on to the trackers of `train.log`.
 
     Raises:

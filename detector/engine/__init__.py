@@ -1,10 +1,10 @@
 """The training loop and what it needs; knows no model, only modules, callables and iterables.
 
-Read `trainer` (the loop) and `progress` (where it stands), `faults` and `memory` (what goes wrong in it),
-`schedule` and `optimizer` (what one step does), `freeze` and `patterns` (parts by name), `adversarial`,
-`ema`, `hardware` (device and precision), `processes` (several that train together), `checkpoint` (files),
-`observers` (who looks on), `meter` (what a run waits for), `watch` and `sinks` (TensorBoard and others),
-`charts`, `manifest` and `reproduction`, `runs` (the folder), `signals` (how a run is stopped).
+Read `trainer` (the loop and the training step) and `progress` (the state of a run), then `faults`
+(non-finite steps, full memory), `schedule`, `optimizer`, `patterns` and `freeze` (parameters by name),
+`adversarial`, `ema`, `checkpoint` (the file), `run_folder` (the folder and its lock), `memory_probe`
+(batch size auto), `observers/` (console, files, trackers ...), `reproduction` (is a run repeated to the
+bit?) and `signals` (stop on SIGINT and SIGTERM).
 """
 
 from detector.device import Hardware, compute_deterministically
@@ -21,21 +21,19 @@ from detector.engine.faults import MemoryFull
 from detector.engine.freeze import Frozen, freeze
 from detector.engine.memory_probe import MemoryProbe, divide_nominal_batch, find_max_batch_size
 from detector.engine.observers.base import Observer
-from detector.engine.observers.curves_log import TrackerLog
+from detector.engine.observers.console import Console
 from detector.engine.observers.files import (
-    BatchLimit,
     CheckpointInterval,
     CheckpointSaver,
-    Console,
     CsvLog,
     EventLog,
-    TimeLimit,
     TrainBatchPicture,
 )
+from detector.engine.observers.limits import BatchLimit, TimeLimit
 from detector.engine.observers.manifest import Manifest, read_manifest
 from detector.engine.observers.plots import RunPlots, ValBatchPicture, plot_history
 from detector.engine.observers.throughput import ThroughputMonitor
-from detector.engine.observers.trackers import TRACKERS, Tracker, require_trackers
+from detector.engine.observers.trackers import TRACKERS, Tracker, TrackerLog, require_trackers
 from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
 from detector.engine.progress import EpochReport
 from detector.engine.reproduction import compare_losses, compare_manifests, read_first_losses

@@ -123,8 +123,8 @@ def test_does_a_training_wait_for_its_images(tool, digits_yaml, tmp_path):
     status, out, err = tool("bench_loader", *CFG, "--data", digits_yaml, *words)
     assert (status, err) == (0, "")
     assert "data.cache: 12 training images need 0.00 GB in memory" in out
-    assert "images/s: loader " in out
-    assert "they take turns: the " in out
+    assert "throughput: loader " in out
+    assert "loading and training alternate; bottleneck: " in out
     assert not (tmp_path / "runs").exists()
     status, _, err = tool("bench_loader", "data.size=64")
     assert status == 2

@@ -150,7 +150,9 @@ def test_a_step_that_is_left_out_is_as_if_it_had_not_been(capsys):
     trainer.run()
     assert trainer.progress.skipped == 1
     assert trainer.progress.skipped_in_row == 0
-    assert "step left out, the 1. of this run: the loss or its gradient" in capsys.readouterr().out
+    assert (
+        "step skipped (1 so far in this run): the loss or its gradient" in capsys.readouterr().out
+    )
 
     class WithoutSecond(Loader):
         """Nothing to learn from in the second batch of the first epoch."""
@@ -248,7 +250,7 @@ def test_a_repeated_step_counts_once_in_the_statistics(capsys):
     plain.run(), tight.run()
     batches = [trainer.model[1].num_batches_tracked.item() for trainer in (plain, tight)]
     assert batches == [6, 12]  # 3 batches in 2 epochs, each in two parts
-    assert "in 2 parts of up to 2 images" in capsys.readouterr().out
+    assert "in 2 chunks of up to 2 images" in capsys.readouterr().out
 
 
 def test_parts_are_remembered_in_a_checkpoint():

@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from detector.engine import Manifest, Stopped, read_manifest
-from detector.engine.observers.manifest import kernels, read_git_state, versions
+from detector.engine.observers.manifest import collect_kernels, collect_versions, read_git_state
 from detector.errors import UserError
 from tests.engine.test_trainer import StopAtStep, make
 
@@ -104,5 +104,5 @@ def test_git_state(tmp_path, monkeypatch):
 
 
 def test_what_ran():
-    assert {"python", "torch", "torchvision", "numpy", "opencv"} <= versions().keys()
-    assert kernels()["mish"]["cpu float32"] in ("compiled", "torch")
+    assert {"python", "torch", "torchvision", "numpy", "opencv"} <= collect_versions().keys()
+    assert collect_kernels()["mish"]["cpu float32"] in ("compiled", "torch")

@@ -44,7 +44,7 @@ def test_without_matplotlib_one_line_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     make(observers=[RunPlots(tmp_path / "curves.png", tmp_path / "labels.png", pytest.fail)]).run()
     out = capsys.readouterr().out
-    line = 'curves.png and labels.png are not drawn without matplotlib: pip install -e ".[plots]"\n'
+    line = 'curves.png and labels.png need matplotlib and are skipped: pip install -e ".[plots]"\n'
     assert out == line
     assert not list(tmp_path.iterdir())
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from detector.engine import TRACKERS, Stopped, TrackerLog, require_trackers
-from detector.engine.observers.curves_log import Speed, learning_rates, norms
+from detector.engine.observers.throughput import Throughput
+from detector.engine.observers.trackers import compute_norms, get_learning_rates
 from detector.errors import UserError
 from tests.engine.test_trainer import StopAtStep, bits, make
 
 CHANGING = ("speed/", "memory/")  # from run to run
 
 
-class Notes:
-    """A sink that keeps all: (name, step) -> value; a point that comes twice is an error."""
+class MemoryTracker:
+    """A tracker that keeps all: (name, step) -> value; a duplicate point is an error."""
 
     def __init__(self, points, first):
         self.points, self.images, self.finished = points, [], 0
@@ -23,12 +24,12 @@ class Notes:
             if step >= first > 0:
                 del points[name, step]
 
-    def scalars(self, step, values):
+    def log_scalars(self, step, values):
         for name, value in values.items():
             assert (name, step) not in self.points
             self.points[name, step] = value
 
-    def image(self, step, name, image):
+    def log_image(self, step, name, image):
         self.images.append((step, name, image))
 
     def finish(self):
@@ -36,7 +37,7 @@ class Notes:
 
 
 def log_to(points, norms_every=1):
-    return TrackerLog([lambda first: Notes(points, first)], norms_every=norms_every)
+    return TrackerLog([lambda first: MemoryTracker(points, first)], norms_every=norms_every)
 
 
 def steady(points):
@@ -82,7 +83,7 @@ def test_a_resumed_run_has_each_point_once(step, accumulate, norms_every):
 
 
 def test_a_run_that_was_killed_after_its_checkpoint_has_each_point_once():
-    """It told more than the checkpoint knows of; that is told again."""
+    """It logged more than the checkpoint knows of; those points are logged again."""
     whole, parts, states = {}, {}, []
 
     class Keep(StopAtStep):
@@ -106,34 +107,34 @@ def test_a_run_that_was_killed_after_its_checkpoint_has_each_point_once():
     assert len(states) == 3 * 3 - 1  # the third epoch ends with its evaluation
 
 
-def test_a_sink_that_fails_is_dropped_and_said(capsys):
-    class Broken(Notes):
-        def scalars(self, step, values):
+def test_a_tracker_that_fails_is_dropped_with_a_warning(capsys):
+    class Broken(MemoryTracker):
+        def log_scalars(self, step, values):
             raise ConnectionError("no route to host")
 
     points = {}
     log = TrackerLog(
-        [lambda first: Broken({}, first), lambda first: Notes(points, first)], norms_every=0
+        [lambda first: Broken({}, first), lambda first: MemoryTracker(points, first)], norms_every=0
     )
     make(epochs=1, observers=[log]).run()
     assert points["epoch", 3] == 1
     out = capsys.readouterr().out
-    assert out.count("Broken failed (no route to host); the run goes on without it") == 1
+    assert out.count("Broken failed (no route to host); training continues without it") == 1
 
 
-def test_a_sink_that_cannot_be_opened_ends_the_run_before_it_starts():
+def test_a_tracker_that_cannot_be_opened_ends_the_run_before_it_starts():
     def open_at(first):
         raise ConnectionError("no route to host")
 
-    with pytest.raises(UserError, match=r"train\.log: open_at cannot be started: no route"):
+    with pytest.raises(UserError, match=r"train\.log: open_at failed to start: no route"):
         make(observers=[TrackerLog([open_at], norms_every=0)]).run()
 
 
-def test_sinks_are_closed_however_a_run_ends():
+def test_trackers_are_closed_however_a_run_ends():
     opened = []
 
     def open_at(first):
-        opened.append(Notes({}, first))
+        opened.append(MemoryTracker({}, first))
         return opened[-1]
 
     log = TrackerLog([open_at], norms_every=0)
@@ -142,18 +143,18 @@ def test_sinks_are_closed_however_a_run_ends():
     assert opened[0].finished == 1
 
 
-def test_pictures_stand_at_the_batches_seen():
+def test_pictures_are_logged_at_the_number_of_batches():
     opened = []
 
     def open_at(first):
-        opened.append(Notes({}, first))
+        opened.append(MemoryTracker({}, first))
         return opened[-1]
 
     log = TrackerLog([open_at], norms_every=0)
 
     class Show(StopAtStep):
         def on_epoch(self, trainer, report):
-            log.show(trainer, "val", np.zeros((2, 2, 3), np.uint8))
+            log.log_image(trainer, "val", np.zeros((2, 2, 3), np.uint8))
 
     make(observers=[log, Show(0)]).run()
     assert [(step, name) for step, name, _ in opened[0].images] == [
@@ -166,7 +167,7 @@ def test_pictures_stand_at_the_batches_seen():
 def test_norms_equal_their_definition():
     trainer = make()
     trainer.model(torch.rand(2, 3, 8, 8)).sum().mul(8.0).backward()
-    found = norms(trainer.model, scale=8.0)
+    found = compute_norms(trainer.model, scale=8.0)
     for name, part in trainer.model.named_children():
         parameters = list(part.parameters())
         if not parameters:
@@ -181,27 +182,27 @@ def test_norms_equal_their_definition():
 def test_learning_rates_are_the_optimizers():
     trainer = make()
     trainer.optimizer.param_groups[0]["factor"] = 0.5
-    rates = learning_rates(trainer, 4)
+    rates = get_learning_rates(trainer, 4)
     settings = trainer.schedule.settings_at(4)
     assert rates["lr/weight_x0.5"] == settings.lr * 0.5
     assert rates["lr/bias"] == settings.bias_lr
 
 
-def test_speed(monkeypatch):
+def test_throughput(monkeypatch):
     clock = iter([10.0, 12.0, 13.0])
     monkeypatch.setattr(
-        "detector.engine.observers.curves_log.time.perf_counter", lambda: next(clock)
+        "detector.engine.observers.throughput.time.perf_counter", lambda: next(clock)
     )
-    speed = Speed()
-    assert speed.look() is None
-    speed.batch(8), speed.batch(8)
-    assert speed.look() == (8.0, 1.0)
-    speed.batch(4)
-    assert speed.look() == (4.0, 1.0)
-    assert speed.look() is None
+    throughput = Throughput()
+    assert throughput.measure() is None
+    throughput.count(8), throughput.count(8)
+    assert throughput.measure() == (8.0, 1.0)
+    throughput.count(4)
+    assert throughput.measure() == (4.0, 1.0)
+    assert throughput.measure() is None
 
 
-def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch):
+def test_a_tracker_that_is_not_installed_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'mlflow is not installed: pip install -e "\.\[mlflow\]"'):
         require_trackers(["mlflow"])
@@ -213,7 +214,7 @@ def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch):
 
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):
-    """Takes back the variables that `require_trackers` sets; hides those of the machine."""
+    """Undoes the variables that `require_trackers` sets; hides those of the machine."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("WANDB_MODE", "WANDB_PROJECT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.setenv(name, "")
@@ -221,7 +222,7 @@ def quiet(monkeypatch, tmp_path):
 
 
 def run_in_two_parts(name, folder):
-    """A run that is stopped after its fourth step and resumed; what the whole run would have told."""
+    """A run that is stopped after its fourth step and resumed -> the points of an uninterrupted run."""
     require_trackers([name])
     whole = {}
     make(observers=[log_to(whole)]).run()
@@ -231,7 +232,7 @@ def run_in_two_parts(name, folder):
 
     class Show(StopAtStep):
         def on_epoch(self, trainer, report):
-            first.show(trainer, "val", np.full((8, 8, 3), 200, np.uint8))
+            first.log_image(trainer, "val", np.full((8, 8, 3), 200, np.uint8))
 
     first, stop = log(), Show(4)
     with pytest.raises(Stopped):
@@ -257,14 +258,14 @@ def test_tensorboard_shows_a_resumed_run_as_one(tmp_path, quiet):
     assert [image.step for image in events.Images("val")] == [3]
 
 
-def test_tensorboard_forgets_what_a_killed_run_told_after_its_checkpoint(tmp_path, quiet):
+def test_tensorboard_drops_what_a_killed_run_logged_after_its_checkpoint(tmp_path, quiet):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     killed = TRACKERS["tensorboard"](tmp_path, {}, 0)
     for step in (1, 2, 3):
-        killed.scalars(step, {"loss": 1.0})
-    TRACKERS["tensorboard"](tmp_path, {}, 3).scalars(3, {"loss": 2.0})
+        killed.log_scalars(step, {"loss": 1.0})
+    TRACKERS["tensorboard"](tmp_path, {}, 3).log_scalars(3, {"loss": 2.0})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(p.step, p.value) for p in events.Scalars("loss")] == [(1, 1.0), (2, 1.0), (3, 2.0)]
     killed.finish()

@@ -12,37 +12,45 @@ if TYPE_CHECKING:  # the trainer calls observers; they only read it
 
 
 class Observer:
-    """Base of everything that looks on; every method does nothing."""
+    """Base class of observers; each method does nothing by default.
+
+    All methods are called on every rank, in the order of the trainer's observers.
+    """
 
     def on_start(self, trainer: Trainer) -> None:
-        """Before the first epoch."""
+        """Before the first epoch of this process, of a new or a resumed run."""
 
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
-        """Before each training batch."""
+        """Before each training batch; `epoch` and `number` are counted from 0."""
 
     def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
-        """Now and then: mean losses of the epoch up to batch `number`."""
+        """Every few batches: the mean losses of the epoch up to batch `number`."""
 
-    def on_event(self, trainer: Trainer, about: dict[str, Any]) -> None:
-        """Whatever happens, by its name in about["event"]; see `Trainer.announce`."""
+    def on_event(self, trainer: Trainer, event: dict[str, Any]) -> None:
+        """At each event, named by event["event"]; see `Trainer.announce`."""
 
     def on_gradients(self, trainer: Trainer) -> None:
-        """Before an optimiser step: gradients as they are, still scaled by `trainer.scaler`."""
+        """Before an optimiser step; the gradients are still multiplied by `trainer.scaler`."""
 
     def on_step(self, trainer: Trainer) -> None:
-        """After an optimiser step: a place from which a run can go on."""
+        """After an optimiser step, where a checkpoint can be taken."""
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """Before the evaluation of an epoch, all its batches done."""
+        """After the last batch of an epoch, before its evaluation."""
 
     def on_stop(self, trainer: Trainer) -> None:
-        """Before the run ends because somebody asked for it."""
+        """Before a run ends that was asked to stop."""
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """After each epoch and its evaluation."""
 
     def on_end(self, trainer: Trainer, outcome: str) -> None:
-        """At the very end: "finished", "stopped: REASON" or "failed: ERROR", which goes on after this.
+        """When training ends: "finished", "stopped: REASON" or "failed: ERROR".
 
-        It must not raise, so that it hides no error.
+        It must not raise: it would hide the error that ended the run.
         """
+
+
+def count_batches_done(trainer: Trainer) -> int:
+    """Batches whose optimiser step is done, over all epochs."""
+    return trainer.progress.epoch * len(trainer.loader) + trainer.progress.batch

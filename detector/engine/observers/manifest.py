@@ -1,4 +1,4 @@
-"""manifest.json: what a run is made of, for whoever wants to have it again."""
+"""manifest.json: config, versions, hardware and data of a run, to reproduce it."""
 
 import contextlib
 import importlib.metadata
@@ -26,19 +26,19 @@ PACKAGES = ("detector", "torch", "torchvision", "numpy", "pillow", "pycocotools"
 CHECKOUT = Path(__file__).parents[3]
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of everything that may change a number."""
-    found = {"python": platform.python_version(), "opencv": cv2.__version__}
+def collect_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that the numbers depend on, by name."""
+    versions = {"python": platform.python_version(), "opencv": cv2.__version__}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
     if torch.version.cuda:
-        found |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
-    return found
+        versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    return versions
 
 
 def read_git_state(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
-    """Commit of the package's own checkout, and whether tracked files differ; None where it is none."""
+    """{"commit", "dirty": whether tracked files differ} of a git checkout; None if it is none."""
     if not (checkout / ".git").exists():
         return None
     try:
@@ -53,18 +53,18 @@ def read_git_state(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
             for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # no git here, or one that does not trust the folder
+        return None  # git is not installed, or does not trust the folder
     return {"commit": commit, "dirty": bool(changes)}
 
 
-def describe_hardware(hardware: Hardware, processes: int) -> dict[str, Any]:
-    """Device, precision, processor, threads and processes."""
+def describe_hardware(hardware: Hardware, world_size: int) -> dict[str, Any]:
+    """Device, precision, CPU, threads and number of ranks."""
     gpu = hardware.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(hardware.device) if gpu else str(hardware.device),
         "precision": hardware.precision,
-        "processes": processes,
-        "cpu": _processor(),
+        "processes": world_size,
+        "cpu": _read_cpu_name(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -72,8 +72,8 @@ def describe_hardware(hardware: Hardware, processes: int) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    """The name of the CPU."""
+def _read_cpu_name() -> str:
+    """The CPU's name, or its architecture if the system does not tell."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -81,8 +81,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def kernels() -> dict[str, dict[str, str]]:
-    """Which implementation runs: operator -> "device dtype" -> "compiled" or "torch"."""
+def collect_kernels() -> dict[str, dict[str, str]]:
+    """The implementation of each operator: operator -> "device dtype" -> "compiled" or "torch"."""
     table: dict[str, dict[str, str]] = {}
     for row in implementation_table():
         place = f"{row['device']} {row['dtype']}"
@@ -91,11 +91,11 @@ def kernels() -> dict[str, dict[str, str]]:
 
 
 class Manifest(Observer):
-    """Writes manifest.json at the start and at the end of each session: of each time that a run goes on.
+    """Writes manifest.json at the start and end of each session: the start of a run or a resume.
 
     {"config": ..., "sessions": [{"started", "ended", "outcome", "command", "from", "weights" (a digest),
     "versions", "git", "hardware", "kernels", "data", "notes", "warnings" ...}]}. A session whose process
-    was killed has neither end nor outcome.
+    was killed has neither "ended" nor "outcome".
     """
 
     def __init__(
@@ -106,8 +106,12 @@ class Manifest(Observer):
         data: dict[str, Any],
         notes: Sequence[str] = (),
     ) -> None:
-        """`config`, resolved, and `data`, what is known of the data: plain values; `notes`: the lines
-        that were said before the run.
+        """
+        Args:
+            path: of the file.
+            config: the resolved config, as plain values.
+            data: a description of the data, as plain values.
+            notes: the lines printed before training started.
         """
         self.path, self.config, self.data, self.notes = path, config, data, list(notes)
         self._sessions: list[dict[str, Any]] = []
@@ -125,10 +129,10 @@ class Manifest(Observer):
             "command": list(sys.orig_argv),
             "from": {"epoch": progress.epoch + 1, "batch": progress.batch},
             "weights": digest(weights),
-            "versions": versions(),
+            "versions": collect_versions(),
             "git": read_git_state(),
             "hardware": describe_hardware(trainer.hardware, trainer.process_group.world_size),
-            "kernels": kernels(),
+            "kernels": collect_kernels(),
             "data": self.data,
             "notes": self.notes,
         }
@@ -137,7 +141,7 @@ class Manifest(Observer):
             self._write()
 
     def on_end(self, trainer: Trainer, outcome: str) -> None:
-        """Finishes the session."""
+        """Completes the session."""
         if not (trainer.process_group.is_main and self._sessions):
             return
         progress = trainer.progress
@@ -152,11 +156,11 @@ class Manifest(Observer):
                 "parts of a batch, for want of memory": progress.parts,
             },
         }
-        with contextlib.suppress(OSError):  # a full disk hides no other error
+        with contextlib.suppress(OSError):  # a full disk must not hide the error that ended the run
             self._write()
 
     def _write(self) -> None:
-        """Whole or not at all."""
+        """Replaces the file only once the new one is complete."""
         new = self.path.with_suffix(".new")
         text = json.dumps({"config": self.config, "sessions": self._sessions}, indent=1)
         new.write_text(text + "\n", encoding="utf-8")
@@ -164,7 +168,7 @@ class Manifest(Observer):
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What is in a manifest; nothing if there is none, or none that can be read."""
+    """The content of a manifest; {} if it is missing or unreadable."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -16,11 +16,11 @@ METRICS = ("AP", "AP50", "AP75")
 
 
 def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Losses, AP and learning rate over the epochs, as a PNG; needs matplotlib.
+    """Draws losses, AP and learning rate over the epochs as a PNG; needs matplotlib.
 
     Args:
-        path: to write; whole or not at all.
-        rows: of results.csv, one an epoch; what a row lacks is left out of its curve.
+        path: of the PNG; replaced only once the new one is complete.
+        rows: of results.csv, one per epoch; a curve skips epochs that lack its value.
 
     Raises:
         UserError: the file cannot be written.
@@ -45,8 +45,8 @@ def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
     for axes in (losses, metrics):
         if axes.lines:
             axes.legend()
-    losses.set(title="losses, weighted")
-    metrics.set(title="AP of the averaged weights", ylim=(0, 1))
+    losses.set(title="weighted losses")
+    metrics.set(title="AP of the EMA weights", ylim=(0, 1))
     highest = max((row["lr"] for row in rows), default=1.0)
     rates.set(title="learning rate at the end of the epoch", ylim=(0, 1.05 * highest))
     new = path.with_suffix(".new")
@@ -56,49 +56,54 @@ def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 
 class RunPlots(Observer):
-    """labels.png at the start, curves.png at each evaluation; a line where matplotlib is missing."""
+    """Draws labels.png at the start and curves.png at each evaluation; warns without matplotlib."""
 
     def __init__(self, curves: Path, labels: Path, draw_labels: Callable[[Path], None]) -> None:
-        """`draw_labels`: draws the training labels to a file."""
+        """`curves`, `labels`: the files; `draw_labels` draws the training labels into one."""
         self.curves, self.labels, self.draw_labels = curves, labels, draw_labels
-        self._able = True
+        self._has_matplotlib = True
 
     def on_start(self, trainer: Trainer) -> None:
-        """Draws the labels, unless an earlier part of the run did."""
+        """Draws the labels, unless the file exists."""
         if not trainer.process_group.is_main:
             return
         try:
             import matplotlib  # noqa: F401
         except ImportError:
-            self._able = False
+            self._has_matplotlib = False
             names = f"{self.curves.name} and {self.labels.name}"
-            tqdm.write(f'{names} are not drawn without matplotlib: pip install -e ".[plots]"')
+            tqdm.write(f'{names} need matplotlib and are skipped: pip install -e ".[plots]"')
             return
         if not self.labels.exists():
             with writing(self.labels):
                 self.draw_labels(self.labels)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Draws the curves."""
-        if report.metrics and self._able and trainer.process_group.is_main:
+        """Draws the curves after an evaluation."""
+        if report.metrics and self._has_matplotlib and trainer.process_group.is_main:
             plot_history(self.curves, trainer.progress.history)
 
 
 class ValBatchPicture(Observer):
-    """True and found boxes of the first validation images, at each evaluation."""
+    """A picture of ground truth and detections on the first validation images, at each evaluation."""
 
     def __init__(
         self,
         path: Path,
         draw: Callable[[], np.ndarray],
-        show: Callable[[Trainer, str, np.ndarray], None],
+        log_image: Callable[[Trainer, str, np.ndarray], None],
     ) -> None:
-        """`draw`: the picture, uint8 [H, W, 3]; `show`: for others who take pictures."""
-        self.path, self.draw, self.show = path, draw, show
+        """
+        Args:
+            path: of the picture.
+            draw: draws it, uint8 [H, W, 3].
+            log_image: also takes the picture: trainer, name, uint8 [H, W, 3].
+        """
+        self.path, self.draw, self.log_image = path, draw, log_image
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Draws."""
+        """Draws the picture after an evaluation."""
         if report.metrics and trainer.process_group.is_main:
             sheet = self.draw()
             save_image(self.path, sheet)
-            self.show(trainer, "val", sheet)
+            self.log_image(trainer, "val", sheet)

@@ -1,4 +1,4 @@
-"""Does a run wait for its images, or for its network?"""
+"""Throughput of a run, and its bottleneck: the loader or the network."""
 
 import os
 import time
@@ -9,73 +9,120 @@ from detector.engine.observers.base import Observer
 from detector.engine.trainer import Trainer
 from detector.structures import Batch
 
-FIRST = 3  # batches that are not counted: memory is allocated, kernels are chosen
-BATCHES, SECONDS = 20, 60.0  # until the line is said, whichever comes first
+WARMUP_BATCHES = 3  # not measured: memory is allocated, kernels are chosen
+# The measurement ends with whichever comes first.
+BATCHES, SECONDS = 20, 60.0
+
+
+class Throughput:
+    """Images and batches per second, from one measurement to the next."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._images = self._batches = 0
+
+    def reset(self) -> None:
+        """Starts anew: the next batch starts the clock."""
+        self._since, self._images, self._batches = None, 0, 0
+
+    def count(self, images: int) -> None:
+        """Counts a batch of so many images that is about to be trained on."""
+        self._since = self._since or time.perf_counter()
+        self._images += images
+        self._batches += 1
+
+    def measure(self) -> tuple[float, float] | None:
+        """Images/s and batches/s since the last measurement; None if no batch was counted.
+
+        The counted batches must be done.
+        """
+        if self._since is None or not self._batches:
+            return None
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        rates = self._images / seconds, self._batches / seconds
+        self._since, self._images, self._batches = now, 0, 0
+        return rates
 
 
 class ThroughputMonitor(Observer):
-    """Says once, soon after a start, how many images a second loader and network could do alone.
+    """Prints once, soon after the start, the throughput of loader and network and which is smaller.
 
-    Workers tell how long they took for each batch, so that the loader's number is known where it is the
-    network that limits, too. On a CPU both share the cores, and each number is that beside the other.
+    Each batch carries the time that a worker took to make it, so that the loader's throughput is known
+    even where the network is the bottleneck. On a CPU both share the cores, and each number is measured
+    while the other runs.
+
+    Attributes:
+        workers: of the data loader; 0 loads between the training steps.
+        advice: config settings to try if reading files is the bottleneck; may be empty.
+        reported: whether the line has been printed.
     """
 
     def __init__(self, *, workers: int, advice: str) -> None:
-        """`workers`: reader processes; `advice`: what a user can do if images take long to read."""
         self.workers, self.advice = workers, advice
-        self.told = False
-        self._seen = 0
-        self._newest: Batch | None = None
+        self.reported = False
+        self._num_batches = 0
+        self._current: Batch | None = None
         self._since = 0.0
-        self._images, self._learning, self._making, self._reading = 0, 0.0, 0.0, 0.0
+        self._images, self._training, self._loading, self._reading = 0, 0.0, 0.0, 0.0
 
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
-        """Counts the batch before, which ended when this one was waited for."""
-        if self.told:
+        """Counts the batch before this one, which ended when the trainer began to wait for this one."""
+        if self.reported:
             return
         now = time.perf_counter()
         self._count(now - trainer.waited)
-        self._seen += 1
-        if self._seen > FIRST:
-            self._newest, self._since = batch, now
-        if self._seen > FIRST + BATCHES or self._learning + self._making > SECONDS:
-            self._tell(trainer)
+        self._num_batches += 1
+        if self._num_batches > WARMUP_BATCHES:
+            self._current, self._since = batch, now
+        enough = self._num_batches > WARMUP_BATCHES + BATCHES
+        if enough or self._training + self._loading > SECONDS:
+            self._report(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """An evaluation follows; what has been counted before it is enough, if there is anything."""
+        """Reports what was measured so far, since an evaluation follows."""
         self._count(time.perf_counter())
-        self._tell(trainer)
+        self._report(trainer)
 
     def _count(self, now: float) -> None:
-        if self._newest is None:
+        if self._current is None:
             return
-        self._images += len(self._newest)
-        self._learning += now - self._since
-        self._making += self._newest.seconds.total
-        self._reading += self._newest.seconds.reading
-        self._newest = None
+        self._images += len(self._current)
+        self._training += now - self._since
+        self._loading += self._current.seconds.total
+        self._reading += self._current.seconds.reading
+        self._current = None
 
-    def _tell(self, trainer: Trainer) -> None:
-        if self.told or not self._images or not self._making:
+    def _report(self, trainer: Trainer) -> None:
+        if self.reported or not self._images or not self._loading:
             return
-        self.told = True
+        self.reported = True
         images = self._images * trainer.process_group.world_size
-        loader = images * max(self.workers, 1) / self._making
-        network = images / self._learning
-        share = self._reading / self._making
+        loader = images * max(self.workers, 1) / self._loading
+        network = images / self._training
+        share = self._reading / self._loading
         trainer.announce("speed", loader=loader, network=network, reading=share)
-        tqdm.write(self.line(loader, network, share))
+        tqdm.write(self.format_line(loader, network, share))
 
-    def line(self, loader: float, network: float, reading: float) -> str:
-        """What is said: images a second of both, and the share of the loader's time for reading."""
-        text = f"images/s: loader {loader:.0f} ({reading:.0%} of it reading files), network {network:.0f}"
+    def format_line(self, loader: float, network: float, reading: float) -> str:
+        """The line for the console.
+
+        Args:
+            loader, network: images/s that each could do alone.
+            reading: share of the loader's time that goes into reading files, in [0, 1].
+        """
+        text = (
+            f"throughput: loader {loader:.0f} images/s ({reading:.0%} reading files), "
+            f"network {network:.0f} images/s"
+        )
         if not self.workers:
-            text += "; data.workers=0: they take turns"
+            text += "; data.workers=0: loading and training alternate"
         if network <= loader:
-            return f"{text}: the network is the limit"
+            return f"{text}; bottleneck: network"
         cores = os.cpu_count() or 1
-        more = f"data.workers={cores}" if cores > self.workers else "a smaller bag"
-        stage, ways = ("augmenting", more)
+        settings = [f"data.workers={cores}" if cores > self.workers else "a lighter bag"]
+        stage = "augmentation"
         if reading >= 0.5:
-            stage, ways = "reading files", ", ".join(filter(None, (self.advice, more)))
-        return f"{text}: the loader is the limit, most of all {stage}; try {ways}"
+            stage = "reading files"
+            settings = [self.advice, *settings] if self.advice else settings
+        return f"{text}; bottleneck: loader, mostly {stage}; try {', '.join(settings)}"
