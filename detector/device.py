@@ -1,4 +1,4 @@
-"""Where to compute, and in which floating-point format."""
+"""The device, the floating-point precision and the memory format of a run."""
 
 import ctypes
 import os
@@ -16,12 +16,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """A device and how it is used.
+    """A device and how a network runs on it.
 
     Attributes:
-        device: where model and batches live.
-        precision: "fp32", "bf16" or "fp16"; of the network's inside, weights stay fp32.
-        memory_format: of the images, which the maps inherit.
+        device: of model and batches.
+        precision: "fp32", "bf16" or "fp16" of the forward pass; weights are fp32 in any case.
+        memory_format: of the images and so of the feature maps.
     """
 
     device: torch.device
@@ -30,7 +30,7 @@ class Hardware:
 
     @classmethod
     def choose(cls, device: str, precision: str, *, channels_last: bool) -> "Hardware":
-        """The hardware for settings in which "auto" stands for what is there and fast.
+        """Resolves "auto": a GPU if there is one, and the fastest precision of the device.
 
         Raises:
             UserError: no such device, or fp16 training on a CPU.
@@ -47,15 +47,15 @@ class Hardware:
             precision = _fast_precision(place)
         if precision == "fp16" and place.type == "cpu":
             raise UserError("fp16 is not for CPUs; use train.precision=bf16, fp32 or auto")
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        return cls(place, precision, layout)
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        return cls(place, precision, memory_format)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model, moved to the device in the memory format."""
+        """Moves a model to the device, in the memory format."""
         return model.to(device=self.device, memory_format=self.memory_format)  # pyright: ignore
 
     def move(self, batch: Batch) -> Batch:
-        """The batch on the device, its images in the memory format and still uint8."""
+        """Moves a batch to the device, its images in the memory format and still uint8."""
         return batch.to(self.device, self.memory_format)
 
     def autocast(self) -> torch.autocast:
@@ -71,7 +71,7 @@ class Hardware:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def peak_memory(self) -> int:
-        """The most bytes in use so far: of torch on a GPU, of this process on a CPU; 0 if not known."""
+        """Peak memory in bytes: of torch on a GPU, of this process on a CPU; 0 if unknown."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         try:
@@ -84,23 +84,24 @@ class Hardware:
     def __str__(self) -> str:
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
-        return f"{self.device}, {torch.get_num_threads()} threads, {self.precision}"
+        threads = torch.get_num_threads()
+        return f"{self.device}, {threads} thread{'s' if threads > 1 else ''}, {self.precision}"
 
 
 def scale_images(images: Tensor) -> Tensor:
-    """Images uint8 [B, 3, H, W] as the network takes them: float32 in [0, 1].
+    """Converts images uint8 [B, 3, H, W] to the network's input, float32 in [0, 1].
 
-    On the device, so that a quarter of the bytes travel there.
+    Called on the device: uint8 is a quarter of the bytes to transfer.
     """
     return images.float() / 255
 
 
 def compute_deterministically() -> None:
-    """Makes torch compute the same bits from the same numbers each time, on GPUs as well.
+    """Makes torch use deterministic algorithms: the same input gives the same bits, on GPUs as well.
 
-    To be called before a GPU is used: cuBLAS reads its setting from the environment then. An operation
-    that has no deterministic form runs nevertheless, and torch warns and names it: the backward pass of
-    max pooling on GPUs is one.
+    Call it before a GPU is used, which is when cuBLAS reads its environment variable. Operations
+    without a deterministic form still run, and torch warns and names them; the backward pass of max
+    pooling on GPUs is one.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -109,14 +110,14 @@ def compute_deterministically() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep memory that it frees, for the next tensors, as torch does on GPUs.
+    """Makes malloc keep freed memory for the next tensors, as torch's allocator does on GPUs.
 
-    glibc gives every large block back to Linux, which then hands out the next one page by page: on a CPU
-    that takes longer than the arithmetic on it. The process's size stays at what it needed most, and
-    gaps between tensors of many sizes come on top.
+    By default glibc returns each large block to Linux, and the next one is mapped page by page: on a
+    CPU that takes longer than the arithmetic on it. The price: the process stays at its peak memory
+    plus fragmentation.
 
     Returns:
-        Whether the C library could be told; only glibc can.
+        Whether the C library supports it; only glibc does.
     """
     mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -165,7 +165,7 @@ class TrainingRun:
             except UserError as error:
                 # a rank on another machine may not see the folder
                 if isinstance(error, MemoryFull) and folder.path.is_dir():
-                    folder.write_chunks(error.parts)
+                    folder.write_num_chunks(error.parts)
                 _add_resume_hint(error, folder, resume_hint)
                 raise
 

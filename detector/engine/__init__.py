@@ -34,7 +34,7 @@ from detector.engine.observers.manifest import Manifest, read_manifest
 from detector.engine.observers.plots import RunPlots, ValBatchPicture, plot_history
 from detector.engine.observers.throughput import ThroughputMonitor
 from detector.engine.observers.trackers import TRACKERS, Tracker, TrackerLog, require_trackers
-from detector.engine.optimizer import OPTIMIZERS, adamw, parameter_groups, sgd
+from detector.engine.optimizer import OPTIMIZERS, adamw, group_parameters, sgd
 from detector.engine.progress import EpochReport
 from detector.engine.reproduction import compare_losses, compare_manifests, read_first_losses
 from detector.engine.run_folder import RunFolder
@@ -87,7 +87,7 @@ __all__ = [
     "load_checkpoint",
     "load_newest",
     "load_weights",
-    "parameter_groups",
+    "group_parameters",
     "plot_history",
     "read_manifest",
     "require_trackers",

@@ -1,4 +1,4 @@
-"""Self-adversarial training: the network first changes the image against itself, then learns from it."""
+"""Self-adversarial training: the images of some batches are perturbed against the network."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,26 +10,27 @@ from torch import Tensor, nn
 
 from detector.structures import Batch
 
-TAG = 0x5A7  # keeps these draws apart from those of the samples, which have (seed, epoch, index)
+# Separates this random stream from those of the samples, which are seeded by (seed, epoch, index).
+TAG = 0x5A7
 
 
 class SelfAdversary:
-    """Changes images so that the network finds less in them.
+    """Perturbs images so that the network detects less in them.
 
-    The first of the two passes of self-adversarial training: the weights stay, the image takes a step
-    down the gradient of the loss for "there is nothing here", that of the batch without its boxes.
-    Objects that the network finds fade for it; boxes and labels stay true. The second pass is an
-    ordinary one. Source: Bochkovskiy et al., "YOLOv4", 2020, section 3.3; as in darknet, a share of the
-    batches after the warm-up, with a step that grows over training.
+    The first of the two passes of self-adversarial training: with the weights fixed, the images take a
+    step down the gradient of the loss of the batch without its boxes, which hides the objects that the
+    network detects. The boxes and labels are unchanged. The second pass is an ordinary training step on
+    the perturbed images. Source: Bochkovskiy et al., "YOLOv4", 2020, section 3.3; as in darknet for a
+    share of the batches after the warm-up, with a step size that grows over training.
 
-    Differs from darknet in the length of a step, where darknet has the raw gradient of a sum: here it is
-    the root mean square of the change of an image, so that it means the same for each image, batch
-    size, gain of the loss and precision; and in the network's mode: evaluation, so that running
-    statistics, generators and gradients of the weights are as they were.
+    Differs from darknet in two ways. darknet's step is the raw gradient of a sum; here it has a given
+    root mean square per image, which does not depend on image, batch size, loss gain or precision. And
+    the network is in evaluation mode, so that running statistics, random generators and gradients of
+    the weights do not change.
 
     Attributes:
-        share: of the batches, in [0, 1].
-        strength: root mean square of an image's change at the end of training; of its range [0, 1].
+        share: of the batches that are perturbed, in [0, 1].
+        strength: root mean square of the perturbation at the end of training, for images in [0, 1].
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class SelfAdversary:
         seed: int,
         autocast: Callable[[], torch.autocast],
     ) -> None:
-        """`model` and `criterion` are the trainer's; the model without its wrapper for processes."""
+        """`model` and `criterion` are the trainer's; the model without DistributedDataParallel."""
         self.model, self.criterion, self.autocast = model, criterion, autocast
         self.share, self.strength, self.seed = share, strength, seed
 
     def applies_to(self, epoch: int, number: int) -> bool:
-        """Whether batch `number` of an epoch is changed; from (seed, epoch, number) alone."""
+        """Whether batch `number` of an epoch is perturbed; depends on (seed, epoch, number) alone."""
         rng = np.random.default_rng([self.seed, epoch, number, TAG])
         return rng.random() < self.share
 
@@ -62,20 +63,21 @@ class SelfAdversary:
         weights: dict[str, float],
         scale: Callable[[Tensor], Tensor] = lambda loss: loss,
     ) -> Tensor:
-        """The images, changed.
+        """Perturbs images.
 
         Args:
-            images: [B, 3, H, W] in [0, 1], of `batch`, on the device; left as they are.
-            batch: whose crowd regions take no part.
-            progress: share of training that is done, in [0, 1].
-            weights: of the losses in the total.
-            scale: of the loss, which float16 needs; it does not change the result.
+            images: [B, 3, H, W] in [0, 1], of `batch`, on the device; not modified.
+            batch: the batch on the device; only its crowd regions are used.
+            progress: fraction of training that is done, in [0, 1].
+            weights: of the losses in the total, by name.
+            scale: multiplies the loss by the loss scale, which float16 needs; the result does not
+                depend on it.
 
         Returns:
-            Float [B, 3, H, W] in [0, 1], detached; an image without a finite gradient is as it was.
+            Float [B, 3, H, W] in [0, 1], detached; an image without a finite gradient is unchanged.
         """
         images = images.detach().requires_grad_()
-        nothing = replace(
+        empty = replace(
             batch,
             boxes_xyxy=batch.boxes_xyxy[:0],
             labels=batch.labels[:0],
@@ -84,12 +86,12 @@ class SelfAdversary:
         with evaluation_mode(self.model), torch.enable_grad():
             with self.autocast():
                 raw = self.model(images)
-            losses = self.criterion(raw, nothing, lambda count: count)  # of this process alone
+            losses = self.criterion(raw, empty, lambda count: count)  # of this rank alone
             total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
             (gradient,) = torch.autograd.grad(scale(total), images)
         gradient = gradient.float()
-        size = gradient.abs().amax((1, 2, 3), keepdim=True)  # [B, 1, 1, 1]
-        unit = gradient / size  # squares of tiny or scaled values would leave float32
+        largest = gradient.abs().amax((1, 2, 3), keepdim=True)  # [B, 1, 1, 1]
+        unit = gradient / largest  # else squares of tiny or scaled values under- or overflow
         unit = unit / unit.square().mean((1, 2, 3), keepdim=True).sqrt()
         step = (self.strength * progress * unit).nan_to_num(0.0, 0.0, 0.0)
         return (images.detach() - step).clamp_(0, 1)
@@ -97,7 +99,7 @@ class SelfAdversary:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; afterwards each module is in the mode that it was in."""
+    """A context with the model in evaluation mode; afterwards each module has its mode back."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,7 +1,7 @@
 """Checkpoints: plain dicts of tensors and values, loadable without running any code.
 
-A file is whole or it is not there: it is written beside its place, brought to the disk, and then
-renamed. A digest of everything inside finds what a disk or a cable has changed.
+A file is complete or absent: it is written under another name, synced to the disk, and then renamed.
+A digest of its content detects corruption.
 """
 
 import contextlib
@@ -20,22 +20,22 @@ from detector.errors import UserError
 
 VERSION = 2
 FORMAT = f"detector-{VERSION}"
-NEEDED = ("config", "names", "weights")
+REQUIRED = ("config", "names", "weights")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | None = None) -> None:
-    """Writes a checkpoint: the old file stays whole until the new one is on the disk.
+    """Writes a checkpoint; the old file is intact until the new one is on the disk.
 
     Args:
         path: of the file; its folder exists.
-        content: "config" (plain dict), "names" (class names), "weights" (a state dict), and more; of
-            dicts, lists, tensors, strings and numbers.
-        previous: where the file that is now at `path` goes; there is always one at `path`.
+        content: "config" (plain dict), "names" (class names), "weights" (a state dict) and more;
+            nested dicts, lists, tensors, strings and numbers.
+        previous: keeps the file that is now at `path`; there is a file at `path` at all times.
 
     Raises:
-        UserError: the disk is full, or cannot be written to. Both files are as they were.
+        UserError: the disk is full or not writable; both files are unchanged.
     """
-    content = _on_the_cpu(content)
+    content = _move_to_cpu(content)
     new = path.with_name(path.name + ".new")
     try:
         with new.open("wb") as file:
@@ -43,19 +43,19 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
-            _keep(path, previous)
+            _keep_as(path, previous)
         new.replace(path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a failing write
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError if a write fails
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or _first_oserror(error) or str(error)
-        before = "the one before it is whole" if path.exists() else "there is none yet"
+        reason = getattr(error, "strerror", None) or _find_os_error(error) or str(error)
+        before = "the previous one is intact" if path.exists() else "there is none yet"
         raise UserError(f"{path}: the checkpoint cannot be written: {reason}; {before}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU; nothing in the file is executed. Older formats are brought up.
+    """Reads a checkpoint onto the CPU, in today's format; nothing in the file is executed.
 
     Raises:
         UserError: missing, damaged, or not a checkpoint of this toolkit.
@@ -64,17 +64,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about strange files; they are refused below
+            warnings.simplefilter("ignore")  # on other kinds of files, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
         raise UserError(
-            f"{path}: not a checkpoint, damaged, or one that would run code when loaded; expected a "
-            f"best.pt or last.pt that tools/train.py wrote"
+            f"{path}: not a checkpoint, a damaged one, or one that would run code when loaded; expected "
+            f"a best.pt or last.pt written by tools/train.py"
         ) from None
     if not isinstance(content, dict) or not str(content.get("format")).startswith("detector-"):
         raise UserError(f"{path}: not a checkpoint of this toolkit: it has no 'format'")
-    content = _brought_up(path, content)
-    missing = [key for key in NEEDED if key not in content]
+    content = _migrate(path, content)
+    missing = [key for key in REQUIRED if key not in content]
     if missing:
         raise UserError(f"{path}: not a checkpoint of this toolkit: it has no {missing[0]!r}")
     return content
@@ -84,22 +84,23 @@ def load_newest(last: Path, previous: Path) -> tuple[dict[str, Any], str]:
     """The checkpoint at `last` or, where that is missing or damaged, the one before it.
 
     Returns:
-        Its content, and a line that says why it is the older one; empty where it is not.
+        Its content, and a line on why it is the older one; "" if it is not.
 
     Raises:
-        UserError: neither can be used; the message is that of `last`.
+        UserError: neither can be loaded; the message is that of `last`.
     """
     try:
         return load_checkpoint(last), ""
     except UserError as error:
         try:
-            return load_checkpoint(previous), f"{error}; going on from {previous.name} before it"
+            content = load_checkpoint(previous)
         except UserError:
             raise error from None
+        return content, f"{error}; resuming from {previous.name}, the checkpoint before it"
 
 
 def digest(value: Any) -> str:
-    """A fingerprint of dicts, lists, tensors, strings and numbers: of every bit, and of the order."""
+    """A hash of nested dicts, lists, tensors, strings and numbers: of every bit and of their order."""
     state = hashlib.blake2b(digest_size=16)
     _digest_into(state, value)
     return state.hexdigest()
@@ -122,30 +123,30 @@ def _digest_into(state: Any, value: Any) -> None:
         state.update(f"{type(value).__name__} {value!r}".encode())
 
 
-def _on_the_cpu(value: Any) -> Any:
+def _move_to_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):
-        return {key: _on_the_cpu(item) for key, item in value.items()}
+        return {key: _move_to_cpu(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_on_the_cpu(item) for item in value)
+        return type(value)(_move_to_cpu(item) for item in value)
     return value
 
 
-def _keep(path: Path, previous: Path) -> None:
-    """The file at `path` becomes `previous` as well; a link, so that it is never missing at `path`."""
+def _keep_as(path: Path, previous: Path) -> None:
+    """Makes `previous` a second name of the file at `path`, which is never missing at `path`."""
     link = previous.with_name(previous.name + ".new")
     link.unlink(missing_ok=True)
     try:
         os.link(path, link)
-    except OSError:  # a file system without links: for a moment there is `previous` only
+    except OSError:  # a file system without links: there is no file at `path` for a moment
         path.replace(previous)
         return
     link.replace(previous)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Brings the names of the files to the disk, too; where the system knows of such a thing."""
+    """Syncs the names of the files to the disk, on systems that can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -154,7 +155,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _first_oserror(error: BaseException | None) -> str | None:
+def _find_os_error(error: BaseException | None) -> str | None:
+    """The message of the first OSError in a chain of exceptions."""
     while error is not None:
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
@@ -162,31 +164,31 @@ def _first_oserror(error: BaseException | None) -> str | None:
     return None
 
 
-def _brought_up(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """The content in today's format; its digest is checked and taken off.
+def _migrate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Checks and removes the digest, and converts the content to today's format.
 
     Raises:
-        UserError: from a newer version, of no known format, or damaged.
+        UserError: of a newer version, of an unknown format, or damaged.
     """
     name = str(content["format"])
     number = int(name.removeprefix("detector-")) if name[9:].isdigit() else 0
     if number > VERSION:
-        raise UserError(f"{path}: has format {name!r}, of a newer version of this toolkit")
+        raise UserError(f"{path}: format {name!r} is of a newer version of this toolkit; update it")
     if number < 1:
-        raise UserError(f"{path}: has format {name!r}; this version reads {FORMAT!r} and before")
+        raise UserError(f"{path}: unknown format {name!r}; expected {FORMAT!r} or an older one")
     content = {key: value for key, value in content.items() if key != "format"}
     written = content.pop("digest", None)
     if written is not None and written != digest(content):
         raise UserError(
-            f"{path}: damaged: its content is not what was written (a file that was changed on purpose "
-            f"must not keep its 'digest')"
+            f"{path}: damaged: its content does not match its digest (remove the key 'digest' from "
+            f"a file that was edited on purpose)"
         )
     for older in range(number, VERSION):
         content = _MIGRATIONS[older](content)
     return {"format": FORMAT, **content}
 
 
-def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+def _migrate_from_1(content: dict[str, Any]) -> dict[str, Any]:
     """Format 1 was written at the end of epochs only, and had no digest."""
     if "training" not in content:
         return content
@@ -201,32 +203,33 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
         "seconds": 0.0,
         "unreadable": [],
     }
-    training["generators"] = [training["generators"]]  # of each process
+    training["generators"] = [training["generators"]]  # one entry per rank
     return {**content, "training": training}
 
 
-# Number of a format -> content of that format to content of the next.
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+# Number of a format -> a function from its content to that of the next format.
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _migrate_from_1}
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
-    """Loads a state dict into a model that has to fit exactly.
+    """Loads a state dict into a model with exactly the same names and shapes.
 
     Raises:
-        UserError: another model's; names the first difference.
+        UserError: they differ; names the first difference.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
-    foreign = [name for name in weights if name not in own]
-    other = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-    if missing or foreign or other:
-        if other:
-            name = other[0]
-            first = f"{name} is {list(weights[name].shape)}, not {list(own[name].shape)}"
+    unexpected = [name for name in weights if name not in own]
+    reshaped = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    if missing or unexpected or reshaped:
+        if reshaped:
+            name = reshaped[0]
+            shape, expected = list(weights[name].shape), list(own[name].shape)
+            first = f"{name} has shape {shape}, expected {expected}"
         else:
-            first = f"it lacks {missing[0]}" if missing else f"it has {foreign[0]}"
+            first = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
         raise UserError(
             f"{source}: weights of another model: {first} "
-            f"({len(missing) + len(foreign) + len(other)} differences)"
+            f"({len(missing) + len(unexpected) + len(reshaped)} differences)"
         )
     model.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""The moving average of the weights, which is what is evaluated and published."""
+"""The exponential moving average (EMA) of the weights, which is evaluated and published."""
 
 import math
 
@@ -8,17 +8,17 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class ModelEMA(AveragedModel):
-    """Exponential moving average of all parameters and buffers.
+    """The EMA of all parameters and buffers of a model, itself in evaluation mode in `module`.
 
-    The decay at optimiser step n is `decay * (1 - exp(-n / warmup))`, so that early steps, which
-    know little, are forgotten soon. Counters (integers) are copied.
+    The decay at optimiser step n is `decay * (1 - exp(-n / warmup))`, so that the weights of the first
+    steps fade soon. Integer buffers (counters) are copied.
     """
 
     def __init__(self, model: nn.Module, *, decay: float, warmup: float) -> None:
         def average(averages: list[Tensor], values: list[Tensor], num_updates: Tensor) -> None:
-            now = decay * (1 - math.exp(-float(num_updates) / warmup))
+            current = decay * (1 - math.exp(-float(num_updates) / warmup))
             if averages[0].is_floating_point():
-                torch._foreach_lerp_(averages, values, 1 - now)  # pyright: ignore
+                torch._foreach_lerp_(averages, values, 1 - current)  # pyright: ignore
             else:
                 torch._foreach_copy_(averages, values)  # pyright: ignore
 

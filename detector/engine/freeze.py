@@ -1,4 +1,4 @@
-"""Parts of a model that training leaves as they are."""
+"""Freezing parts of a model: no gradients, no weight decay, fixed BatchNorm statistics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from detector.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What is frozen.
+    """The frozen parts of a model.
 
     Attributes:
-        num_parameters: numbers that are not learned, of `total`.
-        norms: BatchNorms whose parameters are all frozen; they normalise with the running statistics
-            that they have, and do not change them.
+        num_parameters: number of frozen scalars, of `total`.
+        total: number of all scalars in the model's parameters.
+        norms: BatchNorms whose parameters are all frozen; they normalise with their running statistics
+            and do not update them.
     """
 
     num_parameters: int = 0
@@ -25,27 +26,27 @@ class Frozen:
     norms: tuple[nn.Module, ...] = ()
 
     def freeze_statistics(self) -> None:
-        """Keeps the statistics; to be called after `model.train()`, which wakes every BatchNorm."""
+        """Puts the frozen BatchNorms into evaluation mode; call it after each `model.train()`."""
         for norm in self.norms:
             norm.eval()
 
     def __str__(self) -> str:
         return (
-            f"frozen: {self.num_parameters:,} of {self.total:,} parameters; the statistics of "
-            f"{len(self.norms)} BatchNorms stay"
+            f"frozen: {self.num_parameters:,} of {self.total:,} parameters and the statistics of "
+            f"{len(self.norms)} BatchNorms"
         )
 
 
 def freeze(model: nn.Module, patterns: Sequence[str], key: str = "train.freeze") -> Frozen:
-    """Freezes the parts that the patterns name: no gradient, no decay, no new statistics.
+    """Freezes the parameters that match the patterns.
 
     Args:
-        model: changed in place; to be called before its optimiser is made.
-        patterns: see `match_parameters`.
-        key: of the config that holds them, for messages.
+        model: modified in place, before its optimiser is created.
+        patterns: name patterns, see `match_parameters`.
+        key: of the patterns in the config, for messages.
 
     Raises:
-        UserError: a pattern that names nothing, or nothing left to train.
+        UserError: a pattern matches nothing, or nothing is left to train.
     """
     for pattern in patterns:
         for parameter in match_parameters(model, pattern, key).values():
@@ -53,7 +54,7 @@ def freeze(model: nn.Module, patterns: Sequence[str], key: str = "train.freeze")
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
         raise UserError(
-            f"{key}: {', '.join(patterns)} is the whole model; nothing is left to train"
+            f"{key}: {', '.join(patterns)} is the whole model: nothing is left to train"
         )
     return Frozen(
         sum(p.numel() for p in parameters if not p.requires_grad),

@@ -1,4 +1,4 @@
-"""How many images a GPU's memory holds, by trying."""
+"""The largest batch that fits into a GPU's memory, found by trying (`train.batch_size: auto`)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +10,15 @@ from detector.device import Hardware, scale_images
 from detector.engine.faults import Criterion
 from detector.structures import Batch
 
-MARGIN = 0.1  # of the free memory, for what a probe does not see: other sizes, fragments
-BOXES = 20  # an image; mosaics of COCO have so many on average
+# Share of the free memory that a probe leaves for what it does not see: other sizes, fragmentation.
+MARGIN = 0.1
+BOXES_PER_IMAGE = 20  # the mean of mosaics of COCO
 
 
 def find_max_batch_size(fits: Callable[[int], bool], limit: int) -> int:
-    """The greatest n in 1..limit for which `fits(n)`, where smaller ones fit as well; 0 if none does.
+    """The largest n in 1..limit for which `fits(n)`; 0 if there is none.
 
-    Doubles n as long as it fits, then halves the interval.
+    Doubles n as long as it fits, then bisects; if n fits, all smaller numbers have to.
     """
     good, bad = 0, limit + 1
     while good + 1 < bad:
@@ -30,20 +31,20 @@ def find_max_batch_size(fits: Callable[[int], bool], limit: int) -> int:
 
 
 def divide_nominal_batch(nominal: int, largest: int) -> int:
-    """The size of the fewest batches of the same size that make up the nominal batch.
+    """The batch size that makes up the nominal batch in as few equal batches as possible.
 
     Args:
-        nominal: images a step.
-        largest: images a batch at most.
+        nominal: images per optimiser step.
+        largest: maximum number of images per batch.
     """
     batches = -(-nominal // largest)
     return -(-nominal // batches)
 
 
 class MemoryProbe:
-    """Tries whether so many images fit: two whole steps, with the optimiser's memory and the average's.
+    """Tries whether a batch fits, by two training steps with optimiser state and EMA in memory.
 
-    As a context it leaves `MARGIN` of the memory free, and afterwards the limit is off.
+    As a context manager it limits torch to the free memory less `MARGIN`, and lifts the limit afterwards.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class MemoryProbe:
         *,
         size: int,
     ) -> None:
-        """The parts are of no use afterwards: the steps learn from noise. `size`: side, pixels."""
+        """The model is unusable afterwards, since it trains on noise. `size`: image size, pixels."""
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.hardware, self.size = hardware, size
-        self._average: list[Tensor] = []
+        self._ema: list[Tensor] = []
 
     def __enter__(self) -> "MemoryProbe":
         if self.hardware.device.type == "cuda":
@@ -70,14 +71,14 @@ class MemoryProbe:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._average = []
+        self._ema = []
         if self.hardware.device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0, self.hardware.device)
 
     def fits(self, images: int) -> bool:
-        """Whether the memory is enough for a batch of so many images."""
+        """Whether two training steps with a batch of so many images fit into the memory."""
         try:
-            for _ in range(2):  # the second with the optimiser's state
+            for _ in range(2):  # only the second has the optimiser's state
                 self._step(images)
         except torch.OutOfMemoryError:
             enough = False
@@ -89,28 +90,29 @@ class MemoryProbe:
         return enough
 
     def _step(self, images: int) -> None:
-        if not self._average:
-            self._average = [p.detach().clone() for p in self.model.parameters()]
+        if not self._ema:
+            self._ema = [p.detach().clone() for p in self.model.parameters()]
         self.model.train()
-        batch = self.hardware.move(self._batch(images))
+        batch = self.hardware.move(self._make_batch(images))
         with self.hardware.autocast():
             raw = self.model(scale_images(batch.images))
         losses = self.criterion(raw, batch, lambda counts: counts)
         torch.stack(list(losses.values())).sum().backward()
         self.optimizer.step()
 
-    def _batch(self, images: int) -> Batch:
-        """Noise, with boxes of all sizes."""
-        draw = torch.Generator().manual_seed(0)
-        side, count = self.size, images * BOXES
-        corners = torch.rand(count, 2, 2, generator=draw).sort(1).values * side  # [n, 2, xy]
-        none = torch.zeros(0, dtype=torch.int64)
+    def _make_batch(self, images: int) -> Batch:
+        """A batch of noise, with boxes of all sizes."""
+        generator = torch.Generator().manual_seed(0)
+        side, count = self.size, images * BOXES_PER_IMAGE
+        corners = torch.rand(count, 2, 2, generator=generator).sort(1).values * side  # [n, 2, xy]
         return Batch(
-            torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, generator=draw),
-            corners.flatten(1),
-            torch.zeros(count, dtype=torch.int64),
-            torch.arange(images).repeat_interleave(BOXES),
-            torch.zeros(0, 4),
-            none,
-            list(range(images)),
+            images=torch.randint(
+                0, 256, (images, 3, side, side), dtype=torch.uint8, generator=generator
+            ),
+            boxes_xyxy=corners.flatten(1),
+            labels=torch.zeros(count, dtype=torch.int64),
+            image_index=torch.arange(images).repeat_interleave(BOXES_PER_IMAGE),
+            ignore_xyxy=torch.zeros(0, 4),
+            ignore_index=torch.zeros(0, dtype=torch.int64),
+            image_ids=list(range(images)),
         )

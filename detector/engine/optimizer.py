@@ -1,6 +1,6 @@
 """Optimisers over the recipe's three parameter groups.
 
-Adding one is a function and a name in `OPTIMIZERS`; it takes the groups and what `sgd` takes.
+A new one is a function with the arguments of `sgd`, registered in `OPTIMIZERS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,13 +16,13 @@ from detector.registry import Registry
 OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry("optimizer")
 
 
-def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The parameters that are learned, by what they are.
+def group_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Groups the trainable parameters by kind.
 
     Returns:
-        "weight": of convolutions and other matrices, the only ones that decay; "gain": BatchNorm's
-        gammas and learned values of activations; "bias": BatchNorm's betas and the heads' biases,
-        which have a warm-up of their own. yolov4-pacsp has 115, 112 and 115 of them.
+        "weight": of convolutions and other matrices, the only group with weight decay; "gain":
+        BatchNorm's gammas and parameters of activations; "bias": BatchNorm's betas and the heads'
+        biases, which have their own warm-up. yolov4-pacsp has 115, 112 and 115 of them.
     """
     groups: dict[str, list[nn.Parameter]] = {"weight": [], "gain": [], "bias": []}
     for name, parameter in model.named_parameters():
@@ -37,30 +37,30 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
-def optimizer_groups(
+def build_param_groups(
     model: nn.Module, weight_decay: float, factors: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """`parameter_groups` as an optimiser takes them, split where parts learn at another rate.
+    """Builds an optimiser's `param_groups` from `group_parameters`, split by learning-rate factor.
 
     Args:
-        model: whose parameters.
-        weight_decay: of the group "weight".
-        factors: of the learning rate, by name pattern (see `match_parameters`); of several patterns
-            that name a parameter the last counts, without one it is 1.
+        model: whose trainable parameters are optimised.
+        weight_decay: of the group "weight"; 0 in the others.
+        factors: name pattern (see `match_parameters`) -> factor of the learning rate; if several match
+            a parameter, the last one counts, and without any the factor is 1.
 
     Returns:
         Groups with their "name" ("weight", "gain" or "bias"), "factor" and "weight_decay".
 
     Raises:
-        UserError: a pattern that names nothing.
+        UserError: a pattern matches nothing.
     """
     factor_of: dict[nn.Parameter, float] = {}
     for pattern, factor in factors.items():
-        found = match_parameters(model, pattern, "train.lr_groups")
-        factor_of |= dict.fromkeys(found.values(), factor)
+        matched = match_parameters(model, pattern, "train.lr_groups")
+        factor_of |= dict.fromkeys(matched.values(), factor)
     groups: list[dict[str, Any]] = []
     for factor in dict.fromkeys([1.0, *factors.values()]):
-        for name, parameters in parameter_groups(model).items():
+        for name, parameters in group_parameters(model).items():
             chosen = [each for each in parameters if factor_of.get(each, 1.0) == factor]
             decay = weight_decay if name == "weight" else 0.0
             if chosen:
@@ -79,9 +79,9 @@ def sgd(
     weight_decay: float,
     factors: Mapping[str, float] | None = None,
 ) -> torch.optim.SGD:
-    """Nesterov SGD over `optimizer_groups`."""
+    """Nesterov SGD over `build_param_groups`."""
     return torch.optim.SGD(
-        optimizer_groups(model, weight_decay, factors or {}),
+        build_param_groups(model, weight_decay, factors or {}),
         lr=lr,
         momentum=momentum,
         nesterov=momentum > 0,
@@ -97,10 +97,10 @@ def adamw(
     weight_decay: float,
     factors: Mapping[str, float] | None = None,
 ) -> torch.optim.AdamW:
-    """AdamW over `optimizer_groups`; `momentum` is its first beta, the second is 0.999.
+    """AdamW over `build_param_groups`; `momentum` is its first beta, the second is 0.999.
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
     """
     return torch.optim.AdamW(
-        optimizer_groups(model, weight_decay, factors or {}), lr=lr, betas=(momentum, 0.999)
+        build_param_groups(model, weight_decay, factors or {}), lr=lr, betas=(momentum, 0.999)
     )

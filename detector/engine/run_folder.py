@@ -1,4 +1,4 @@
-"""The folder of a run. An existing run is never overwritten."""
+"""The folder of a run: creating, finding and locking it, and the names of its files."""
 
 import glob
 import os
@@ -11,21 +11,21 @@ from typing import IO
 
 from detector.errors import UserError, writing
 
-_held: list[IO[str]] = []  # open for as long as this process lives
+_lock_files: list[IO[str]] = []  # kept open, and so locked, until this process ends
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run's files are."""
+    """The folder of a run; an existing one is never overwritten."""
 
     path: Path
 
     @classmethod
     def create(cls, wanted: Path) -> "RunFolder":
-        """Makes `wanted`, or `wanted-2`, `wanted-3` ... where there is such a folder with files.
+        """Creates `wanted`; `wanted-2`, `wanted-3` ... if it exists and is not empty.
 
         Raises:
-            UserError: the folder cannot be made.
+            UserError: the folder cannot be created.
         """
         number = 1
         while True:
@@ -38,50 +38,50 @@ class RunFolder:
                 number += 1
                 continue
             except OSError as error:
-                raise UserError(f"{path}: cannot be made: {error.strerror}") from None
+                raise UserError(f"{path}: cannot be created: {error.strerror}") from None
             return cls(path)
 
     @classmethod
     def find_newest(cls, runs: Path) -> "RunFolder":
-        """The folder in `runs` whose last.pt is the youngest.
+        """The folder in `runs` whose last.pt is the newest.
 
         Raises:
-            UserError: none has one.
+            UserError: there is no last.pt in any of them.
         """
-        found = _youngest(cls(path) for path in runs.glob("*"))
-        if found is None:
-            raise UserError(f"{runs}: no run here has a last.pt to go on from; give its folder")
-        return found
+        folder = _find_newest(cls(path) for path in runs.glob("*"))
+        if folder is None:
+            raise UserError(f"{runs}: no run here has a last.pt to resume from; name a run folder")
+        return folder
 
     @classmethod
     def find_newest_named(cls, wanted: Path) -> "RunFolder | None":
-        """The youngest run that a command made which wants this folder: `wanted`, `wanted-2` ..."""
+        """The newest of `wanted`, `wanted-2`, `wanted-3` ... that has a checkpoint; None without any."""
         name = re.compile(rf"{re.escape(wanted.name)}(-\d+)?")
-        return _youngest(cls(p) for p in wanted.parent.glob("*") if name.fullmatch(p.name))
+        return _find_newest(cls(p) for p in wanted.parent.glob("*") if name.fullmatch(p.name))
 
     @classmethod
     def find_by_job(cls, wanted: Path) -> "RunFolder | None":
-        """The folder that this torchrun job made before torchrun started it anew (--max-restarts)."""
+        """The folder that this torchrun job created before torchrun restarted it (--max-restarts)."""
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             return None
-        job = _job()
-        return _youngest(
+        job = _read_job_id()
+        return _find_newest(
             cls(path.parent)
             for path in wanted.parent.glob(f"{glob.escape(wanted.name)}*/.job")
             if path.read_text(encoding="utf-8") == job
         )
 
     def write_job_id(self) -> None:
-        """Notes which torchrun job this folder is of, for `find_by_job`."""
+        """Records the torchrun job of this folder, for `find_by_job`."""
         if "TORCHELASTIC_RUN_ID" in os.environ:
             with writing(self.path / ".job"):
-                (self.path / ".job").write_text(_job(), encoding="utf-8")
+                (self.path / ".job").write_text(_read_job_id(), encoding="utf-8")
 
     def lock(self) -> None:
-        """Makes this process the only one that trains here, until it ends, however it ends.
+        """Locks the folder for this process until it ends, so that no other one trains in it.
 
         Raises:
-            UserError: another one does.
+            UserError: another process has locked it.
         """
         try:
             import fcntl  # not on Windows
@@ -91,48 +91,47 @@ class RunFolder:
         with writing(path):
             file = path.open("a+", encoding="utf-8")
         try:
-            fcntl.lockf(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the reader processes do not inherit it
+            # lockf, since data-loader workers do not inherit its locks
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             with file:
                 file.seek(0)
-                who = file.read().strip()
+                owner = file.read().strip()
             raise UserError(
-                f"{self.path}: another process trains in this folder ({who}); wait for its end, or "
-                f"stop it"
+                f"{self.path}: another process is training in this folder ({owner}); wait until it "
+                f"ends, or stop it"
             ) from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        _held.append(file)
+        _lock_files.append(file)
 
     @property
-    def parts(self) -> int:
-        """In how many parts batches are computed since the memory of one of the processes was full."""
+    def num_chunks(self) -> int:
+        """The number of chunks per batch since a rank ran out of memory; 1 if none has."""
         note = self.path / ".parts"
         return int(note.read_text(encoding="utf-8")) if note.exists() else 1
 
-    def write_chunks(self, parts: int) -> None:
-        """Notes it for the next attempt; any process may."""
+    def write_num_chunks(self, num_chunks: int) -> None:
+        """Records the number of chunks for the resumed run; any rank may call it."""
         with writing(self.path / ".parts"):
-            (self.path / ".parts").write_text(f"{parts}\n", encoding="utf-8")
+            (self.path / ".parts").write_text(f"{num_chunks}\n", encoding="utf-8")
 
     @property
     def best(self) -> Path:
-        """The averaged weights with the best AP so far."""
+        """The checkpoint of the EMA weights with the best AP so far."""
         return self.path / "best.pt"
 
     @property
     def last(self) -> Path:
-        """Everything a resumed run needs."""
+        """The checkpoint with everything that a resumed run needs."""
         return self.path / "last.pt"
 
     @property
     def previous(self) -> Path:
-        """The one before `last`, should that be damaged."""
+        """The checkpoint before `last`, in case that is damaged."""
         return self.path / "previous.pt"
 
     @property
@@ -142,42 +141,42 @@ class RunFolder:
 
     @property
     def events(self) -> Path:
-        """What happened and when, a json object a line."""
+        """The events of the run with their times, a JSON object per line."""
         return self.path / "events.jsonl"
 
     @property
     def manifest(self) -> Path:
-        """What the run is made of."""
+        """Config, versions, hardware and data of the run."""
         return self.path / "manifest.json"
 
     @property
     def train_batch(self) -> Path:
-        """What the network saw first."""
+        """A picture of the first training batch."""
         return self.path / "train_batch.jpg"
 
     @property
     def labels(self) -> Path:
-        """The training labels, drawn."""
+        """A picture of the training labels' statistics."""
         return self.path / "labels.png"
 
     @property
     def curves(self) -> Path:
-        """Losses, AP and learning rate, drawn."""
+        """A plot of losses, AP and learning rate."""
         return self.path / "curves.png"
 
     @property
     def val(self) -> Path:
-        """Validation images with true and found boxes."""
+        """A picture of validation images with ground truth and detections."""
         return self.path / "val.jpg"
 
     @property
     def results(self) -> Path:
-        """One row an epoch."""
+        """Losses and metrics, a row per epoch."""
         return self.path / "results.csv"
 
 
-def _youngest(folders: Iterable[RunFolder]) -> RunFolder | None:
-    """Of those that have a checkpoint, the one that wrote last; None where none has."""
+def _find_newest(folders: Iterable[RunFolder]) -> RunFolder | None:
+    """The folder with the newest checkpoint; None if none has one."""
     ages = {
         folder: path.stat().st_mtime_ns
         for folder in folders
@@ -187,6 +186,6 @@ def _youngest(folders: Iterable[RunFolder]) -> RunFolder | None:
     return max(ages, key=ages.__getitem__, default=None)
 
 
-def _job() -> str:
-    """The name of the torchrun job, which stays when the processes are started anew."""
+def _read_job_id() -> str:
+    """The id of the torchrun job, which survives restarts."""
     return " ".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR"))

@@ -1,4 +1,4 @@
-"""Learning rate, momentum and accumulation, batch by batch."""
+"""Learning rate, momentum and gradient accumulation of each batch."""
 
 import math
 from collections.abc import Callable
@@ -10,28 +10,35 @@ from torch.optim import Optimizer
 from detector.errors import UserError
 from detector.registry import Registry
 
-# share of training that is done, share of the rate to end at -> share of the rate; both in [0, 1]
+# fraction of training done, final fraction of the learning rate -> fraction of the learning rate
 LRCurve = Callable[[float, float], float]
 
-# name -> a function from the curve's parameters, by keyword, to the curve
+# name -> a function from a curve's parameters, by keyword, to the curve
 SCHEDULES: Registry[Callable[..., LRCurve]] = Registry("schedule")
 
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What holds for one batch."""
+    """Learning rates and momentum of an optimiser step.
+
+    Attributes:
+        lr: learning rate.
+        bias_lr: learning rate of the parameter group "bias".
+        momentum: of SGD, or the first beta of Adam.
+        accumulate: micro-batches per step.
+    """
 
     lr: float
     bias_lr: float
     momentum: float
-    accumulate: int  # batches an optimiser step
+    accumulate: int
 
 
 def make_lr_curve(name: str, **parameters: Any) -> LRCurve:
-    """A registered curve of the learning rate, linear warm-up aside.
+    """Makes a registered curve of the learning rate, without the warm-up.
 
     Raises:
-        UserError: unknown name or parameter, or an impossible value.
+        UserError: unknown name or parameter, or an invalid value.
 
     Example:
         >>> make_lr_curve("step", milestones=(0.8, 0.9))(0.85, 0.01)
@@ -39,11 +46,11 @@ def make_lr_curve(name: str, **parameters: Any) -> LRCurve:
     """
     make = SCHEDULES.bind(name, parameters)
     try:
-        made = make()
-        made(0.5, 0.5)
+        curve = make()
+        curve(0.5, 0.5)
     except (TypeError, ValueError) as error:
         raise UserError(f"schedule {name}: {parameters}: {error}") from None
-    return made
+    return curve
 
 
 @SCHEDULES.register("cosine")
@@ -52,7 +59,7 @@ def _cosine() -> LRCurve:
 
 
 def cosine(progress: float, final: float) -> float:
-    """Half a cosine from 1 to `final`; Loshchilov and Hutter, "SGDR", 2017, one cycle."""
+    """Half a period of a cosine from 1 to `final`; Loshchilov and Hutter, "SGDR", 2017, one cycle."""
     return final + (1 - final) * ((1 + math.cos(math.pi * progress)) / 2)
 
 
@@ -69,18 +76,19 @@ def _constant() -> LRCurve:
 @SCHEDULES.register("polynomial")
 def _polynomial(*, power: float = 2.0) -> LRCurve:
     if power <= 0:
-        raise ValueError("power has to be greater than 0")
+        raise ValueError("power must be greater than 0")
     return lambda progress, final: final + (1 - final) * (1 - progress) ** power
 
 
 @SCHEDULES.register("step")
 def _step(*, milestones: tuple[float, ...] = (0.8, 0.9)) -> LRCurve:
-    """Falls in equal ratios at the milestones, shares of training, the last time to the final share.
+    """Multiplies the rate by the same factor at each milestone, down to the final fraction.
 
-    With `train.lr_final` 0.01 these are the steps of darknet's yolov4.cfg.
+    Milestones are fractions of training. With `train.lr_final` 0.01 the defaults are the steps of
+    darknet's yolov4.cfg.
     """
     if not milestones or not all(0 < each < 1 for each in milestones):
-        raise ValueError("milestones are shares of training, between 0 and 1")
+        raise ValueError("milestones must be fractions of training, between 0 and 1")
 
     def step(progress: float, final: float) -> float:
         passed = sum(progress >= each for each in milestones)
@@ -91,13 +99,13 @@ def _step(*, milestones: tuple[float, ...] = (0.8, 0.9)) -> LRCurve:
 
 @SCHEDULES.register("one_cycle")
 def _one_cycle(*, peak: float = 0.3, start: float = 0.04) -> LRCurve:
-    """Up from `start` by half a cosine to 1 at `peak`, then down to the final share by another.
+    """Rises from `start` to 1 at `peak` by half a cosine, then falls to the final fraction by another.
 
-    Smith and Topin, "Super-Convergence", 2018; the values are those of torch's OneCycleLR. The momentum
-    stays as it is. The warm-up comes on top, unless it is switched off.
+    Smith and Topin, "Super-Convergence", 2018; the defaults are those of torch's OneCycleLR. The
+    momentum does not change. The warm-up applies as well, unless it is switched off.
     """
     if not 0 < peak < 1 or not 0 <= start <= 1:
-        raise ValueError("peak lies between 0 and 1, start from 0 to 1")
+        raise ValueError("peak must be in (0, 1) and start in [0, 1]")
 
     def one_cycle(progress: float, final: float) -> float:
         if progress < peak:
@@ -109,18 +117,23 @@ def _one_cycle(*, peak: float = 0.3, start: float = 0.04) -> LRCurve:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A curve, cosine unless said, with a linear warm-up.
+    """A curve of the learning rate with a linear warm-up.
 
     Over the warm-up the learning rate rises from 0 (that of the biases falls from `warmup_bias_lr`),
     the momentum from `warmup_momentum`, and the accumulation from 1 batch. Source: the yolov4-csp
-    recipe. Differs from it in following the curve batch by batch, not epoch by epoch.
+    recipe. Differs from it in following the curve per batch, not per epoch.
 
     Attributes:
-        batches: of an epoch.
+        batches: per epoch.
+        epochs: of the run.
+        lr: learning rate at 1 of the curve.
+        lr_final: fraction of `lr` at the end of training.
+        momentum: after the warm-up.
         warmup_batches: length of the warm-up.
-        lr_final: share of `lr` at the very end.
-        accumulate: batches that make up the nominal batch.
-        curve: of the learning rate, after or under the warm-up.
+        warmup_momentum: momentum at its start.
+        warmup_bias_lr: learning rate of the biases at its start.
+        accumulate: micro-batches per optimiser step after the warm-up.
+        curve: of the learning rate; also multiplies it during the warm-up.
     """
 
     batches: int
@@ -135,11 +148,11 @@ class Schedule:
     curve: LRCurve = cosine
 
     def progress(self, batch: int) -> float:
-        """Share of training that is done before batch number `batch`, counted over all epochs from 0."""
+        """Fraction of training done before a batch, counted over all epochs from 0."""
         return batch / (self.batches * self.epochs)
 
     def settings_at(self, batch: int) -> StepSettings:
-        """The settings of batch number `batch`, counted over all epochs from 0."""
+        """The settings of a batch, counted over all epochs from 0."""
         lr = self.lr * self.curve(self.progress(batch), self.lr_final)
         warm = min(batch / self.warmup_batches, 1.0) if self.warmup_batches else 1.0
         return StepSettings(
@@ -151,10 +164,10 @@ class Schedule:
 
 
 def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:
-    """Writes the settings into the optimiser's groups.
+    """Writes the settings into the parameter groups of an optimiser.
 
-    Those named "bias" have their own rate; a "factor" multiplies a group's; Adam's momentum is its
-    first beta.
+    The group "bias" has its own learning rate; a group's "factor" multiplies its rate; the momentum of
+    Adam is its first beta.
     """
     for group in optimizer.param_groups:
         lr = settings.bias_lr if group.get("name") == "bias" else settings.lr

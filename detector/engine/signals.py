@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after its step and its checkpoint: Ctrl-C, a scheduler, a spot machine."""
+"""SIGINT (Ctrl-C) and SIGTERM (a scheduler, a spot instance) end a run with a checkpoint."""
 
 import contextlib
 import signal
@@ -10,10 +10,10 @@ from detector.engine.trainer import Trainer
 
 @contextlib.contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """Within it the first SIGINT or SIGTERM asks the trainer to stop; a second one ends it at once.
+    """A context in which the first SIGINT or SIGTERM stops the trainer after its step, a second at once.
 
     Yields:
-        The numbers of the signals that have come.
+        The numbers of the signals received so far.
     """
     received: list[int] = []
 
@@ -23,9 +23,9 @@ def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         trainer.stop(signal.Signals(number).name)
 
-    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

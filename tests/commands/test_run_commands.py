@@ -147,7 +147,7 @@ def test_two_do_not_train_in_one_folder(tool, digits_yaml, tmp_path):
         finish(process, 60)
     assert status == 2
     assert err.startswith(
-        f"error: runs/a: another process trains in this folder (process {process.pid} on "
+        f"error: runs/a: another process is training in this folder (process {process.pid} on "
     )
     assert (
         tool("train", "--resume", "runs/a", "--batch-limit", "1")[0] == 0
@@ -200,8 +200,8 @@ def test_parts_that_were_noted_are_taken_up(tool, digits_yaml, tmp_path):
     words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--name", "a"]
     assert tool("train", *words, "--time-limit", "0s")[0] == 0  # stops after the first step
     folder = RunFolder(tmp_path / "runs" / "a")
-    assert folder.parts == 1
-    folder.write_chunks(2)
+    assert folder.num_chunks == 1
+    folder.write_num_chunks(2)
     assert tool("train", "--resume")[0] == 0  # the newest
     assert load_checkpoint(folder.last)["training"]["progress"]["parts"] == 2
 
@@ -302,7 +302,7 @@ def test_no_run_to_go_on_with(tool):
     status, _, err = tool("train", "--resume")
     assert (status, err) == (
         2,
-        "error: runs: no run here has a last.pt to go on from; give its folder\n",
+        "error: runs: no run here has a last.pt to resume from; name a run folder\n",
     )
     status, _, err = tool("train", "--resume", "--epochs", "3")
     assert status == 2

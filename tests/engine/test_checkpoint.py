@@ -40,7 +40,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "disk full")
 
     monkeypatch.setattr(os, "fsync", crash)
-    with pytest.raises(UserError, match="cannot be written: disk full; the one before it is whole"):
+    with pytest.raises(UserError, match="cannot be written: disk full; the previous one is intact"):
         save_checkpoint(tmp_path / "best.pt", content())
     assert (tmp_path / "best.pt").read_bytes() == before
 
@@ -61,7 +61,7 @@ def test_the_one_before_stays_and_takes_over(tmp_path):
         assert state["number"] == 1
         assert line.count("\n") == 0
         assert "last.pt: " in line
-        assert line.endswith("going on from previous.pt before it")
+        assert line.endswith("resuming from previous.pt, the checkpoint before it")
     last.unlink()
     assert load_newest(last, previous)[0]["number"] == 1
     previous.unlink()
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_both_files(tmp_path):
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
     )
     message = done.stderr.splitlines()[-1]
-    assert "last.pt: the checkpoint cannot be written: File too large; the one before" in message
+    assert "last.pt: the checkpoint cannot be written: File too large; the previous one" in message
     assert load_checkpoint(last)["number"] == 1
     assert load_checkpoint(previous)["number"] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
@@ -149,8 +149,8 @@ def test_bad_files_end_in_one_line(tmp_path, monkeypatch, kind):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (nn.Linear(2, 4), r"weight is \[4, 2\], not \[3, 2\] \(2 differences\)"),
-        (nn.Linear(2, 3, bias=False), "it lacks bias"),
+        (nn.Linear(2, 4), r"weight has shape \[4, 2\], expected \[3, 2\] \(2 differences\)"),
+        (nn.Linear(2, 3, bias=False), "bias is missing"),
         (nn.BatchNorm1d(3), "differences"),
     ],
 )
@@ -166,5 +166,5 @@ def test_a_run_folder_is_never_overwritten(tmp_path):
     assert second.path.name == "run-2"
     assert RunFolder.create(tmp_path / "a" / "run").path.name == "run-2"  # still empty
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         RunFolder.create(tmp_path / "file" / "run")

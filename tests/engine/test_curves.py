@@ -66,11 +66,11 @@ def test_the_warm_up_lies_over_every_curve():
         ("cosin", {}, "unknown schedule 'cosin'; did you mean cosine"),
         ("cosine", {"power": 1}, r"schedule cosine: no parameter 'power' \(has none\)"),
         ("polynomial", {"pwer": 1}, "no parameter 'pwer'; did you mean power"),
-        ("polynomial", {"power": -1}, "power has to be greater than 0"),
+        ("polynomial", {"power": -1}, "power must be greater than 0"),
         ("polynomial", {"power": "two"}, "schedule polynomial: "),
-        ("step", {"milestones": (80, 90)}, "shares of training, between 0 and 1"),
+        ("step", {"milestones": (80, 90)}, "fractions of training, between 0 and 1"),
         ("step", {"milestones": 0.5}, "schedule step: "),
-        ("one_cycle", {"peak": 1.0}, "peak lies between 0 and 1"),
+        ("one_cycle", {"peak": 1.0}, r"peak must be in \(0, 1\)"),
     ],
 )
 def test_mistakes(name, parameters, message):

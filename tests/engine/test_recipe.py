@@ -114,9 +114,9 @@ def test_frozen_parts_end_as_they_began(digits_yaml):
         assert not name.startswith("backbone.") or torch.equal(value, before[name])
     assert str(trainer.frozen) == (
         f"frozen: {sum(p.numel() for p in trainer.model.backbone.parameters()):,} of "
-        f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters; the statistics of "
+        f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters and the statistics of "
         f"{sum(isinstance(m, nn.BatchNorm2d) for m in trainer.model.backbone.modules())} "
-        f"BatchNorms stay"
+        f"BatchNorms"
     )
 
 
@@ -165,13 +165,13 @@ def test_a_better_score_renews_the_patience(digits_yaml):
 
 def test_self_adversarial_training_waits_for_the_warm_up(digits_yaml):
     trainer, asked = make(digits_yaml, "bag.sat=1.0", "train.warmup_epochs=1.0"), []
-    change = trainer.adversary.change
+    perturb = trainer.adversary.perturb
 
     def note(*args, progress, **options):
         asked.append(progress)
-        return change(*args, progress=progress, **options)
+        return perturb(*args, progress=progress, **options)
 
-    trainer.adversary.change = note
+    trainer.adversary.perturb = note
     trainer.run()
     batches = len(trainer.loader)
     assert asked == [n / (3 * batches) for n in range(batches, 3 * batches)]

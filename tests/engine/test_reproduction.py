@@ -52,7 +52,7 @@ def test_the_last_bit_makes_a_difference():
     assert text == "batch 4 (epoch 1, batch 4): box 0.1, now 0.10000000000000002"
     assert compare_losses(one, other, 3) == (3, None)
     assert compare_losses(one, {(1, 0): {"box": 0.1}}, 20)[1].endswith("obj nan, now None")
-    with pytest.raises(UserError, match="no batch in common"):
+    with pytest.raises(UserError, match="no recorded batch in common"):
         compare_losses(one, {(2, 0): {}}, 20)
 
 
@@ -79,5 +79,5 @@ def test_what_may_explain_a_difference(tmp_path):
     found = compare_manifests(*paths)
     assert any(line.startswith("versions.torch: ") and line.endswith("now 0.1") for line in found)
     assert compare_manifests(paths[0], tmp_path / "c.json") == [
-        f"{tmp_path / 'c.json'}: there is none, or none that can be read"
+        f"{tmp_path / 'c.json'}: missing or unreadable"
     ]

@@ -4,7 +4,7 @@ from torch import nn
 
 from detector import build
 from detector.config import Config, ModelConfig, load_config
-from detector.engine import parameter_groups
+from detector.engine import group_parameters
 from detector.models import VARIANTS
 from detector.nn import ACTIVATIONS, SPPBlock, activation
 from detector.nn.blocks import BatchNormSettings
@@ -20,7 +20,7 @@ def test_n_is_below_two_million():
 
 
 def test_three_parameter_groups_of_the_base_model():
-    groups = parameter_groups(build_on_meta("yolov4-pacsp"))
+    groups = group_parameters(build_on_meta("yolov4-pacsp"))
     assert {name: len(group) for name, group in groups.items()} == {
         "weight": 115,
         "gain": 112,
