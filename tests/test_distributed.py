@@ -79,9 +79,9 @@ def train(folder: Path, process_group: ProcessGroup, case: str) -> dict[str, obj
     finally:
         training.build_model = real
     assert isinstance(trainer.model, InDouble)
-    assert isinstance(trainer.average, ModelEMA)
+    assert isinstance(trainer.ema, ModelEMA)
     if case == "parts" and process_group.world_size > 1:
-        trainer.progress.parts = 2
+        trainer.progress.chunks = 2
     trainer.run()
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in trainer.progress.history]
     momentum = trainer.optimizer.state_dict()["state"]

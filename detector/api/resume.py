@@ -65,7 +65,7 @@ def resume_run(
     run.report(*require_same_data(str(folder.last), state.get("data", {}), now))
     run.report(*run.trainer.load_state_dict(state["training"]))
     progress = run.trainer.progress
-    progress.parts = max(progress.parts, process_group.broadcast(folder.num_chunks))
+    progress.chunks = max(progress.chunks, process_group.broadcast(folder.num_chunks))
     if not run.trainer.finished:
         print(f"resuming in epoch {progress.epoch + 1} after batch {progress.batch}")
     return run

@@ -182,7 +182,7 @@ class TrainingRun:
         print_skipped([str(finding) for finding in data.findings if finding.skipped])
         self.report(*find_label_problems(config, data))
         if config.train.freeze:
-            print(self.trainer.frozen)
+            print(self.trainer.options.frozen)
 
 
 def _add_resume_hint(error: UserError, folder: RunFolder, resume_hint: str) -> None:

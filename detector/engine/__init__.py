@@ -17,7 +17,6 @@ from detector.engine.checkpoint import (
     save_checkpoint,
 )
 from detector.engine.ema import ModelEMA
-from detector.engine.faults import MemoryFull
 from detector.engine.freeze import Frozen, freeze
 from detector.engine.memory_probe import MemoryProbe, divide_nominal_batch, find_max_batch_size
 from detector.engine.observers.base import Observer
@@ -35,12 +34,14 @@ from detector.engine.observers.plots import RunPlots, ValBatchPicture, plot_hist
 from detector.engine.observers.throughput import ThroughputMonitor
 from detector.engine.observers.trackers import TRACKERS, Tracker, TrackerLog, require_trackers
 from detector.engine.optimizer import OPTIMIZERS, adamw, group_parameters, sgd
+from detector.engine.out_of_memory import MemoryFull
 from detector.engine.progress import EpochReport
 from detector.engine.reproduction import compare_losses, compare_manifests, read_first_losses
 from detector.engine.run_folder import RunFolder
 from detector.engine.schedule import SCHEDULES, LRCurve, Schedule, make_lr_curve
 from detector.engine.signals import stop_on_signals
 from detector.engine.trainer import FIRST_BATCHES, Stopped, Trainer
+from detector.engine.training_step import TrainerOptions
 
 __all__ = [
     "BatchLimit",
@@ -73,6 +74,7 @@ __all__ = [
     "Stopped",
     "TimeLimit",
     "Trainer",
+    "TrainerOptions",
     "ValBatchPicture",
     "ModelEMA",
     "adamw",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.device import Hardware, scale_images
-from detector.engine.faults import Criterion
+from detector.engine.micro_batch import Criterion
 from detector.structures import Batch
 
 # Share of the free memory that a probe leaves for what it does not see: other sizes, fragmentation.

@@ -1,51 +1,36 @@
-"""The loop."""
+"""The training loop."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.device import Hardware, scale_images
+from detector.device import Hardware
 from detector.distributed import ProcessGroup
-from detector.engine.adversarial import SelfAdversary
 from detector.engine.ema import ModelEMA
-from detector.engine.faults import (
-    LEAST_SCALE,
-    Buffers,
-    Criterion,
-    MemoryFull,
-    MicroBatch,
-    first_not_finite,
-    some,
-    totals_of_whole,
-)
-from detector.engine.freeze import Frozen
+from detector.engine.micro_batch import Criterion, MicroBatch, sum_losses
 from detector.engine.observers.base import Observer
-from detector.engine.progress import (
-    EpochReport,
-    Progress,
-    generator_states,
-    restore_generators,
-)
-from detector.engine.schedule import Schedule, StepSettings, apply_settings
+from detector.engine.progress import EpochReport, Progress, generator_states, restore_generators
+from detector.engine.schedule import Schedule
+from detector.engine.training_step import TrainerOptions, TrainingStep
 from detector.errors import UserError
 from detector.structures import Batch
 
-LOOK_EVERY = 10  # batches between two looks at the losses: each waits for the device
-FIRST_BATCHES = 20  # of a run, whose losses events.jsonl has to the last bit: `tools/reproduce.py`
+LOG_EVERY = 10  # batches between two logs of the losses: each waits for the device
+FIRST_BATCHES = (
+    20  # of a run; events.jsonl has their losses to the last bit for `tools/reproduce.py`
+)
 
 
 class Batches(Protocol):
-    """What the trainer asks of a loader: the same batches for the same epoch, always."""
+    """What the trainer requires of a loader: the same batches for the same epoch, always."""
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         ...
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
@@ -54,26 +39,20 @@ class Batches(Protocol):
 
 
 class Stopped(Exception):
-    """A run that was asked to stop has written its checkpoint; the reason."""
+    """A run was asked to stop and has written its checkpoint; the argument is the reason."""
 
 
 class Trainer:
     """Trains a model.
 
     Attributes:
-        model, criterion, optimizer, average, hardware, loader, schedule: the parts.
-        evaluate: averaged model -> metrics, of which "AP" chooses the best.
-        observers: told of everything; they change nothing.
+        step: the training step, with model, criterion, optimizer, EMA and loss scaling.
+        hardware, loader, schedule, options: the other parts.
+        evaluate: EMA model -> metrics, of which "AP" selects the best weights.
+        process_group: the ranks that train together; each has this trainer and its share of each batch.
+        observers: are notified of everything; they change nothing.
         progress: where the run stands.
-        waited: seconds that the newest batch was waited for.
-        processes: those that train together; each has this trainer, and its own part of each batch.
-        clip_norm: greatest norm of a step's gradient, that of the nominal batch's sum; 0 is no limit.
-        patience: evaluations without a better AP after which the run ends; 0 is no limit.
-        frozen: what is not learned.
-        adversary: changes some batches before they are learned from.
-        ramps: told before each batch what share of training is done.
-        skip_limit: steps in a row that may be left out since their loss or gradient is not finite; 0
-            ends the run at the first.
+        loader_seconds: how long the newest batch was waited for.
     """
 
     def __init__(
@@ -81,41 +60,59 @@ class Trainer:
         model: nn.Module,
         criterion: Criterion,
         optimizer: torch.optim.Optimizer,
-        average: ModelEMA,
+        ema: ModelEMA,
         *,
         schedule: Schedule,
         loader: Batches,
         evaluate: Callable[[nn.Module], dict[str, float]],
-        eval_every: int,
         hardware: Hardware,
-        observers: Sequence[Observer] = (),
         process_group: ProcessGroup | None = None,
-        shared_statistics: bool = True,
-        clip_norm: float = 0.0,
-        patience: int = 0,
-        frozen: Frozen = Frozen(),  # noqa: B008  (immutable)
-        adversary: SelfAdversary | None = None,
-        ramps: Sequence[Callable[[float], None]] = (),
-        skip_limit: int = 0,
-        compiled: bool = False,
+        options: TrainerOptions = TrainerOptions(),  # noqa: B008  (immutable)
     ) -> None:
-        """`shared_statistics`: BatchNorm's are those of all processes; else each has its own.
-        `compiled`: the forward and backward pass run through torch.compile.
-        """
-        self.model, self.criterion, self.optimizer = model, criterion, optimizer
-        self.average, self.schedule, self.loader = average, schedule, loader
-        self.evaluate, self.eval_every, self.hardware = evaluate, eval_every, hardware
-        self.observers = observers
+        self.schedule, self.loader, self.evaluate = schedule, loader, evaluate
+        self.hardware, self.options = hardware, options
         self.process_group = process_group or ProcessGroup()
-        self.clip_norm, self.patience, self.frozen = clip_norm, patience, frozen
-        self.adversary, self.ramps, self.skip_limit = adversary, ramps, skip_limit
-        self.scaler = hardware.scaler()
-        self.progress, self.waited = Progress(), 0.0
-        self._replica = self.process_group.replicate(model, shared_statistics=shared_statistics)
-        self._forward = torch.compile(self._replica) if compiled else self._replica
-        self._buffers = Buffers(model)
-        self._stop: str | None = None
-        self._clock = time.perf_counter()
+        self.observers: Sequence[Observer] = ()
+        self.progress, self.loader_seconds = Progress(), 0.0
+        self.step = TrainingStep(
+            model,
+            criterion,
+            optimizer,
+            ema,
+            schedule=schedule,
+            hardware=hardware,
+            process_group=self.process_group,
+            options=options,
+            announce=self.announce,
+            on_gradients=lambda: self._notify("on_gradients"),
+        )
+        self._stop_reason: str | None = None
+        self._epoch_start = time.perf_counter()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self.step.model
+
+    @property
+    def criterion(self) -> Criterion:
+        """The loss."""
+        return self.step.criterion
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the model's parameters."""
+        return self.step.optimizer
+
+    @property
+    def ema(self) -> ModelEMA:
+        """The average of the weights, which is evaluated."""
+        return self.step.ema
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling, which fp16 needs."""
+        return self.step.scaler
 
     @property
     def finished(self) -> bool:
@@ -124,27 +121,42 @@ class Trainer:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether AP has not risen for so long that the run ends."""
-        return 0 < self.patience <= self.progress.stale
+        """Whether AP has not improved for so long that the run ends."""
+        return 0 < self.options.patience <= self.progress.stale
 
     def run(self) -> None:
-        """All epochs from where the run stands, or until patience ends.
+        """Trains all epochs that are left, or until patience ends.
 
         Raises:
-            UserError: a loss or gradient is not finite, the memory is too small for one image, or no
-                image can be read.
-            Stopped: as `stop` asked.
+            UserError: a loss or gradient is non-finite, memory is too small for one image, or no image
+                can be read.
+            Stopped: `stop` was called.
         """
-        with self._watched():
-            for observer in self.observers:
-                observer.on_start(self)
+        with self._report_outcome():
+            self._notify("on_start")
             self.announce("start")
             while not self.finished:
                 self._run_epoch()
 
+    def stop(self, reason: str) -> None:
+        """Asks the run to stop: after this step and its checkpoint, or after this batch of an evaluation,
+        which a resumed run repeats. Safe in a signal handler.
+        """
+        self._stop_reason = reason
+
+    def announce(self, event: str, **values: Any) -> None:
+        """Tells the observers about an event: its name, and numbers and texts that belong to it."""
+        progress = self.progress
+        about = {"event": event, "epoch": progress.epoch + 1, "batch": progress.batch, **values}
+        self._notify("on_event", about)
+
+    def _notify(self, method: str, *values: Any) -> None:
+        for observer in self.observers:
+            getattr(observer, method)(self, *values)
+
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Tells the observers how what happens within it has ended."""
+    def _report_outcome(self) -> Iterator[None]:
+        """Tells the observers how the run ended."""
         outcome = "finished"
         try:
             yield
@@ -155,28 +167,14 @@ class Trainer:
             outcome = f"failed: {type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
             raise
         finally:
-            for observer in self.observers:
-                observer.on_end(self, outcome)
-
-    def announce(self, event: str, **values: Any) -> None:
-        """Tells the observers what happens now: a name, and numbers and texts that belong to it."""
-        progress = self.progress
-        about = {"event": event, "epoch": progress.epoch + 1, "batch": progress.batch, **values}
-        for observer in self.observers:
-            observer.on_event(self, about)
-
-    def stop(self, reason: str) -> None:
-        """Asks for an end: after this step and its checkpoint, or after this batch of an evaluation; a
-        resumed run starts that anew. Safe in a signal handler.
-        """
-        self._stop = reason
+            self._notify("on_end", outcome)
 
     def _run_epoch(self) -> None:
         progress = self.progress
-        self._clock = time.perf_counter() - progress.seconds
+        self._epoch_start = time.perf_counter() - progress.seconds
         losses = self._train_epoch()
-        due = (progress.epoch + 1) % self.eval_every == 0
-        due = due or progress.epoch + 1 == self.schedule.epochs
+        last = progress.epoch + 1 == self.schedule.epochs
+        due = last or (progress.epoch + 1) % self.options.eval_every == 0
         metrics = self._evaluate() if due else {}
         best = bool(metrics) and metrics["AP"] > progress.best_ap
         if best:
@@ -190,420 +188,140 @@ class Trainer:
             self.schedule.settings_at((progress.epoch + 1) * len(self.loader) - 1).lr,
             metrics,
             best,
-            time.perf_counter() - self._clock,
+            time.perf_counter() - self._epoch_start,
         )
         progress.history.append(report.row())
         self.announce("epoch", **report.row())
-        progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.totals, progress.images, progress.seconds = {}, 0, 0.0
-        self._clock = time.perf_counter()
-        for observer in self.observers:
-            observer.on_epoch(self, report)
+        progress.begin_epoch()
+        self._epoch_start = time.perf_counter()
+        self._notify("on_epoch", report)
         self._stop_if_asked()
-
-    def _evaluate(self) -> dict[str, float]:
-        """The metrics of the averaged weights, the same in every process."""
-        for observer in self.observers:
-            observer.on_train_epoch_end(self)
-        self._stop_if_asked()
-        self.announce("evaluation")
-        # not in the signal's handler: that may run where an exception is printed and forgotten
-        asked = self.average.module.register_forward_pre_hook(lambda *_: self._end_evaluation())
-        try:
-            return self.evaluate(self.average.module)
-        finally:
-            asked.remove()
-
-    def _end_evaluation(self) -> None:
-        if (
-            self._stop is not None and self.process_group.world_size == 1
-        ):  # others would wait for ever
-            raise Stopped(self._stop)
 
     def _train_epoch(self) -> dict[str, float]:
-        """The rest of the epoch's batches -> the mean of each weighted loss over all of them."""
+        """Trains on the batches of the epoch that are left; returns the mean weighted losses of all."""
         self.model.train()
-        self.frozen.freeze_statistics()
+        self.options.frozen.freeze_statistics()
         progress, epoch = self.progress, self.progress.epoch
         totals, images = dict(progress.totals), progress.images
-        skipped, waiting = progress.skipped, list[MicroBatch]()
+        skipped, pending = progress.skipped, list[MicroBatch]()
         first = epoch * len(self.loader)
         batches = self.loader.epoch(epoch, progress.batch)
-        for number, batch in enumerate(self._timed(batches), progress.batch):
+        for number, batch in enumerate(self._time(batches), progress.batch):
             progress.unreadable.update(batch.unreadable)
             settings = self.schedule.settings_at(first + number)
-            batch, count, largest = self._joined(batch)
-            at_the_end = number + 1 == len(self.loader)
-            if count:
-                for observer in self.observers:
-                    observer.on_batch(self, epoch, number, batch)
-                for ramp in self.ramps:
+            new = MicroBatch.gather(batch, first + number, self.process_group)
+            if new.count:
+                self._notify("on_batch", epoch, number, new.batch)
+                for ramp in self.options.ramps:
                     ramp(self.schedule.progress(first + number))
-                waiting.append(MicroBatch(batch, count, largest, first + number))
-                self._learn(waiting, at_the_end or len(waiting) >= settings.accumulate)
-            if waiting and (at_the_end or len(waiting) >= settings.accumulate):
-                if (
-                    not count and self.process_group.world_size > 1
-                ):  # no batch was the last: nothing was sent
-                    self._begin_again(waiting)
-                if self._step(settings, waiting):
-                    totals, images = _with(waiting, totals), images + sum(t.count for t in waiting)
-                self._tell_first_losses(waiting)
-                waiting = []
-            if (totals or waiting) and number % LOOK_EVERY == 0:
-                seen = images + sum(turn.count for turn in waiting)
-                self._look(number, _with(waiting, totals), seen)
-            if not waiting:
+                pending.append(new)
+            end = number + 1 == len(self.loader)
+            due = bool(pending) and (end or len(pending) >= settings.accumulate)
+            if new.count or due:
+                updated = self.step.run(pending, settings, progress, due=due)
+                if updated:
+                    totals = sum_losses(pending, totals)
+                    images += sum(each.count for each in pending)
+            if due:
+                self._log_first_losses(pending)
+                pending = []
+            if (totals or pending) and number % LOG_EVERY == 0:
+                seen = images + sum(each.count for each in pending)
+                self._log_losses(number, sum_losses(pending, totals), seen)
+            if not pending:
                 progress.batch, progress.totals, progress.images = number + 1, dict(totals), images
-                for observer in self.observers:
-                    observer.on_step(self)
-                if not at_the_end:
+                self._notify("on_step")
+                if not end:
                     self._stop_if_asked()
         if images:
-            return self._look(len(self.loader), totals, images)
+            return self._log_losses(len(self.loader), totals, images)
         if progress.skipped > skipped:
             return {}
         raise UserError(f"no image of epoch {epoch + 1} can be read; see the lines above")
 
-    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, each with how long it was waited for in `waited`."""
+    def _evaluate(self) -> dict[str, float]:
+        """The metrics of the EMA weights, the same on every rank."""
+        self._notify("on_train_epoch_end")
+        self._stop_if_asked()
+        self.announce("evaluation")
+        # not in the signal handler, whose exception Python may print and forget
+        hook = self.ema.module.register_forward_pre_hook(lambda *_: self._interrupt_evaluation())
+        try:
+            return self.evaluate(self.ema.module)
+        finally:
+            hook.remove()
+
+    def _interrupt_evaluation(self) -> None:
+        # with several ranks the others would wait forever
+        if self._stop_reason is not None and self.process_group.world_size == 1:
+            raise Stopped(self._stop_reason)
+
+    def _stop_if_asked(self) -> None:
+        if self.process_group.any(self._stop_reason is not None):
+            self._notify("on_stop")
+            reasons = self.process_group.gather_objects(self._stop_reason)
+            raise Stopped(next(reason for reason in reasons if reason))
+
+    def _time(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; `loader_seconds` is how long each was waited for."""
         while True:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             batch = next(batches, None)
-            self.waited = time.perf_counter() - begun
+            self.loader_seconds = time.perf_counter() - start
             if batch is None:
                 return
             yield batch
 
-    def _tell_first_losses(self, turns: Sequence[MicroBatch]) -> None:
-        """Announces the losses of the run's first batches, each alone, without rounding."""
-        for turn in turns:
-            if turn.position < FIRST_BATCHES:
-                sums = self.process_group.all_reduce(
-                    torch.stack([v.double() for v in turn.losses.values()])
-                )
-                losses = dict(zip(turn.losses, sums.tolist(), strict=True))
-                self.announce("first losses", batch=turn.position % len(self.loader), **losses)
-
-    def _joined(self, batch: Batch) -> tuple[Batch, int, int]:
-        """The batch, how many images it has in all processes, and how many at most in one.
-
-        A process without one gets no images of the others' size: it takes part in what all do together.
-        """
-        shapes = self.process_group.all_gather(torch.tensor([len(batch), *batch.images.shape[2:]]))
-        height, width = shapes[:, 1:].amax(0).tolist()
-        if not len(batch):
-            batch = replace(batch, images=batch.images.new_zeros(0, 3, height, width))
-        return batch, int(shapes[:, 0].sum()), int(shapes[:, 0].max())
-
-    def _learn(self, waiting: list[MicroBatch], last: bool) -> None:
-        """Adds the gradients of the newest of the waiting batches; `last`: before an optimiser step.
-
-        Where the memory is full, all of them are computed again, in more parts.
-        """
-        if len(waiting) == 1:
-            self._buffers.keep()
-        if not self._fits(waiting[-1:], last):
-            self._begin_again(waiting, last, more_parts=True)
-
-    def _begin_again(
-        self, waiting: list[MicroBatch], last: bool = True, *, more_parts: bool = False
-    ) -> None:
-        """The gradients of all waiting batches anew, as if none of them had been computed."""
-        while True:
-            if more_parts:
-                self._split(waiting)
-            self.optimizer.zero_grad()
-            self._buffers.restore()
-            if self._fits(waiting, last):
-                return
-            more_parts = True
-
-    def _fits(self, turns: Sequence[MicroBatch], last: bool) -> bool:
-        """Adds the gradients of the batches; False where the memory ends, and they are of no use."""
-        try:
-            for turn in turns:
-                turn.losses = self._backward(turn, last and turn is turns[-1])
-        except torch.OutOfMemoryError:
-            return False  # the error, and the tensors that its traceback holds, are gone
-        return True
-
-    def _split(self, waiting: Sequence[MicroBatch]) -> None:
-        """From now on batches are computed in twice as many parts.
-
-        Raises:
-            UserError: a part is one image already, or there are other processes: those wait within the
-                step that failed here, so that it cannot be repeated.
-        """
-        largest, parts = max(turn.largest for turn in waiting), 2 * self.progress.parts
-        where = f"the memory of {self.hardware.device} is full"
-        if self.progress.parts >= largest:
-            raise UserError(
-                f"{where} with one image at a time; try a smaller data.size or model.arch"
-            )
-        if self.process_group.world_size > 1:
-            raise MemoryFull(
-                f"{where} on rank {self.process_group.rank} of {self.process_group.world_size}, with "
-                f"up to {-(-largest // self.progress.parts)} images at a time; the resumed run "
-                f"computes each batch in {parts} chunks, on every rank",
-                parts,
-            )
-        self.progress.parts = parts
-        if self.hardware.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.announce("split", parts=parts, images=-(-largest // parts))
-
-    def _backward(self, turn: MicroBatch, last: bool) -> dict[str, Tensor]:
-        """Adds the gradients of a batch; returns this process's part of its weighted losses, detached.
-
-        `last`: before an optimiser step.
-        """
-        batch = self.hardware.move(turn.batch)
-        # the same number in all processes, which meet in each; alone, none is empty
-        number = min(self.progress.parts, turn.largest)
-        parts = batch.chunk(number) if number > 1 else [batch]
-        sums: dict[str, Tensor] = {}
-        counts: list[Tensor] = []
-        for part in parts:
-            images = self._images(part, turn.position)
-            alone = not last or part is not parts[-1]
-            with self._gradients_stay_here() if alone else contextlib.nullcontext():
-                with self.hardware.autocast():
-                    raw = self._forward(images)
-                if number == 1:
-                    losses = self.criterion(raw, part, self.process_group.all_reduce)
-                else:
-                    if part is parts[0]:
-                        total = self.process_group.all_reduce
-                        counts = totals_of_whole(self.criterion, raw, batch, total)
-                    known = iter(counts)
-                    losses = self.criterion(raw, part, lambda _, known=known: next(known))
-                weighted = {name: self.criterion.weights[name] * v for name, v in losses.items()}
-                # times images: gradients are summed over the nominal batch, as in the recipe; times
-                # processes: DistributedDataParallel takes their mean
-                total = torch.stack(list(weighted.values())).sum() * turn.count
-                self.scaler.scale(total * self.process_group.world_size).backward()
-            for name, value in weighted.items():
-                sums[name] = sums.get(name, 0) + value.detach()
-        return sums
-
-    def _images(self, batch: Batch, position: int) -> Tensor:
-        """The images in [0, 1], changed if the batch, after the warm-up, is one of the adversary's."""
-        images = scale_images(batch.images)
-        if self.adversary is None or position < self.schedule.warmup_batches or not len(batch):
-            return images
-        if not self.adversary.applies_to(*divmod(position, len(self.loader))):
-            return images
-        return self.adversary.perturb(
-            images,
-            batch,
-            progress=self.schedule.progress(position),
-            weights=self.criterion.weights,
-            scale=self.scaler.scale,
-        )
-
-    def _gradients_stay_here(self) -> AbstractContextManager[Any]:
-        """Adds gradients up in this process; the next backward outside sends them to the others."""
-        if isinstance(self._replica, nn.parallel.DistributedDataParallel):
-            return self._replica.no_sync()
-        return contextlib.nullcontext()
-
-    def _step(self, settings: StepSettings, waiting: Sequence[MicroBatch]) -> bool:
-        """An optimiser step, unless its numbers are not finite; whether it was done."""
-        for observer in self.observers:
-            observer.on_gradients(self)
-        apply_settings(self.optimizer, settings)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if self.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        else:
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        numbers = [value.float() for turn in waiting for value in turn.losses.values()]
-        if not self.scaler.is_enabled():  # else it looks for itself: scaled gradients may overflow
-            numbers.append(norm.float())
-        finite = bool(torch.stack(numbers).isfinite().all())  # host sync: once a step
-        if self.process_group.any(not finite):
-            self._leave_out(settings, waiting, norm)
-            return False
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.scaler.is_enabled() and self.scaler.get_scale() < LEAST_SCALE:
-            raise UserError(
-                f"fp16 gradients overflow however small the loss is made ({self._place(waiting)}); "
-                f"try a lower train.lr, a longer warm-up, or train.precision=bf16 or fp32"
-            )
-        self.optimizer.zero_grad()
-        self.average.update_parameters(self.model)
-        self.progress.skipped_in_row = 0
-        return True
-
-    def _leave_out(
-        self, settings: StepSettings, waiting: Sequence[MicroBatch], norm: Tensor
-    ) -> None:
-        """Takes back a step whose numbers are not finite, and says which.
-
-        Raises:
-            UserError: there were too many in a row.
-        """
-        progress = self.progress
-        bad = [t for t in waiting if not torch.stack(list(t.losses.values())).isfinite().all()]
-        sums = [{n: float(v) for n, v in _with([turn], {}).items()} for turn in waiting]
-        mine = ([list(t.batch.image_ids) for t in bad], sums)
-        every = [list(t.batch.image_ids) for t in waiting]
-        found = self.process_group.gather_objects((*mine, every))
-        ids = [i for bads, _, _ in found for part in bads for i in part]
-        culprit = "" if ids else first_not_finite(self.model)
-        ids = ids or [i for _, _, all_of_one in found for part in all_of_one for i in part]
-        images = sum(turn.count for turn in waiting)
-        losses = {
-            name: f"{sum(turn[name] for _, turns, _ in found for turn in turns) / images:.4g}"
-            for name in waiting[0].losses
-        }
-        progress.skipped += 1
-        progress.skipped_in_row += 1
-        self.optimizer.zero_grad()
-        self._buffers.restore()
-        if self.clip_norm:
-            self.scaler.update()  # it has seen these gradients
-
-        shown = ", ".join(f"{name} {value}" for name, value in losses.items())
-        gradient = f"gradient norm {float(norm):.4g}{f', first in {culprit}' if culprit else ''}"
-        text = (
-            f"the loss or its gradient is not a finite number ({self._place(waiting)}: {shown}; "
-            f"{gradient}; lr {settings.lr:.3g}; images {some(ids)})"
-        )
-        self.announce(
-            "not finite",
-            **losses,
-            gradient=f"{float(norm):.4g}",
-            culprit=culprit,
-            lr=settings.lr,
-            images=ids,
-            skipped=progress.skipped,
-            text=text,
-        )
-        if progress.skipped_in_row <= self.skip_limit:
-            return
-        advice = "try a lower train.lr or a longer warm-up"
-        if self.hardware.precision != "fp32":
-            advice += ", or train.precision=fp32"
-        if self.skip_limit:
-            raise UserError(
-                f"{text}; {progress.skipped_in_row} steps in a row, and train.nonfinite_limit is "
-                f"{self.skip_limit}; {advice}"
-            )
-        raise UserError(f"{text}; {advice}; train.nonfinite=skip leaves such steps out")
-
-    def _place(self, waiting: Sequence[MicroBatch]) -> str:
-        epoch, batch = divmod(waiting[-1].position, len(self.loader))
-        return f"epoch {epoch + 1}, batch {batch + 1}"
-
-    def _stop_if_asked(self) -> None:
-        if self.process_group.any(self._stop is not None):
-            for observer in self.observers:
-                observer.on_stop(self)
-            raise Stopped(
-                next(reason for reason in self.process_group.gather_objects(self._stop) if reason)
-            )
-
-    def _look(self, number: int, totals: dict[str, Tensor], images: int) -> dict[str, float]:
-        """Mean losses of the epoch so far, of all processes; waits for the device."""
+    def _log_losses(self, number: int, totals: dict[str, Tensor], images: int) -> dict[str, float]:
+        """The mean losses of the epoch so far over all ranks; waits for the device."""
         sums = self.process_group.all_reduce(
             torch.stack([totals[name].double() for name in totals])
         ).tolist()
         losses = {name: value / images for name, value in zip(totals, sums, strict=True)}
-        if not np.isfinite(sums).all():
-            return losses  # of a step that is not done yet, which will find the same
-        for observer in self.observers:
-            observer.on_losses(self, number, losses)
-        self.announce("losses", batch=number, **losses)
+        if np.isfinite(sums).all():  # else a pending step is non-finite and is reported when due
+            self._notify("on_losses", number, losses)
+            self.announce("losses", batch=number, **losses)
         return losses
 
+    def _log_first_losses(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Announces the losses of each of the run's first batches, without rounding."""
+        for each in micro_batches:
+            if each.position < FIRST_BATCHES:
+                sums = self.process_group.all_reduce(
+                    torch.stack([value.double() for value in each.losses.values()])
+                )
+                losses = dict(zip(each.losses, sums.tolist(), strict=True))
+                self.announce("first losses", batch=each.position % len(self.loader), **losses)
+
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on: plain values and tensors; asked in every process."""
-        progress = self.progress
+        """Plain values and tensors, all that a resumed run needs; to be called on every rank."""
+        progress = self.progress.state_dict(self.process_group)
         return {
             "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
+            "average": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generators": self.process_group.gather_objects(generator_states()),
-            "progress": {
-                "epoch": progress.epoch,
-                "batch": progress.batch,
-                "best_ap": progress.best_ap,
-                "stale": progress.stale,
-                "totals": [
-                    _on_the_cpu(each) for each in self.process_group.gather_objects(progress.totals)
-                ],
-                "images": progress.images,
-                "seconds": time.perf_counter() - self._clock,
-                "unreadable": sorted(
-                    set().union(*self.process_group.gather_objects(progress.unreadable))
-                ),
-                "history": list(progress.history),
-                "skipped": progress.skipped,
-                "skipped_in_row": progress.skipped_in_row,
-                "parts": progress.parts,
-            },
+            "progress": {**progress, "seconds": time.perf_counter() - self._epoch_start},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
-        """Goes on from where `state_dict` was taken.
+        """Resumes from where `state_dict` was called.
 
         Returns:
-            A line for each thing that makes the rest of the run differ from one that never stopped.
+            A line for each reason why the rest of the run will differ from an uninterrupted one.
         """
         self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
+        self.ema.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        rank, size = self.process_group.rank, self.process_group.world_size
-        progress, totals = state["progress"], state["progress"]["totals"]
-        device = self.hardware.device
-        self.progress = Progress(
-            progress["epoch"],
-            progress["batch"],
-            progress["best_ap"],
-            progress.get("stale", 0),  # a file of before there was patience has none
-            totals={name: value.to(device) for name, value in _part(totals, rank, size).items()},
-            images=progress["images"],
-            seconds=progress["seconds"],
-            unreadable=set(progress["unreadable"]),
-            history=list(progress["history"]),
-            skipped=progress.get("skipped", 0),
-            skipped_in_row=progress.get("skipped_in_row", 0),
-            parts=progress.get("parts", 1),
-        )
-        generators = state["generators"]
-        restore_generators(generators[min(rank, len(generators) - 1)])
-        if len(generators) == size:
+        group, generators = self.process_group, state["generators"]
+        self.progress = Progress.from_state_dict(state["progress"], group, self.hardware.device)
+        restore_generators(generators[min(group.rank, len(generators) - 1)])
+        if len(generators) == group.world_size:
             return []
-        ranks = f"{size} rank{'s' if size > 1 else ''}"
+        ranks = f"{group.world_size} rank{'s' if group.world_size > 1 else ''}"
         return [
             f"the run resumes on {ranks} instead of {len(generators)}: sums are rounded "
             f"differently, and layers that draw (DropBlock, rrelu) draw different numbers"
         ]
-
-
-def _with(turns: Sequence[MicroBatch], totals: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Losses times images: `totals`, and those of the turns."""
-    totals = dict(totals)
-    for turn in turns:
-        for name, value in turn.losses.items():
-            totals[name] = totals.get(name, 0) + value * turn.count
-    return totals
-
-
-def _on_the_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.cpu() for name, value in values.items()}
-
-
-def _part(totals: list[dict[str, Tensor]], rank: int, size: int) -> dict[str, Tensor]:
-    """Process `rank`'s part of sums that other processes may have had; number 0 takes the rest."""
-    if len(totals) == size:
-        return totals[rank]
-    share = 1.0 if rank == 0 else 0.0
-    names = totals[0] if totals else {}
-    return {name: share * torch.stack([part[name] for part in totals]).sum(0) for name in names}

@@ -1,4 +1,4 @@
-"""Numbers that are not finite, and memory that is full, on small models."""
+"""Non-finite steps and steps that run out of memory, on small models."""
 
 import copy
 import itertools
@@ -29,12 +29,13 @@ from detector.engine import (
     Schedule,
     Stopped,
     Trainer,
+    TrainerOptions,
     compute_deterministically,
     divide_nominal_batch,
     find_max_batch_size,
     sgd,
 )
-from detector.engine.faults import totals_of_whole
+from detector.engine.out_of_memory import count_whole_batch
 from detector.errors import UserError, explain
 from detector.losses import YOLOLoss
 from detector.structures import Batch
@@ -64,7 +65,16 @@ class Mean:
         return {"a": raw.square().sum() / count * value, "b": (raw - 1).abs().sum() / count}
 
 
-def make(norm=True, limit=None, accumulate=1, epochs=2, hardware=CPU, sizes=(4, 4, 2), **more):
+def make(
+    norm=True,
+    limit=None,
+    accumulate=1,
+    epochs=2,
+    hardware=CPU,
+    sizes=(4, 4, 2),
+    observers=(),
+    **more,
+):
     """A trainer; `limit`: images that the memory holds."""
     torch.manual_seed(0)
     middle = nn.BatchNorm2d(4) if norm else nn.Identity()
@@ -80,10 +90,11 @@ def make(norm=True, limit=None, accumulate=1, epochs=2, hardware=CPU, sizes=(4, 
         schedule=Schedule(len(sizes), epochs, 0.05, 0.1, 0.9, 0, 0.8, 0.1, accumulate),
         loader=loader,
         evaluate=lambda m: {"AP": float(m[0].weight.sum()), "AP50": 0.0},
-        eval_every=1,
         hardware=hardware,
-        **more,
+        process_group=more.pop("process_group", None),
+        options=TrainerOptions(**more),
     )
+    trainer.observers = observers
 
     def full(module, args):
         if limit is not None and module.training and len(args[0]) > limit:
@@ -151,7 +162,8 @@ def test_a_step_that_is_left_out_is_as_if_it_had_not_been(capsys):
     assert trainer.progress.skipped == 1
     assert trainer.progress.skipped_in_row == 0
     assert (
-        "step skipped (1 so far in this run): the loss or its gradient" in capsys.readouterr().out
+        "step skipped (1 so far in this run): non-finite loss or gradient"
+        in capsys.readouterr().out
     )
 
     class WithoutSecond(Loader):
@@ -193,7 +205,7 @@ def test_too_many_left_out_in_a_row_end_the_run():
     trainer = make(skip_limit=2)
     trainer.criterion.factors = {0: (NAN, 1.0), 2: (NAN, 1.0), 3: (NAN, 1.0), 4: (NAN, 1.0)}
     with pytest.raises(
-        UserError, match=r"epoch 2, batch 2.*3 steps in a row, .*nonfinite_limit is 2"
+        UserError, match=r"epoch 2, batch 2.*3 steps in a row .*nonfinite_limit is 2"
     ):
         trainer.run()
     assert trainer.progress.skipped == 4
@@ -233,7 +245,7 @@ def test_full_memory_changes_nothing_but_rounding(limit, accumulate):
     plain, tight = make(**settings), make(**settings, limit=limit, observers=[note])
     for trainer in (plain, tight):
         trainer.model.double()
-        trainer.average = ModelEMA(trainer.model, decay=0.9, warmup=3.0)
+        trainer.step.ema = ModelEMA(trainer.model, decay=0.9, warmup=3.0)
         trainer.model.register_forward_pre_hook(lambda _, args: (args[0].double(),))
     plain.run(), tight.run()
     for mine, theirs in zip(bits(plain), bits(tight), strict=True):
@@ -242,7 +254,7 @@ def test_full_memory_changes_nothing_but_rounding(limit, accumulate):
         assert mine["loss_a"] == pytest.approx(theirs["loss_a"], rel=1e-12)
     parts = {1: [2, 4, 8], 2: [2, 4], 3: [2]}[limit]
     assert [about["parts"] for about in note.found] == parts  # each said once, then remembered
-    assert tight.progress.parts == parts[-1]
+    assert tight.progress.chunks == parts[-1]
 
 
 def test_a_repeated_step_counts_once_in_the_statistics(capsys):
@@ -258,11 +270,13 @@ def test_parts_are_remembered_in_a_checkpoint():
     tight.run()
     other = make(limit=2)
     other.load_state_dict(tight.state_dict())
-    assert other.progress.parts == 2
+    assert other.progress.chunks == 2
 
 
 def test_memory_that_is_too_small_for_one_image():
-    with pytest.raises(UserError, match=r"full with one image at a time; try a smaller data\.size"):
+    with pytest.raises(
+        UserError, match=r"out of memory on cpu with a single image; try a smaller data\.size"
+    ):
         make(limit=0).run()
 
 
@@ -283,7 +297,7 @@ class Two(ProcessGroup):
 
 
 def test_with_several_processes_a_full_memory_ends_the_run_and_says_how_it_goes_on():
-    with pytest.raises(MemoryFull, match=r"on rank 1 of 2, with up to 4 .* 2 chunks") as caught:
+    with pytest.raises(MemoryFull, match=r"rank 1 of 2. with up to 4 .* 2 chunks") as caught:
         make(limit=2, process_group=Two()).run()
     assert caught.value.parts == 2
 
@@ -327,7 +341,7 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(digits_yaml):
         if parts == 1:
             losses = [loss(raw, batch)]
         else:
-            counts = totals_of_whole(loss, [level[:1] for level in raw], batch, lambda n: n)
+            counts = count_whole_batch(loss, [level[:1] for level in raw], batch, lambda n: n)
             starts = [5 * n // parts for n in range(parts + 1)]
             losses = [
                 loss([level[a:b] for level in raw], part, replaying(counts))
@@ -447,7 +461,7 @@ def test_compile_is_asked_for_training_alone(monkeypatch):
         return forward
 
     monkeypatch.setattr(torch, "compile", compiled)
-    plain, other = make(), make(compiled=True)
+    plain, other = make(), make(compile=True)
     plain.run(), other.run()
     assert calls == [4, 4, 2] * 2
     assert equal(plain, other)

@@ -71,7 +71,7 @@ class Epochs(Observer):
 
 
 def weights(trainer):
-    return [*trainer.model.state_dict().values(), *trainer.average.state_dict().values()]
+    return [*trainer.model.state_dict().values(), *trainer.ema.state_dict().values()]
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_frozen_parts_end_as_they_began(digits_yaml):
     for name, value in trainer.model.state_dict().items():
         frozen = name.startswith("backbone.") or name == "anchors"
         assert torch.equal(value, before[name]) == frozen, name
-    for name, value in trainer.average.module.state_dict().items():
+    for name, value in trainer.ema.module.state_dict().items():
         assert not name.startswith("backbone.") or torch.equal(value, before[name])
-    assert str(trainer.frozen) == (
+    assert str(trainer.options.frozen) == (
         f"frozen: {sum(p.numel() for p in trainer.model.backbone.parameters()):,} of "
         f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters and the statistics of "
         f"{sum(isinstance(m, nn.BatchNorm2d) for m in trainer.model.backbone.modules())} "
@@ -136,7 +136,7 @@ def test_the_gradient_of_a_step_is_clipped(digits_yaml):
 def test_a_scaled_loss_trains_alike(digits_yaml, words):
     """As float16 needs it: the norm is that of the gradient without the scale, a power of two."""
     plain, scaled = make(digits_yaml, *words), make(digits_yaml, *words)
-    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaled.step.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     plain.run(), scaled.run()
     assert scaled.scaler.get_scale() == 1024.0
     for a, b in zip(weights(plain), weights(scaled), strict=True):
@@ -165,13 +165,13 @@ def test_a_better_score_renews_the_patience(digits_yaml):
 
 def test_self_adversarial_training_waits_for_the_warm_up(digits_yaml):
     trainer, asked = make(digits_yaml, "bag.sat=1.0", "train.warmup_epochs=1.0"), []
-    perturb = trainer.adversary.perturb
+    perturb = trainer.options.adversary.perturb
 
     def note(*args, progress, **options):
         asked.append(progress)
         return perturb(*args, progress=progress, **options)
 
-    trainer.adversary.perturb = note
+    trainer.options.adversary.perturb = note
     trainer.run()
     batches = len(trainer.loader)
     assert asked == [n / (3 * batches) for n in range(batches, 3 * batches)]

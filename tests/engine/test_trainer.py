@@ -16,6 +16,7 @@ from detector.engine import (
     Schedule,
     Stopped,
     Trainer,
+    TrainerOptions,
     sgd,
 )
 from detector.errors import UserError
@@ -70,7 +71,7 @@ def make(epochs=3, loader=None, observers=(), accumulate=2, evaluate=None, **set
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Mish(), nn.Conv2d(4, 1, 1))
     schedule = Schedule(3, epochs, 0.05, 0.1, 0.9, 0, 0.8, 0.1, accumulate)
-    return Trainer(
+    trainer = Trainer(
         model,
         Criterion(),
         sgd(model, lr=0.1, momentum=0.9, weight_decay=1e-3),
@@ -78,10 +79,11 @@ def make(epochs=3, loader=None, observers=(), accumulate=2, evaluate=None, **set
         schedule=schedule,
         loader=loader or Loader(),
         evaluate=evaluate or (lambda m: {"AP": float(m[0].weight.sum()), "AP50": 0.0}),
-        eval_every=2,
         hardware=settings.get("hardware", CPU),
-        observers=observers,
+        options=TrainerOptions(eval_every=2),
     )
+    trainer.observers = observers
+    return trainer
 
 
 def bits(trainer):
@@ -260,9 +262,11 @@ def test_accumulated_batches_equal_one_large_batch():
     for loader, accumulate in ((Large(), 1), (Small(), 2)):
         trainer = make(1, loader, accumulate=accumulate)
         trainer.model[1] = nn.Identity()
-        trainer.average = ModelEMA(trainer.model, decay=0.9, warmup=3.0)
-        trainer.optimizer = sgd(trainer.model, lr=0.1, momentum=0.9, weight_decay=0.0)
-        trainer.schedule = Schedule(len(loader), 1, 0.05, 1.0, 0.9, 0, 0.9, 0.05, accumulate)
+        trainer.step.ema = ModelEMA(trainer.model, decay=0.9, warmup=3.0)
+        trainer.step.optimizer = sgd(trainer.model, lr=0.1, momentum=0.9, weight_decay=0.0)
+        trainer.schedule = trainer.step.schedule = Schedule(
+            len(loader), 1, 0.05, 1.0, 0.9, 0, 0.9, 0.05, accumulate
+        )
         trainer.run()
         results.append(trainer.model[0].weight.detach())
     assert torch.allclose(*results, atol=1e-7)
@@ -304,7 +308,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
     trainer = make()
     with torch.no_grad():
         trainer.model[0].weight.fill_(float("nan"))
-    message = r"not a finite number \(epoch 1, batch 2: .*train\.lr"
+    message = r"non-finite loss or gradient \(epoch 1, batch 2: .*train\.lr"
     with pytest.raises(UserError, match=message) as caught:
         trainer.run()
     assert "precision" not in str(caught.value)  # it is fp32 already

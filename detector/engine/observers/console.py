@@ -54,7 +54,7 @@ class Console(Observer):
     def on_event(self, trainer: Trainer, event: dict[str, Any]) -> None:
         """Warns of a skipped step and of a batch that is split since memory ran out."""
         progress = trainer.progress
-        if event["event"] == "not finite" and progress.skipped_in_row <= trainer.skip_limit:
+        if event["event"] == "not finite" and progress.skipped_in_row <= trainer.options.skip_limit:
             tqdm.write(f"step skipped ({progress.skipped} so far in this run): {event['text']}")
         elif event["event"] == "split":
             tqdm.write(

@@ -152,7 +152,7 @@ class CheckpointSaver(Observer):
     def _collect(self, trainer: Trainer, metrics: dict[str, float]) -> dict[str, Any]:
         return {
             **self.about,
-            "weights": trainer.average.module.state_dict(),
+            "weights": trainer.ema.module.state_dict(),
             "epoch": trainer.progress.epoch,
             "metrics": metrics,
         }

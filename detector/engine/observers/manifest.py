@@ -153,7 +153,7 @@ class Manifest(Observer):
             "warnings": {
                 "unreadable images": len(progress.unreadable),
                 "steps left out": progress.skipped,
-                "parts of a batch, for want of memory": progress.parts,
+                "parts of a batch, for want of memory": progress.chunks,
             },
         }
         with contextlib.suppress(OSError):  # a full disk must not hide the error that ended the run

@@ -71,7 +71,7 @@ class ThroughputMonitor(Observer):
         if self.reported:
             return
         now = time.perf_counter()
-        self._count(now - trainer.waited)
+        self._count(now - trainer.loader_seconds)
         self._num_batches += 1
         if self._num_batches > WARMUP_BATCHES:
             self._current, self._since = batch, now
