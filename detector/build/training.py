@@ -1,16 +1,17 @@
 """Loss, optimizer, schedule and the trainer that joins all parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from detector.build.data import Data, build_train_loader, require_batch_size
 from detector.build.model import Detector, build_dropblock, build_model
-from detector.config import Config, ScheduleConfig
+from detector.config import Config, ScheduleConfig, TrainConfig
 from detector.device import keep_freed_memory
 from detector.engine import (
     OPTIMIZERS,
+    Frozen,
     Hardware,
     LRCurve,
     ModelEMA,
@@ -128,6 +129,27 @@ def build_adversary(
     )
 
 
+def build_trainer_options(
+    config: TrainConfig,
+    *,
+    frozen: Frozen,
+    adversary: SelfAdversary | None,
+    ramps: Sequence[Callable[[float], None]],
+) -> TrainerOptions:
+    """The options of the training loop; the rest as in `TrainerOptions`."""
+    return TrainerOptions(
+        eval_every=config.eval_every,
+        patience=config.patience,
+        clip_norm=config.clip_norm,
+        skip_limit=config.nonfinite_limit if config.nonfinite == "skip" else 0,
+        compile=config.compile,
+        sync_batch_norms=config.sync_bn,
+        frozen=frozen,
+        adversary=adversary,
+        ramps=ramps,
+    )
+
+
 def build_trainer(
     config: Config,
     data: Data,
@@ -178,13 +200,8 @@ def build_trainer(
         evaluate=evaluator,
         hardware=hardware,
         process_group=process_group,
-        options=TrainerOptions(
-            eval_every=config.train.eval_every,
-            patience=config.train.patience,
-            clip_norm=config.train.clip_norm,
-            skip_limit=config.train.nonfinite_limit if config.train.nonfinite == "skip" else 0,
-            compile=config.train.compile,
-            sync_batch_norms=config.train.sync_bn,
+        options=build_trainer_options(
+            config.train,
             frozen=frozen,
             adversary=build_adversary(config, model, loss, hardware),
             ramps=[] if dropblock is None else [dropblock.advance],

@@ -38,7 +38,7 @@ def run(clock, monitor, *, batches, workers, waited, learning, making, reading, 
     """Batches of 8 that take so long each -> what was announced."""
     events = []
     trainer = SimpleNamespace(
-        waited=waited,
+        loader_seconds=waited,
         process_group=ProcessGroup(0, size),
         announce=lambda event, **values: events.append((event, values)),
     )
