@@ -46,7 +46,7 @@ class Hardware:
         if precision == "auto":
             precision = _fast_precision(place)
         if precision == "fp16" and place.type == "cpu":
-            raise UserError("fp16 is not for CPUs; use train.precision=bf16, fp32 or auto")
+            raise UserError("fp16 is not supported on CPUs; use train.precision=bf16, fp32 or auto")
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         return cls(place, precision, memory_format)
 

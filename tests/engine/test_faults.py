@@ -39,7 +39,7 @@ from detector.engine.out_of_memory import count_whole_batch
 from detector.errors import UserError, explain
 from detector.losses import YOLOLoss
 from detector.structures import Batch
-from tests.engine.test_trainer import Loader, StopAtStep, batch_of, bits, equal
+from tests.engine.small_trainer import Loader, StopAtStep, batch_of, bits, equal
 
 CPU = Hardware.choose("cpu", "fp32", channels_last=True)
 NAN = float("nan")

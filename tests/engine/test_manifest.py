@@ -6,7 +6,7 @@ import pytest
 from detector.engine import Manifest, Stopped, read_manifest
 from detector.engine.observers.manifest import collect_kernels, collect_versions, read_git_state
 from detector.errors import UserError
-from tests.engine.test_trainer import StopAtStep, make
+from tests.engine.small_trainer import StopAtStep, make
 
 
 def manifest(path):

@@ -2,7 +2,7 @@ import cv2
 import pytest
 
 from detector.engine import RunPlots, ValBatchPicture, plot_history
-from tests.engine.test_trainer import make
+from tests.engine.small_trainer import make
 
 ROWS = [
     {"epoch": 1, "loss_box": 0.3, "loss_obj": 0.2, "lr": 0.01, "seconds": 1.0},

@@ -14,7 +14,7 @@ from detector.engine import (
     read_first_losses,
 )
 from detector.errors import UserError
-from tests.engine.test_trainer import Loader, make
+from tests.engine.small_trainer import Loader, make
 
 
 def recorded(path, **settings):

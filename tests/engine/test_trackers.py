@@ -10,7 +10,7 @@ from detector.engine import TRACKERS, Stopped, TrackerLog, require_trackers
 from detector.engine.observers.throughput import Throughput
 from detector.engine.observers.trackers import compute_norms, get_learning_rates
 from detector.errors import UserError
-from tests.engine.test_trainer import StopAtStep, bits, make
+from tests.engine.small_trainer import StopAtStep, bits, make
 
 CHANGING = ("speed/", "memory/")  # from run to run
 

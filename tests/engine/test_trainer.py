@@ -1,5 +1,4 @@
 import copy
-import itertools
 import random
 
 import numpy as np
@@ -15,38 +14,10 @@ from detector.engine import (
     Observer,
     Schedule,
     Stopped,
-    Trainer,
-    TrainerOptions,
     sgd,
 )
 from detector.errors import UserError
-from detector.structures import Batch
-
-CPU = Hardware.choose("cpu", "fp32", channels_last=True)
-
-
-def batch_of(images):
-    none = torch.zeros(0).long()
-    return Batch(
-        images, torch.zeros(0, 4), none, none, torch.zeros(0, 4), none, list(range(len(images)))
-    )
-
-
-class Loader:
-    """Three batches an epoch, the last one smaller; the same for the same epoch."""
-
-    sizes = (4, 4, 2)
-
-    def __len__(self):
-        return len(self.sizes)
-
-    def epoch(self, number, start=0):
-        return itertools.islice(self.all(number), start, None)
-
-    def all(self, number):
-        g = torch.Generator().manual_seed(number)
-        for size in self.sizes:
-            yield batch_of(torch.randint(0, 255, (size, 3, 8, 8), dtype=torch.uint8, generator=g))
+from tests.engine.small_trainer import Loader, StopAtStep, batch_of, equal, make
 
 
 def test_random_layers_go_on_with_the_same_draws():
@@ -58,44 +29,6 @@ def test_random_layers_go_on_with_the_same_draws():
     torch.manual_seed(99)
     other.load_state_dict(state)
     assert torch.equal(torch.rand(5), drawn)
-
-
-class Criterion:
-    weights = {"a": 2.0, "b": 0.5}  # noqa: RUF012
-
-    def __call__(self, raw, batch, total):
-        return {"a": raw.square().mean(), "b": (raw - 1).abs().mean()}
-
-
-def make(epochs=3, loader=None, observers=(), accumulate=2, evaluate=None, **settings):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Mish(), nn.Conv2d(4, 1, 1))
-    schedule = Schedule(3, epochs, 0.05, 0.1, 0.9, 0, 0.8, 0.1, accumulate)
-    trainer = Trainer(
-        model,
-        Criterion(),
-        sgd(model, lr=0.1, momentum=0.9, weight_decay=1e-3),
-        ModelEMA(model, decay=0.9, warmup=3.0),
-        schedule=schedule,
-        loader=loader or Loader(),
-        evaluate=evaluate or (lambda m: {"AP": float(m[0].weight.sum()), "AP50": 0.0}),
-        hardware=settings.get("hardware", CPU),
-        options=TrainerOptions(eval_every=2),
-    )
-    trainer.observers = observers
-    return trainer
-
-
-def bits(trainer):
-    """Everything that could differ, as one list of tensors."""
-    state = trainer.state_dict()
-    tensors = [*state["model"].values(), *state["average"].values()]
-    tensors += [s["momentum_buffer"] for s in state["optimizer"]["state"].values()]
-    return tensors
-
-
-def equal(a, b):
-    return all(torch.equal(x, y) for x, y in zip(bits(a), bits(b), strict=True))
 
 
 class Stop(Exception):
@@ -126,21 +59,6 @@ def test_a_resumed_run_ends_with_the_same_bits(epoch):
     resumed.run()
     assert equal(whole, resumed)
     assert resumed.progress.best_ap == whole.progress.best_ap
-
-
-class StopAtStep(Observer):
-    """Asks for an end at the n-th optimiser step, and keeps the state that a checkpoint would hold."""
-
-    def __init__(self, step):
-        self.left, self.state = step, None
-
-    def on_step(self, trainer):
-        self.left -= 1
-        if self.left == 0:
-            trainer.stop("enough")
-
-    def on_stop(self, trainer):
-        self.state = copy.deepcopy(trainer.state_dict())
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -343,5 +261,5 @@ def test_hardware_that_is_not_there():
     for name in ("cuda:99", "nonsense"):
         with pytest.raises(UserError, match=f"device '{name}' cannot be used: .*; try cpu"):
             Hardware.choose(name, "auto", channels_last=True)
-    with pytest.raises(UserError, match="fp16 is not for CPUs"):
+    with pytest.raises(UserError, match="fp16 is not supported on CPUs"):
         Hardware.choose("cpu", "fp16", channels_last=True)
