@@ -1,4 +1,4 @@
-"""A test module run as two processes, each of which leaves what it found in a file."""
+"""Runs a module as two ranks, each of which saves its results to a file."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import torch
 
 
 def run_two(module: str, folder: Path) -> list[Any]:
-    """What `python -m MODULE RANK FOLDER` saves as FOLDER/RANK.pt, of ranks 0 and 1 side by side."""
+    """Runs `python -m MODULE RANK FOLDER` for ranks 0 and 1; returns both FOLDER/RANK.pt."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", module, str(rank), str(folder)],
@@ -30,7 +30,7 @@ def run_two(module: str, folder: Path) -> list[Any]:
 
 
 def meet(folder: Path, rank: int) -> None:
-    """In each of the two: gloo, on one thread."""
+    """Joins the process group of two over gloo, on one thread; called by each rank."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2

@@ -22,7 +22,7 @@ class Throughput:
         self._images = self._batches = 0
 
     def reset(self) -> None:
-        """Starts anew: the next batch starts the clock."""
+        """Forgets all batches; the next one starts the clock."""
         self._since, self._images, self._batches = None, 0, 0
 
     def count(self, images: int) -> None:
