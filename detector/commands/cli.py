@@ -1,4 +1,4 @@
-"""What every command shares: arguments, and how it ends."""
+"""What all commands share: options, error messages and exit status."""
 
 import argparse
 import io
@@ -13,7 +13,7 @@ from typing import NoReturn
 from detector.errors import ProcessLost, UserError, explain
 from detector.weights.darknet import DarknetOptions
 
-# flag -> the key that it stands for, and what its value is called
+# option -> the key that it sets, and the placeholder of its value
 FLAGS = {
     "batch": ("train.batch_size", "IMAGES"),
     "epochs": ("train.epochs", "N"),
@@ -26,7 +26,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """One that tells a mistake in one line, as all others are told."""
+    """An argument parser whose errors are one line, like all other user errors."""
 
     def error(self, message: str) -> NoReturn:
         """Ends the command.
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: always.
         """
-        raise UserError(f"{message}; {self.prog} --help has all there is")
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def parser(description: str, example: str) -> Parser:
@@ -48,16 +48,22 @@ def parser(description: str, example: str) -> Parser:
 
 def add_darknet_options(parser: argparse.ArgumentParser) -> None:
     """Options that say how to read a darknet file; `read_darknet_options` collects them."""
-    group = parser.add_argument_group("of a darknet file (.weights)")
-    group.add_argument("--order", help="of its convolutions: pacsp or csp; default: by its content")
+    group = parser.add_argument_group("for a darknet file (.weights)")
+    group.add_argument(
+        "--order", help="order of its convolutions, pacsp or csp; default: from its content"
+    )
     group.add_argument(
         "--decoder",
         choices=("sigmoid", "darknet", "exp"),
-        help="how boxes are decoded: (2s)^2, as darknet's cfg of the network says, or plain exp",
+        help="decoding of box sizes: (2s)^2, as in darknet's cfg of the network, or exp",
     )
-    group.add_argument("--bn-eps", type=float, help="of BatchNorm; darknet has 1e-5, PyTorch 1e-4")
-    group.add_argument("--partial", action="store_true", help="it may hold the first layers only")
-    group.add_argument("--names", metavar="FILE", help="class names, one a line")
+    group.add_argument(
+        "--bn-eps", type=float, help="eps of BatchNorm; darknet has 1e-5, PyTorch projects 1e-4"
+    )
+    group.add_argument(
+        "--partial", action="store_true", help="the file may hold the first layers only"
+    )
+    group.add_argument("--names", metavar="FILE", help="text file with one class name per line")
 
 
 def read_darknet_options(args: argparse.Namespace) -> DarknetOptions:
@@ -72,47 +78,47 @@ def read_darknet_options(args: argparse.Namespace) -> DarknetOptions:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command; what the user got wrong ends in one line on stderr and exit status 2."""
+    """Runs a command; a user error ends in one line on stderr and exit status 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # progress is seen in a log file, too
+        sys.stdout.reconfigure(line_buffering=True)  # a log file shows progress at once
     try:
         main()
     except UserError as error:
-        _tell(error)
+        _print_error(error)
         raise SystemExit(EXIT_USER_ERROR) from None
     except RuntimeError as error:
         explained = explain(error)
         if explained is None:
             raise
-        _tell(explained)
+        _print_error(explained)
         raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of our output (head, less) is gone
+    except BrokenPipeError:  # the reader of our output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell(error: UserError) -> None:
+def _print_error(error: UserError) -> None:
     print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # torchrun's: it names the first failure
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # torchrun reports the first failure from it
     if report and not isinstance(error, ProcessLost):
         about = {"message": str(error), "timestamp": int(time.time())}
         Path(report).write_text(json.dumps(about), encoding="utf-8")
 
 
 def add_short_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that stand for `key=value` words; `collect_overrides` reads them."""
+    """Adds options that set a key each; `collect_overrides` reads them."""
     group = parser.add_argument_group("short for key=value")
     for flag, (key, metavar) in FLAGS.items():
         group.add_argument(f"--{flag}", metavar=metavar, help=f"{key}={metavar}")
 
 
 def collect_overrides(args: argparse.Namespace) -> list[str]:
-    """The key=value words of a command line, those of its short flags at the end.
+    """The `key=value` words of a command line, those of its short options at the end.
 
     Raises:
-        UserError: a flag and a word set the same key.
+        UserError: an option and a word set the same key.
     """
     words = list(args.overrides)
     given = {word.split("=", 1)[0] for word in words}
@@ -127,5 +133,5 @@ def collect_overrides(args: argparse.Namespace) -> list[str]:
 
 
 def silence() -> None:
-    """Nothing of what this process prints is shown: another one of the run speaks."""
+    """Discards what this process prints: the main rank prints for all."""
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115

@@ -1,4 +1,4 @@
-"""Darknet's .weights -> a checkpoint of this toolkit (.pt), and the way back."""
+"""Convert a darknet .weights file to a checkpoint of this toolkit (.pt), or back."""
 
 from pathlib import Path
 
@@ -28,14 +28,16 @@ def main() -> None:
         raise UserError(f"{target.parent}: no such folder")
     if is_darknet_file(source):
         if is_darknet_file(target):
-            raise UserError(f"{target}: expected a .pt; convert it back from there")
+            raise UserError(f"{target}: expected a .pt; a .weights converts to a .pt only")
         if args.cfg is None:
-            raise UserError(f"{source}: say which network it is: --cfg yolov4-pacsp-mish.yaml")
+            raise UserError(
+                f"{source}: give its network: --cfg yolov4-pacsp-mish.yaml, or its .cfg"
+            )
         weights = read_darknet(source, read_config(args.cfg), cli.read_darknet_options(args))
         print("\n".join(weights.notes))
         if not weights.complete:
             raise UserError(
-                f"{source}: holds only the first layers; nothing to convert. Train from it: "
+                f"{source}: holds only the first layers, so it cannot be converted. Train from it: "
                 f"python tools/train.py --cfg {args.cfg} --weights {source}"
             )
         save_weights(weights, target)

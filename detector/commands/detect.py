@@ -1,4 +1,4 @@
-"""Find objects in image files; writes each image with its boxes drawn."""
+"""Detect objects in image files; writes each image with its boxes drawn."""
 
 from pathlib import Path
 
@@ -23,8 +23,15 @@ def main() -> None:
     )
     parser.add_argument("--weights", metavar="FILE", required=True, help="a .pt or a .weights")
     parser.add_argument("--cfg", help="network of a .weights: a name in configs/, or a .cfg")
-    parser.add_argument("--conf", type=float, default=0.25, help="lowest score (default 0.25)")
-    parser.add_argument("--out", metavar="FOLDER", default="runs/detect", help="of the pictures")
+    parser.add_argument(
+        "--conf", type=float, default=0.25, help="confidence threshold (default 0.25)"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="runs/detect",
+        help="of the pictures (default runs/detect)",
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
     cli.add_darknet_options(parser)
     args = parser.parse_args()
@@ -44,9 +51,9 @@ def main() -> None:
         except UnreadableImage as error:
             unreadable.append(str(error))
             continue
-        found = detect(image)
-        tqdm.write(f"{path}: {describe_detections(found, loaded.names)}")
-        picture = draw_boxes(caption_detections(image, found, loaded.names, args.conf))
+        detections = detect(image)
+        tqdm.write(f"{path}: {describe_detections(detections, loaded.names)}")
+        picture = draw_boxes(caption_detections(image, detections, loaded.names, args.conf))
         name = f"{path.stem}.jpg" if len(files) == 1 else f"{number:04d}_{path.stem}.jpg"
         save_image(folder.path / name, picture)
     print_skipped(unreadable)

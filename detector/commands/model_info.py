@@ -1,4 +1,4 @@
-"""What a network costs: parameters, GFLOPs, shapes and strides, stage by stage."""
+"""Print the cost of a network: parameters, GFLOPs, shapes and strides, stage by stage."""
 
 from detector.build import build_network, default_num_classes
 from detector.commands import cli
@@ -12,7 +12,7 @@ def main() -> None:
         __doc__ or "", "python tools/model_info.py --cfg yolov4-pacsp-mish.yaml --size 736"
     )
     parser.add_argument("--cfg", required=True, help="a path, a name in configs/, or a .cfg")
-    parser.add_argument("--size", type=int, nargs="+", help="side, or height and width, in pixels")
+    parser.add_argument("--size", type=int, nargs="+", help="one size, or height and width, pixels")
     parser.add_argument("--classes", type=int, help="default: 80, a classifier's 1000, a cfg's own")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="model.activation=relu")
     args = parser.parse_intermixed_args()

@@ -1,14 +1,14 @@
-"""The named bags: the keys that `bag: NAME` is short for, in all sections.
+"""The named bags: the keys that `bag: NAME` stands for, in all sections.
 
-What the same YAML says besides wins over them, and so does what is laid over it. Keys of `bag` that are
-not named here have their defaults in `schema.py`, which are those of the bag `mosaic`. A key of another
-section that one bag sets stands in all of them, so that any name can be laid over any other.
+Keys that the same YAML sets explicitly win, and so do those of a child config or the command line.
+Keys of `bag` that a bag does not set have their defaults in `schema.py`, those of the bag `mosaic`. A key
+of another section that one bag sets is set in all of them, so any bag can override any other.
 """
 
 from typing import Any
 
 BAGS: dict[str, dict[str, dict[str, Any]]] = {
-    # "Data Augmentation: No" of the paper's tables: images are letterboxed, nothing else
+    # "Data Augmentation: No" in the paper's tables: images are letterboxed, nothing else
     "none": {
         "bag": {
             "mosaic": 0.0,
@@ -25,11 +25,11 @@ BAGS: dict[str, dict[str, dict[str, Any]]] = {
     "mosaic": {
         "loss": {"label_smoothing": 0.0},
     },
-    # that, and what Bochkovskiy et al., "YOLOv4", 2020, section 3.4 adds
+    # the same with what Bochkovskiy et al., "YOLOv4", 2020, section 3.4 adds
     "yolov4": {
         "bag": {
-            # darknet's classifier, trained with mosaic and cutmix, takes either for half of its mixed
-            # images; its detector refuses CutMix, so that the share is carried over, not published
+            # darknet's classifier, trained with mosaic and CutMix, uses each for half of its mixed
+            # images; its detector has no CutMix, so the share is the classifier's, not a published one
             "cutmix": 0.5,
             "multi_scale": 1.4,  # darknet's yolov4.cfg: random=1, a factor u or 1/u, u in 1 .. 1.4
             "dropblock": 0.1,  # Ghiasi et al., "DropBlock", 2018, a keep probability of 0.9

@@ -49,7 +49,7 @@ def load_config(name: str, overrides: Sequence[str] = (), *, data: str | None = 
     Args:
         name: path of a YAML, or its name in `configs/`.
         overrides: words `dotted.key=value`, values as in YAML; a later one wins.
-        data: a data YAML that takes the place of the config's own.
+        data: a data YAML in place of the config's own.
 
     Raises:
         UserError: all mistakes, one line each.
@@ -59,7 +59,7 @@ def load_config(name: str, overrides: Sequence[str] = (), *, data: str | None = 
         100
     """
     tree = _read_with_parents(find_file(name, "configs"), ())
-    _override(tree, overrides, data)
+    _apply_overrides(tree, overrides, data)
     return _validate(Config, tree)
 
 
@@ -80,7 +80,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 def config_from_dict(
     values: dict[str, Any], origin: str, overrides: Sequence[str] = (), *, data: str | None = None
 ) -> Config:
-    """The inverse of `config_to_dict`; `origin` names the source in messages.
+    """The inverse of `config_to_dict`.
 
     Args:
         values: plain dicts, lists and scalars.
@@ -90,8 +90,8 @@ def config_from_dict(
     Raises:
         UserError: all mistakes, one line each.
     """
-    tree = Tree(_tuples(values), {(): origin})
-    _override(tree, overrides, data)
+    tree = Tree(_lists_to_tuples(values), {(): origin})
+    _apply_overrides(tree, overrides, data)
     return _validate(Config, tree)
 
 
@@ -113,7 +113,7 @@ def replace_values(config: M, changes: Mapping[str, Any]) -> M:
     """
     tree = Tree(config.model_dump(), {(): "config"})
     for key, value in changes.items():
-        plain = value.model_dump() if isinstance(value, BaseModel) else _tuples(value)
+        plain = value.model_dump() if isinstance(value, BaseModel) else _lists_to_tuples(value)
         tree.put(tuple(key.split(".")), plain, {(): "config"})
     return _validate(type(config), tree)
 
@@ -124,9 +124,9 @@ def dump_config(config: Config) -> str:
 
 
 def changed_keys(before: Config, now: Config) -> list[str]:
-    """`train.lr: 0.1, now 0.2`, a text for each key that differs.
+    """The keys that differ, each as `train.lr: 0.1, now 0.2`.
 
-    What `now` leaves to the run (nothing, or "auto") may have become anything in `before`.
+    Keys that are None or "auto" in `now` do not count: the run has resolved them.
     """
     old, new = config_to_dict(before), config_to_dict(now)
     return [
@@ -137,8 +137,8 @@ def changed_keys(before: Config, now: Config) -> list[str]:
     ]
 
 
-def _override(tree: Tree, words: Sequence[str], data: str | None) -> None:
-    """Lays words of the command line over the tree."""
+def _apply_overrides(tree: Tree, words: Sequence[str], data: str | None) -> None:
+    """Sets the values of words from the command line."""
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not all(key.split(".")):
@@ -148,7 +148,7 @@ def _override(tree: Tree, words: Sequence[str], data: str | None) -> None:
         if parts in (("bag",), ("bag", "preset")):
             layer = Tree()
             layer.put(("bag",), value, {(): COMMAND_LINE})
-            _spell_out_bag(layer)
+            _expand_bag(layer)
             tree.merge(layer)
         else:
             tree.put(parts, value, {(): COMMAND_LINE})
@@ -160,15 +160,15 @@ def _override(tree: Tree, words: Sequence[str], data: str | None) -> None:
 
 
 def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
-    """A file laid over the parent that its `extends:` names."""
+    """A file merged over the parent that its `extends:` names."""
     path = path.resolve()
     if path in children:
         names = " -> ".join(p.name for p in (*children, path))
         raise UserError(f"{path}: extends itself: {names}")
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     tree = read_yaml(shown)
-    _place_dataset(tree, path.parent)
-    _spell_out_bag(tree)
+    _resolve_dataset(tree, path.parent)
+    _expand_bag(tree)
     if "extends" not in tree.values:
         return tree
     origin = tree.origins.pop(("extends",))
@@ -185,8 +185,8 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
     return base
 
 
-def _place_dataset(tree: Tree, folder: Path) -> None:
-    """`data.dataset` may name a file beside the config that says so."""
+def _resolve_dataset(tree: Tree, folder: Path) -> None:
+    """Makes `data.dataset` a full path if it names a file beside the config."""
     section: Any = tree.values.get("data")
     name: Any = section.get("dataset") if isinstance(section, dict) else None  # pyright: ignore
     if isinstance(name, str) and (folder / name).is_file():
@@ -194,8 +194,8 @@ def _place_dataset(tree: Tree, folder: Path) -> None:
         tree.put(key, str((folder / name).resolve()), {(): tree.origin(key)})
 
 
-def _spell_out_bag(tree: Tree) -> None:
-    """The keys that a bag's name is short for; what the same source says besides wins."""
+def _expand_bag(tree: Tree) -> None:
+    """Replaces a bag's name by its keys; keys that the same source sets explicitly win."""
     bag: Any = tree.values.get("bag")
     origin = tree.origin(("bag",))
     if isinstance(bag, str):
@@ -237,7 +237,7 @@ def _explain(model: type[BaseModel], tree: Tree, mistake: dict[str, Any]) -> str
 
 
 def _nearest_key(model: type[BaseModel], key: Key) -> str:
-    """`; did you mean train.lr?`: a sibling first, else the same word in another section."""
+    """`; did you mean train.lr?`: the nearest key of the same section, else of any other."""
     known = list(_known_keys(model))
     word = str(key[-1])
     siblings = {k[-1]: k for k in known if k[:-1] == key[:-1]}
@@ -258,10 +258,10 @@ def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterato
             yield from _known_keys(inner, (*prefix, name))
 
 
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, all the way down: the strict schema takes no list for a tuple."""
+def _lists_to_tuples(value: Any) -> Any:
+    """Lists as tuples, all the way down: the strict schema accepts no list for a tuple."""
     if isinstance(value, dict):
-        return {name: _tuples(inner) for name, inner in value.items()}  # pyright: ignore
+        return {name: _lists_to_tuples(inner) for name, inner in value.items()}  # pyright: ignore
     if isinstance(value, list):
-        return tuple(_tuples(inner) for inner in value)  # pyright: ignore
+        return tuple(_lists_to_tuples(inner) for inner in value)  # pyright: ignore
     return value

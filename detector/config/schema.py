@@ -1,7 +1,7 @@
 """The typed, frozen configuration: every key a YAML may hold, its type, its range and its default.
 
 Each default has its one home here. Values that the published recipe fixes cite it; see
-`configs/` for the variants. Reading and error messages are in `loader.py`.
+`configs/` for the variants. Reading and error messages are in `parse.py`.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -32,7 +32,7 @@ def _duration(text: str) -> str:
 Duration = Annotated[str, AfterValidator(_duration)]
 Anchor = tuple[Positive, Positive]
 
-LEAST_BUFFER = 16  # images; a mosaic has up to nine
+LEAST_BUFFER = 16  # images in a tile buffer, at least; a mosaic has up to nine
 LARGEST_STRIDE = 32  # of every network of this family
 
 
@@ -51,7 +51,7 @@ class ActivationConfig(BaseModel):
 
 
 def _shape_of_activation(value: Any) -> str:
-    """Which form of an activation a value has, so that a mistake is reported for that form only."""
+    """Which form of an activation a value has: a mistake is then reported for that form only."""
     if isinstance(value, ActivationConfig) or (isinstance(value, dict) and "name" in value):
         return "<parameters>"
     return "<parts>" if isinstance(value, dict | PartActivations) else "<name>"
@@ -64,7 +64,7 @@ ActivationSpec = Annotated[
 
 
 def _shape_of_anchors(value: Any) -> str:
-    """Which form anchors have, so that a mistake is reported for that form only."""
+    """Which form anchors have: a mistake is then reported for that form only."""
     return "<word>" if isinstance(value, str) else "<list>"
 
 
@@ -80,87 +80,86 @@ class DecoderConfig(Section):
     """How raw values become boxes; it belongs to the weights. See `detector.decode.Decoder`."""
 
     size: Literal["sigmoid", "exp"] = "sigmoid"  # (2s)^2 or exp(raw), times the anchor
-    scale_x_y: tuple[Annotated[float, Field(ge=1)], ...] = (2.0,)  # for all levels, or one a level
+    scale_x_y: tuple[Annotated[float, Field(ge=1)], ...] = (
+        2.0,
+    )  # for all levels, or one per level
 
 
 class ModelConfig(Section):
     """The network. `arch` names a row of the table in `detector/models/variants.py`."""
 
     arch: str = "yolov4-pacsp"
-    darknet_cfg: str | None = None  # text of a darknet .cfg, which then takes the place of `arch`
+    darknet_cfg: str | None = None  # text of a darknet .cfg, which then replaces `arch`
     activation: Annotated[
         Annotated[str, Tag("<name>")]
         | Annotated[ActivationConfig, Tag("<parameters>")]
         | Annotated[PartActivations, Tag("<parts>")],
         Discriminator(_shape_of_activation),
     ] = "mish"
-    # (width, height) in pixels, a list a level, finest first; unless said, the network's published ones.
-    # auto: found from the training boxes at data.size when a run starts, and then written as numbers
+    # (width, height) in pixels, one list per level, finest first. None: the network's published ones.
+    # auto: clustered from the training boxes at data.size when a run starts, which records the numbers
     anchors: Annotated[
         Annotated[Literal["auto"], Tag("<word>")]
         | Annotated[tuple[tuple[Anchor, ...], ...] | None, Tag("<list>")],
         Discriminator(_shape_of_anchors),
     ] = None
-    decoder: DecoderConfig | None = None  # unless said: (2s)^2, or what the darknet cfg says
-    split_half: Literal["second", "first"] = (
-        "second"  # of yolov4-tiny's stages: darknet's is the second
-    )
-    bn_eps: Positive | None = (
-        None  # unless said: 1e-4 as published, 1e-5 for darknet's cfgs and weights
-    )
+    decoder: DecoderConfig | None = None  # None: (2s)^2, or as the darknet cfg says
+    # which half of the channels yolov4-tiny's stages split off; darknet takes the second
+    split_half: Literal["second", "first"] = "second"
+    # None: 1e-4 as published, 1e-5 for darknet's cfgs and weights
+    bn_eps: Positive | None = None
     bn_momentum: Share = 0.03
 
     @model_validator(mode="after")
-    def _anchors_fit_the_levels(self) -> Self:
+    def _check_anchors(self) -> Self:
         anchors = [[()]] if self.anchors in (None, "auto") else self.anchors
         counts = {len(level) for level in anchors}
         if len(counts) != 1 or 0 in counts:
             raise ValueError(
-                "anchors: give a list for each level of the network, finest first, with equally "
-                "many [width, height] pairs each"
+                "anchors: give one list per level of the network, finest first, each with the same "
+                "number of [width, height] pairs"
             )
         return self
 
 
 class DataConfig(Section):
-    """Which images, how large, and who reads them."""
+    """The data set, the size of its images, and how they are read."""
 
     dataset: str = "coco.yaml"  # a path, or a file name in data/
-    # trained on, by name and in this order; unless said, all of the data set
+    # names of the classes to train on, in this order; None: all of the data set
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    size: Count = 640  # side of the square training and validation image, pixels
-    workers: Annotated[int, Field(ge=0)] = 2  # reader processes; 0 reads in the training process
-    # decoded training images are kept, shrunk to the largest size that training uses: in memory, or in a
-    # file in the data set's .detector/ that the next run finds; it changes the time alone
+    size: Count = 640  # width and height of training and validation images, pixels
+    workers: Annotated[int, Field(ge=0)] = 2  # data workers; 0 reads in the training process
+    # where decoded training images are kept, shrunk to the largest size that training uses: in memory, or
+    # in a file in the data set's .detector/ that the next run reuses. It changes nothing but the time
     cache: Literal["none", "ram", "disk"] = "none"
-    cache_limit: Positive | None = None  # GB; unless said, half of what is free
-    # n: what is mixed into an image comes from the last n of the epoch's order, not from all images, and
-    # each is decoded once. Fewer different images then make up a batch: take four batches or more
+    cache_limit: Positive | None = None  # GB; None: half of what is free
+    # n: mosaic, paste, cutmix and mixup take their other images from the last n of the epoch, not from
+    # all images, so each image is decoded once. Batches are then less varied: take four batches or more
     tile_buffer: Annotated[int, Field(ge=0)] = 0
-    # how often an image comes: once an epoch; by LVIS's repeat factor; so that all classes come alike
+    # how often an image occurs in an epoch: once; by LVIS's repeat factor; all classes equally often
     sampling: Literal["none", "repeat_factor", "class_balanced"] = "none"
-    sampling_threshold: Share = (
-        0.001  # of repeat_factor: classes on a smaller share of images are rare
-    )
+    # of repeat_factor: classes on a smaller share of the images are repeated
+    sampling_threshold: Share = 0.001
 
     @model_validator(mode="after")
-    def _buffer_holds_a_mosaic(self) -> Self:
+    def _check_tile_buffer(self) -> Self:
         if 0 < self.tile_buffer < LEAST_BUFFER:
             raise ValueError(
-                f"tile_buffer {self.tile_buffer} is too small to make different mosaics of; try four "
-                f"batches (at least {LEAST_BUFFER}), or 0 for partners from all images"
+                f"tile_buffer {self.tile_buffer} is too small for varied mosaics; try four batches (at "
+                f"least {LEAST_BUFFER} images), or 0 to mix from all images"
             )
         return self
 
     @model_validator(mode="after")
-    def _classes_once(self) -> Self:
+    def _check_classes(self) -> Self:
         names = self.classes or ()
         if len(set(names)) < len(names):
-            raise ValueError(f"classes: {max(names, key=names.count)!r} stands twice")
+            raise ValueError(f"classes: {max(names, key=names.count)!r} is a duplicate")
         return self
 
     @model_validator(mode="after")
-    def _size_fits_the_strides(self) -> Self:
+    def _check_size(self) -> Self:
         largest = LARGEST_STRIDE
         if self.size % largest:
             below = self.size // largest * largest
@@ -172,7 +171,7 @@ class DataConfig(Section):
 
 
 class TransformConfig(BaseModel):
-    """A transform of albumentations with its arguments, e.g. `{name: GaussNoise, p: 0.2}`."""
+    """A transform of albumentations and its arguments, e.g. `{name: GaussNoise, p: 0.2}`."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -182,40 +181,39 @@ class TransformConfig(BaseModel):
 class BagConfig(Section):
     """The augmentations. 0 switches one off.
 
-    `bag: yolov4` takes a named bag as it is, `bag: {preset: yolov4, mixup: 0.1}` changes keys of it;
-    `bags.py` has their values.
+    `bag: yolov4` selects a named bag, `bag: {preset: yolov4, mixup: 0.1}` changes keys of it; `bags.py`
+    has their values.
     """
 
     preset: Literal["none", "mosaic", "yolov4"] = "mosaic"
     mosaic: Share = 1.0  # probability
-    mosaic9: Share = 0.0  # share of the mosaics that have nine tiles, not four
-    # the last n epochs see images as they are: without mosaic, paste, cutmix and mixup
+    mosaic9: Share = 0.0  # share of the mosaics that have nine tiles instead of four
+    # the last n epochs mix no images: no mosaic, paste, cutmix and mixup
     mosaic_off_epochs: Annotated[int, Field(ge=0)] = 0
-    multi_scale: Annotated[float, Field(ge=1, le=4)] = (
-        1.0  # f: height and width of each batch from size / f to size * f, in steps of 32
-    )
+    # f: height and width of each batch are drawn from size / f to size * f, in steps of 32
+    multi_scale: Annotated[float, Field(ge=1, le=4)] = 1.0
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.9  # zoom drawn from 1 - scale .. 1 + scale
-    translate: Share = 0.1  # shift, share of the image side
+    translate: Share = 0.1  # shift, as a share of the image's size
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # rotation, +-
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0  # degrees, +-
     perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # one edge nearer by this share, +-
-    paste: Share = 0.0  # probability; objects of another image, cut out with their boxes
+    paste: Share = 0.0  # probability; objects of another image, copied with their boxes
     cutmix: Share = 0.0  # probability; a region of another image; reads twice as many files
     mixup: Share = 0.0  # probability; blended with another image; reads twice as many files
-    hsv_h: Share = 0.015  # gains: 1 + uniform(-1, 1) * value
+    # hue, saturation and value are multiplied by 1 + uniform(-1, 1) * gain
+    hsv_h: Share = 0.015
     hsv_s: Share = 0.7
     hsv_v: Share = 0.4
     flip_lr: Share = 0.5  # probability; the data YAML can forbid flips (`mirrors: false`)
     flip_ud: Share = 0.0
-    # DropBlock on the maps of the neck's path only: on the backbone's it costs accuracy (Long et al.,
+    # DropBlock, on the neck's maps only: on those of the backbone it costs accuracy (Long et al.,
     # "PP-YOLO", 2020, section 3.2). 0.1 and 7 are the values of Ghiasi et al., "DropBlock", 2018
-    dropblock: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability for a cell to be dropped
-    dropblock_size: Count = 7  # side of the dropped squares, cells
+    dropblock: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability of a cell to be dropped
+    dropblock_size: Count = 7  # width of the dropped squares, cells
     dropblock_ramp: Share = 0.85  # share of training over which it rises from 0, as in darknet
-    # self-adversarial training, after the warm-up. darknet takes half of the batches
-    sat: Share = 0.0  # share of the batches
-    sat_lr: Share = 0.02  # root mean square of an image's change, of 0..1; it grows up to this
-    albumentations: tuple[TransformConfig, ...] = ()  # any of its transforms, in this order
+    sat: Share = 0.0  # self-adversarial training, share of the batches after warm-up; darknet: half
+    sat_lr: Share = 0.02  # how much an image of [0, 1] changes, root mean square; ramps up to this
+    albumentations: tuple[TransformConfig, ...] = ()  # its transforms, in this order
     erase: Share = 0.0  # probability; a rectangle of noise
 
 
@@ -225,10 +223,10 @@ class LossConfig(Section):
     box: NonNegative = 0.05
     obj: NonNegative = 0.6
     cls: NonNegative = 0.3  # for 80 classes; scaled by classes / 80
-    balance: tuple[Positive, ...] | None = (
-        None  # objectness by level; 4, 1, 0.4 for three, 4, 1 for two
-    )
-    anchor_ratio: Annotated[float, Field(gt=1)] = 4.0  # largest side ratio of a box and its anchor
+    # weights of the objectness loss by level. None: 4, 1, 0.4 for three levels; 4, 1 for two
+    balance: tuple[Positive, ...] | None = None
+    # a box matches an anchor if their widths and their heights differ by less than this factor
+    anchor_ratio: Annotated[float, Field(gt=1)] = 4.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -240,100 +238,100 @@ class ScheduleConfig(BaseModel):
     name: str
 
 
-# Where AdamW's defaults differ: it moves every number by about lr a step, whatever the gradient
+# Defaults that differ for AdamW, whose steps are about lr per weight, whatever the gradient
 ADAMW = {"lr": 0.001, "weight_decay": 0.05, "warmup_bias_lr": 0.0}
-ADAMW_LR_LIMIT = 0.01  # more is a value that was meant for SGD
+ADAMW_LR_LIMIT = 0.01  # a larger value was meant for SGD
 
 
 class TrainConfig(Section):
-    """The optimiser, its schedule and the run."""
+    """The optimizer, its schedule and the run."""
 
     epochs: Count = 300
-    # auto: as many as the GPU's memory holds, up to the nominal batch; on a CPU 16
+    # images per batch. auto: as many as fit into the GPU's memory, up to the nominal batch; on a CPU 16
     batch_size: Annotated[
         Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<word>")],
         Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>"),
     ] = 16
-    nominal_batch: Count = 64  # gradients are accumulated up to this many images
-    optimizer: str = "sgd"  # or adamw, with defaults of its own: ADAMW
+    nominal_batch: Count = 64  # gradients are accumulated over about this many images
+    optimizer: str = "sgd"  # or adamw, with its own defaults: ADAMW
     lr: Positive = 0.01
-    lr_groups: dict[str, Positive] = {}  # factors of lr, by part: {backbone: 0.1}
+    lr_groups: dict[str, Positive] = {}  # factors of lr by part of the network: {backbone: 0.1}
     # cosine, linear, polynomial, step, one_cycle, constant; see detector/engine/schedule.py
     schedule: Annotated[
         Annotated[str, Tag("<name>")] | Annotated[ScheduleConfig, Tag("<parameters>")],
         Discriminator(lambda value: "<name>" if isinstance(value, str) else "<parameters>"),
     ] = "cosine"
-    lr_final: Share = 0.1  # share of lr that the schedule ends at
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937  # of adamw, the first beta
+    lr_final: Share = 0.1  # share of lr at the end of the schedule
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937  # for adamw, beta1
     weight_decay: NonNegative = 5e-4  # at the nominal batch
-    clip_norm: NonNegative = 0.0  # greatest gradient of a step, a sum over its images; 0 is off
-    freeze: tuple[str, ...] = ()  # parts that are not learned: [backbone.stage*, "*.norm"]
-    # the run ends after so many evaluations without a better AP; 0 is off
+    clip_norm: NonNegative = 0.0  # largest norm of a step's gradient, summed over images; 0: off
+    freeze: tuple[str, ...] = ()  # parts that are not trained: [backbone.stage*, "*.norm"]
+    # the run ends after this many evaluations without a better AP; 0: off
     patience: Annotated[int, Field(ge=0)] = 0
     warmup_epochs: NonNegative = 3.0
     warmup_min_steps: Annotated[int, Field(ge=0)] = 1000
     warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     warmup_bias_lr: NonNegative = 0.1
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999  # per optimiser step
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999  # per optimizer step
     ema_warmup: Positive = 2000.0  # decay at step n is ema_decay * (1 - exp(-n / ema_warmup))
-    # a step whose loss or gradient is not finite ends the run, or is left out; in the second case the
-    # run ends after more than so many in a row
+    # a step with a non-finite loss or gradient ends the run, or is skipped; the run also ends if more
+    # than nonfinite_limit steps in a row are skipped
     nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: Count = 10
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what the device does fast
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what is fast on the device
     channels_last: bool = True
     compile: bool = False  # torch.compile for training: minutes at the start, faster steps on a GPU
-    # the same bits in each run on a GPU, too, for some speed; torch warns of an operation that has no
-    # such form. On a CPU they are the same anyway
+    # the same bits in every run on a GPU too, at some cost in speed; torch warns of operations without a
+    # deterministic version. On a CPU runs are always deterministic
     deterministic: bool = False
-    weights: str | None = None  # what to start from, a .pt or a .weights; --weights sets it
+    weights: str | None = None  # a .pt or .weights to start from; --weights sets it
     device: str = "auto"  # auto: the first GPU, else the CPU
     threads: Annotated[int, Field(ge=0)] = 0  # CPU threads; 0 leaves it to torch
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Count = 1  # epochs between evaluations; the last epoch is always evaluated
-    # checkpoints besides those of the epochs: every n optimiser steps, or "90s", "10m", "1h"; 0: none
+    # checkpoints within an epoch: every n optimizer steps, or every "90s", "10m", "1h"; 0: none
     checkpoint_every: Annotated[
         Annotated[int, Field(ge=0), Tag("<number>")] | Annotated[Duration, Tag("<duration>")],
         Discriminator(lambda value: "<duration>" if isinstance(value, str) else "<number>"),
     ] = "10m"
-    sync_bn: bool = True  # of several processes: BatchNorm with the statistics of all
-    # where curves and pictures go besides the run folder; each is an install of its own
+    sync_bn: bool = True  # with several ranks: BatchNorm statistics over all of them
+    # trackers that get curves and pictures besides the run folder; each is an extra to install
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
-    norms_every: Annotated[int, Field(ge=0)] = (
-        100  # batches of an epoch between logged norms; 0: none
-    )
+    # batches between logged norms of weights and gradients, within an epoch; 0: none
+    norms_every: Annotated[int, Field(ge=0)] = 100
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_adamw(cls, values: Any) -> Any:
+    def _set_adamw_defaults(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("optimizer") == "adamw":  # pyright: ignore
             return {**ADAMW, **values}  # pyright: ignore
         return values  # pyright: ignore
 
     @model_validator(mode="after")
-    def _rates_fit_adamw(self) -> Self:
+    def _check_adamw_rates(self) -> Self:
         if self.optimizer == "adamw" and max(self.lr, self.warmup_bias_lr) > ADAMW_LR_LIMIT:
             raise ValueError(
-                f"lr {self.lr:g} and warmup_bias_lr {self.warmup_bias_lr:g} are not for adamw; "
+                f"lr {self.lr:g} and warmup_bias_lr {self.warmup_bias_lr:g} are too large for adamw; "
                 f"try lr={ADAMW['lr']:g} and warmup_bias_lr={ADAMW['warmup_bias_lr']:g}"
             )
         return self
 
 
 class EvalConfig(Section):
-    """Post-processing and evaluation, as the published numbers were made."""
+    """Postprocessing and evaluation."""
 
-    # what computes AP; auto: hotcoco where it is installed, else pycocotools. The bits are the same
+    # computes COCO AP. auto: hotcoco if it is installed, else pycocotools; both give the same bits
     backend: Literal["auto", "pycocotools", "hotcoco"] = "auto"
     batch_size: Count = 16
-    # letterbox: a square; rectangular: batches by aspect ratio, with as little grey as a grid of 32 px
-    # allows; pytorch_yolov4: a 64-pixel grid, half a cell of padding, batches by aspect ratio; darknet:
-    # stretched, and its own suppression. Published numbers were made with the last two
+    # how images are placed. letterbox: in a square; rectangular: batches by aspect ratio, with as little
+    # padding as a grid of 32 px allows; pytorch_yolov4: batches by aspect ratio on a grid of 64 px, with
+    # half a cell of padding; darknet: stretched, with its own suppression. Published numbers were made
+    # with the last two
     protocol: Literal["letterbox", "rectangular", "pytorch_yolov4", "darknet"] = "letterbox"
-    conf: Share = 0.001  # pairs (box, class) with a lower score are dropped
-    nms_iou: Share = 0.65  # darknet's protocol has its own, 0.6
-    max_detections: Count = 300  # per image; darknet's protocol keeps all
-    # test-time augmentation: every scale, and its mirror image where `flip`; found boxes are joined
+    conf: Share = 0.001  # confidence threshold of candidates, pairs of box and class
+    nms_iou: Share = 0.65  # protocol darknet has its own, 0.6
+    max_detections: Count = 300  # per image; protocol darknet keeps all
+    # test-time augmentation: the detections at every scale and, with `flip`, mirrored, are merged
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     flip: bool = False
 

@@ -1,10 +1,10 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 # (PyYAML's stubs leave its loader half untyped)
-"""YAML text -> a tree of plain values, and the file and line that each of them came from.
+"""YAML text -> a tree of plain values, with the file and line of each.
 
-Stricter than YAML 1.1: a key may stand only once, only `true` and `false` are truth values (so
-that the class name `no` stays a word), `1e-3` is a number, and there are no aliases.
+Stricter than YAML 1.1: no duplicate keys and no aliases; only `true` and `false` are booleans (the class
+name `no` stays a word), and `1e-3` is a number.
 """
 
 import re
@@ -17,7 +17,7 @@ import yaml
 from detector.errors import UserError
 
 Key = tuple[str | int, ...]  # ("train", "lr"); numbers are positions in a list
-NAMES = {"name", "preset"}  # a mapping with one of these keys replaces what it is laid over
+NAMES = {"name", "preset"}  # a mapping with one of these keys replaces a mapping, without merging
 
 
 @dataclass(slots=True)
@@ -52,10 +52,10 @@ class Tree:
         self.origins |= {(*key, *inner): origin for inner, origin in origins.items()}
 
     def merge(self, other: "Tree", at: Key = ()) -> None:
-        """Lays `other` over this tree, section by section; its values win.
+        """Merges `other` into this tree, section by section; its values win.
 
-        A mapping over a mapping is merged key by key, except where the upper one names an activation,
-        to which its parameters belong, or the bag that it starts from.
+        Mappings are merged key by key, except where the other one names an activation, whose parameters
+        come with it, or a bag.
         """
         over = _at(other.values, at)
         under = _at(self.values, at)
@@ -149,7 +149,7 @@ def _compose(text: str, source: str) -> yaml.Node | None:
 
 
 def _build(node: yaml.Node, key: Key, source: str, origins: dict[Key, str]) -> Any:
-    """The node's value; fills `origins` on the way."""
+    """The node's value; adds to `origins`."""
     origins[key] = f"{source}:{_line(node)}"
     if isinstance(node, yaml.SequenceNode):
         return tuple(_build(v, (*key, i), source, origins) for i, v in enumerate(node.value))
@@ -159,12 +159,12 @@ def _build(node: yaml.Node, key: Key, source: str, origins: dict[Key, str]) -> A
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            raise UserError(f"{source}:{_line(key_node)}: a key has to be a word")
+            raise UserError(f"{source}:{_line(key_node)}: a key must be a word")
         name = str(key_node.value)
         if name in values:
             dotted = ".".join(map(str, (*key, name)))
             raise UserError(
-                f"{source}:{_line(key_node)}: key {dotted} stands twice (first on line {lines[name]})"
+                f"{source}:{_line(key_node)}: duplicate key {dotted} (first on line {lines[name]})"
             )
         lines[name] = _line(key_node)
         values[name] = _build(value_node, (*key, name), source, origins)

@@ -253,7 +253,7 @@ def test_convert_there_and_back(tool, my_darknet, tmp_path):
     assert "exists already" in err
     status, _, err = tool("convert_weights", weights, "-o", "new.pt")
     assert (status, err.count("\n")) == (2, 1)
-    assert "say which network it is" in err
+    assert "give its network" in err
 
 
 def test_train_from_other_classes(tool, digits_yaml, tmp_path):

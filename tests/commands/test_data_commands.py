@@ -73,7 +73,7 @@ def test_some_classes(tool, yamls):
     assert "none of its 3 images has a labelled object" in err
     status, _, err = tool("train", *words, "data.classes=[cat,cat]")
     assert (status, err.count("\n")) == (2, 1)
-    assert "classes: 'cat' stands twice" in err
+    assert "classes: 'cat' is a duplicate" in err
 
 
 def test_odd_boxes_that_are_used_are_not_called_skipped(tool, yamls):

@@ -332,7 +332,10 @@ def test_the_newest_run_of_a_command(tmp_path):
         (["--seeds", "0", "0"], "whole numbers, each once"),
         (["--seeds", "0", "train.seed=1"], "--seeds and train.seed= set the same thing"),
         (["--name", "a", "--out", "b"], "--out and --name set the same thing"),
-        (["--seeds"], "error: argument --seeds: expected at least one argument; train.py --help"),
+        (
+            ["--seeds"],
+            "error: argument --seeds: expected at least one argument; see train.py --help",
+        ),
         (
             ["--time-limit", "5"],
             "error: '5' is not a duration; expected one such as 90s, 10m or 1.5h",
