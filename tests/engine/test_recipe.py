@@ -225,7 +225,7 @@ def test_adamw_brings_its_own_defaults():
     [
         (
             ["train.optimizer=adamw"],
-            r"lr 0\.1 and warmup_bias_lr 0\.02 are not for adamw; try lr=0\.001",
+            r"lr 0\.1 and warmup_bias_lr 0\.02 are too large for adamw; try lr=0\.001",
         ),
         (["train.optimizer=adm"], "unknown optimizer 'adm'"),
         (["train.schedule=cosin"], "unknown schedule 'cosin'; did you mean cosine"),
