@@ -109,6 +109,7 @@ def test_sigterm_and_a_full_disk_cost_nothing(tool, digits_yaml, tmp_path):
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 def test_torture_in_short(tool, digits_yaml, tmp_path):
     """Two SIGKILLs at random instants; `python tools/torture_resume.py` has twenty, in every phase."""
     status, out, err = tool(
