@@ -212,7 +212,7 @@ def select_first_images(index: Index, count: int) -> Index:
     """Selects the first images of an index and their boxes."""
     rows = slice(index.starts[min(count, len(index))])
     of_boxes = {
-        name: getattr(index, name)[rows] for name in ("boxes_xyxy", "labels", "crowd", "cut")
+        name: getattr(index, name)[rows] for name in ("boxes_xyxy", "labels", "crowd", "clipped")
     }
     return replace(
         index,

@@ -21,7 +21,7 @@ class ImageReader:
     Attributes:
         index: the images and their boxes.
         max_size: images whose longer side is larger are shrunk to it, pixels; None shrinks none.
-        store: cache of decoded images, or None; it changes only the time.
+        store: cache of decoded images, or None; it affects only speed.
         seconds: time spent in `read` so far.
     """
 
@@ -65,9 +65,7 @@ class ImageReader:
     def _read_image(
         self, number: int, position: int | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """The shrunk image; and, if its file does not have the annotated size, factors [4] for its
-        boxes.
-        """
+        """The shrunk image, and factors [4] for its boxes if its file has another size than annotated."""
         store = self.store
         key = 0 if store is None else store.key(number, self._path)
         if store is not None:

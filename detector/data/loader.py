@@ -78,9 +78,9 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 def positions_in_flight(batch_size: int, workers: int) -> int:
-    """The most samples between the newest and the oldest one that workers prepare at the same time.
+    """The largest distance, in samples, between two that workers prepare at the same time.
 
-    Counts all ranks, which are never more than one batch apart.
+    It covers all ranks, which are never more than one batch apart.
     """
     return (max(workers, 1) * PREFETCH + 3) * batch_size
 
@@ -95,7 +95,7 @@ def collate(items: Sequence[LoadedSample]) -> Batch:
     for row, sample in zip(images, samples, strict=True):
         row[:] = sample.image
     boxes = _join([sample.boxes_xyxy for sample in samples], (0, 4), np.float32)
-    made = sum(item.seconds.total for item in items)
+    making = sum(item.seconds.total for item in items)
     return Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2),  # a view: channels_last in memory
         boxes_xyxy=boxes,
@@ -107,7 +107,7 @@ def collate(items: Sequence[LoadedSample]) -> Batch:
         placements=[item.placement for item in good if item.placement is not None],
         unreadable=[line for item in items for line in item.unreadable],
         seconds=LoadTime(
-            sum(item.seconds.reading for item in items), made + time.perf_counter() - started
+            sum(item.seconds.reading for item in items), making + time.perf_counter() - started
         ),
     )
 
@@ -118,12 +118,12 @@ def _join(parts: list[np.ndarray], empty: tuple[int, ...], dtype: type) -> torch
 
 
 def _image_index(counts: list[int]) -> torch.Tensor:
-    # numpy, since torch would wait for threads that training keeps busy
+    # in numpy: torch would wait for threads that training keeps busy
     return torch.from_numpy(np.arange(len(counts)).repeat(counts))
 
 
 def _init_worker(_worker: int) -> None:
-    keep_freed_memory()  # a canvas a sample, of the same size each time
+    keep_freed_memory()  # one canvas per sample, always of the same size
     cv2.setNumThreads(0)  # the workers are the parallelism
     torch.set_num_threads(1)
     # a terminal or a scheduler sends these to all processes; the training process ends its workers

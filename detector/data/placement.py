@@ -43,7 +43,7 @@ def _split_into_batches(order: list[int], batch_size: int) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Every image in the middle of a grey square of `size` pixels, in the annotation file's order."""
+    """Every image centred on a grey square of `size` pixels, in the annotation file's order."""
 
     size: int
     grey: int = GREY

@@ -10,11 +10,11 @@ def repeat_factors(index: Index, threshold: float) -> np.ndarray:
 
     Args:
         index: the images and their boxes; crowds do not count.
-        threshold: a class is rare if a smaller share of the images has it.
+        threshold: a class is rare if a smaller fraction of the images has it.
 
     Returns:
-        float64 [n]: the largest max(1, sqrt(threshold / share of the images with the class)) of an
-        image's classes; 1 without boxes.
+        float64 [n]: over an image's classes, the maximum of sqrt(threshold / fraction of the images
+        with the class), but at least 1; 1 without boxes.
     """
     image, label = _find_classes_by_image(index)
     share = np.bincount(label, minlength=len(index.names)) / max(len(index), 1)
@@ -28,7 +28,7 @@ def repeat_factors(index: Index, threshold: float) -> np.ndarray:
 def class_balance(index: Index) -> np.ndarray:
     """Samples all classes equally often. Source: Shen et al., "Relay Backpropagation", 2016, section 3.2.
 
-    There a class is drawn, then one of its images. Returns how often each image is drawn on average,
+    The paper draws a class, then one of its images. Returns how often that draws each image on average,
     float64 [n], in as many draws as there are images with boxes; images without boxes occur once.
     """
     image, label = _find_classes_by_image(index)
@@ -41,7 +41,7 @@ def class_balance(index: Index) -> np.ndarray:
 
 
 def _find_classes_by_image(index: Index) -> tuple[np.ndarray, np.ndarray]:
-    """Image numbers and labels, int64 [p] each: each pair of an image and a class on it once."""
+    """Image numbers and labels, int64 [p] each: each pair of an image and one of its classes once."""
     both = np.stack([index.box_image_numbers(), index.labels], 1)[~index.crowd]
     image, label = np.unique(both, axis=0).T
     return image, label
@@ -55,8 +55,8 @@ def epoch_length(repeats: np.ndarray) -> int:
 def draw_order(rng: np.random.Generator, repeats: np.ndarray) -> np.ndarray:
     """Draws the shuffled indices of one epoch, int64 [epoch_length(repeats)].
 
-    Image i occurs floor(repeats[i]) or ceil(repeats[i]) times, on average repeats[i] times; at most one
-    image occurs once less, so that all epochs have the same length. Its k-th occurrence has index
+    Image i occurs floor(repeats[i]) or ceil(repeats[i]) times, on average repeats[i] times; one image may
+    occur once less, so that all epochs have the same length. Its k-th occurrence, k = 0, 1 ..., has index
     i + k * n, for which a `TrainSet` draws other random numbers.
     """
     n = len(repeats)
@@ -74,7 +74,7 @@ class EpochOrder:
     Every image occurs once per epoch, or as often as `repeats` says.
 
     Attributes:
-        images: their number.
+        images: the number of images.
         seed: of the run.
         length: samples per epoch.
     """

@@ -65,7 +65,7 @@ def test_boxes_are_cut_and_faulty_ones_named():
     ]
     index = index_of(boxes, [0] * 6, [0, 0, 0, 1, 1, 2])
     assert index.boxes_xyxy.tolist() == [[0, 0, 5, 5]]
-    assert index.cut.tolist() == [True]
+    assert index.clipped.tolist() == [True]
     assert index.starts.tolist() == [0, 1, 1, 1]
     assert [(f.kind, f.where) for f in index.findings] == [
         *(("flat box", "row 1"), ("flat box", "row 2"), ("box outside", "row 3")),
@@ -78,7 +78,7 @@ def test_choosing_classes():
     some = choose_classes(index, ("c", "a"))
     assert some.labels.tolist() == [1, 0, 1]
     assert some.starts.tolist() == [0, 1, 2, 3]
-    assert some.cut.tolist() == [False] * 3
+    assert some.clipped.tolist() == [False] * 3
     assert some.category_ids.tolist() == [9, 4]
     assert choose_classes(index, index.names).labels.tolist() == index.labels.tolist()
     assert len(choose_classes(index, ("b",)).files) == 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detector.data.augment.geometry import GREY, Affine
-from detector.data.augment.mix import LEAST_VISIBLE, CutMix, Erase, MixUp, Paste, occlude
+from detector.data.augment.mix import MIN_VISIBLE, CutMix, Erase, MixUp, Paste, occlude
 from detector.data.augment.mosaic import Mosaic
 from detector.structures import Sample
 
@@ -77,7 +77,7 @@ def test_cutmix_keeps_both_by_visible_area(rng):
         seen = [reference_visible(box, mixed.image, 1) for box in one.boxes_xyxy]
         seen += [reference_visible(box, mixed.image, 2) for box in other.boxes_xyxy]
         assert len(mixed.labels) == sum(
-            share >= LEAST_VISIBLE and min(sides) > 2 for share, sides in seen
+            share >= MIN_VISIBLE and min(sides) > 2 for share, sides in seen
         )
         assert 0.3 * SIDE - 1 <= cut.x2 - cut.x1 <= 0.8 * SIDE + 1
         assert cut.x1 >= 0

@@ -24,7 +24,7 @@ def index_of(labels, classes, crowds=()):
         category_ids=np.arange(classes),
         annotations=Path("none.json"),
         findings=(),
-        cut=np.zeros(m, bool),
+        clipped=np.zeros(m, bool),
     )
 
 

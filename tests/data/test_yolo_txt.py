@@ -52,7 +52,7 @@ def test_what_programs_write(text):
         ("nan .5 .5 1 1", "label not parsed", "class nan is not a whole number"),
         ("3 .5 .5 1 1", "unknown class", "class 3; `names` has 3 classes, numbered from 0"),
         ("-1 .5 .5 1 1", "unknown class", "class -1"),
-        ("1 50 40 20 20", "label not parsed", "expected shares of the image"),
+        ("1 50 40 20 20", "label not parsed", "expected fractions of the image"),
     ],
 )
 def test_a_faulty_line_is_named_and_the_others_count(written, line, kind, message):

@@ -38,19 +38,19 @@ class Albumentations:
             UserError: an unknown name or argument, or a value that the transform rejects.
         """
         library = _import_library()
-        made = [_make(library, name, arguments) for name, arguments in transforms]
-        moves_boxes = any(isinstance(each, library.DualTransform) for each in made)
+        chain = [_make_transform(library, name, arguments) for name, arguments in transforms]
+        moves_boxes = any(isinstance(each, library.DualTransform) for each in chain)
         boxes = library.BboxParams(
             format="pascal_voc",
             label_fields=["labels"],
             clip=True,
             filter_invalid_bboxes=True,
-            min_visibility=0.1,  # share of the area, as after our own crops
+            min_visibility=0.1,  # fraction of the area, as in `Affine.apply`
             min_width=2,
             min_height=2,
         )
         self.moves_boxes = moves_boxes  # the library warns of box settings that no transform uses
-        self.chain = library.Compose(made, bbox_params=boxes if moves_boxes else None)
+        self.chain = library.Compose(chain, bbox_params=boxes if moves_boxes else None)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The transformed sample, of the same size; all randomness comes from `rng`.
@@ -92,7 +92,7 @@ class Albumentations:
     def dry_run(self, height: int, width: int) -> None:
         """Applies every transform once to a blank image, with probability 1.
 
-        A mistake then shows before a run starts, not in the middle of it.
+        Mistakes then show before a run starts, not in the middle of it.
 
         Raises:
             UserError: as for a call.
@@ -123,7 +123,7 @@ def _import_library() -> Any:
     return albumentations
 
 
-def _make(library: Any, name: str, arguments: Mapping[str, Any]) -> Any:
+def _make_transform(library: Any, name: str, arguments: Mapping[str, Any]) -> Any:
     """Makes one transform; raises UserError with a hint for mistakes in its name or arguments."""
     known = {
         each

@@ -28,7 +28,7 @@ class HSV:
     def apply(self, sample: Sample, within: Region | None = None) -> Sample:
         """The sample with changed colours.
 
-        Outside of `within` the image has to be `GREY`: only one pixel of it is computed.
+        Outside `within` the image has to be uniformly `GREY`: that colour is computed only once.
         """
         if (self.hue, self.saturation, self.value) == (1.0, 1.0, 1.0):
             return sample
@@ -38,7 +38,7 @@ class HSV:
             changed = self._jitter(image)
         else:
             changed = np.empty_like(image)
-            changed[:] = self._jitter(np.full((1, 1, 3), GREY, np.uint8))[0, 0, 0]  # again a grey
+            changed[:] = self._jitter(np.full((1, 1, 3), GREY, np.uint8))[0, 0, 0]  # a grey, too
             if x1 < x2 and y1 < y2:
                 changed[y1:y2, x1:x2] = self._jitter(image[y1:y2, x1:x2])
         return Sample(

@@ -123,7 +123,7 @@ class Affine:
         zoom: factor.
         degrees: counter-clockwise rotation.
         shear_x, shear_y: degrees.
-        shift_x, shift_y: of the centre, as a share of the output's width and height.
+        shift_x, shift_y: of the centre, as a fraction of the output's width and height.
         tilt_x, tilt_y: perspective; the right and the lower edge are 1 + tilt times as far away as the
             centre, the left and the upper one 1 - tilt times. The sum of their magnitudes is below 1.
     """
@@ -147,14 +147,14 @@ class Affine:
         degrees: float,
         shear: float,
     ) -> "Affine":
-        """Zoom in 1 -+ scale, shift in -+ translate, rotation in -+ degrees, shear in -+ shear."""
+        """Draws uniformly: zoom in 1 +- scale, and shift, rotation and shear in +- their limits."""
         zoom = rng.uniform(1 - scale, 1 + scale)
         angle, shear_x, shear_y = rng.uniform(-1, 1, 3).tolist()
         shift_x, shift_y = rng.uniform(-translate, translate, 2).tolist()
         return cls(zoom, angle * degrees, shear_x * shear, shear_y * shear, shift_x, shift_y)
 
     def add_perspective(self, rng: np.random.Generator, perspective: float) -> "Affine":
-        """The same transform with both tilts drawn from -+ perspective."""
+        """The same transform with both tilts drawn uniformly from +- perspective."""
         tilt_x, tilt_y = rng.uniform(-perspective, perspective, 2)
         return replace(self, tilt_x=tilt_x, tilt_y=tilt_y)
 
@@ -165,7 +165,7 @@ class Affine:
         new_height, new_width = height_and_width(size)
         center_x, center_y = width / 2, height / 2
         # p' = target + linear @ (p - center) / distance; distance = 1 + tilt . (p - center);
-        # linear = shear @ rotation, a row at a time: in plain numbers, ten times as fast as in arrays
+        # linear = shear @ rotation, row by row in Python floats: ten times as fast as arrays
         tilt_x, tilt_y = self.tilt_x / center_x, self.tilt_y / center_y
         offset = 1 - (tilt_x * center_x + tilt_y * center_y)
         rows = []
@@ -196,7 +196,7 @@ class Affine:
         return x1, y1, x2, y2
 
     def apply(self, sample: Sample, size: Size) -> Sample:
-        """Warps the sample into one of this size and drops boxes of which too little is left.
+        """Warps the sample into one of this size and drops boxes that are barely visible.
 
         A box is kept if it is wider and higher than 2 px, over a tenth of its (zoomed) area is visible
         and its aspect ratio is below 20, as published.
@@ -253,7 +253,7 @@ def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.n
 
 
 def _covered_region(matrix: np.ndarray, old: Sequence[int], shape: tuple[int, int]) -> Region:
-    """A region that contains all that an image of `old` (height, width) covers in a result of `shape`.
+    """A region of a result of `shape` that contains all of a warped image of `old` (height, width).
 
     A mosaic that is zoomed out covers a fraction of the result: warping only that saves time.
     """
@@ -269,9 +269,9 @@ def _span(a: float, b: float, c: float, width: int, height: int, limit: int) -> 
     """The range of a x + b y + c within 0..limit, for x in 0..width, y in 0..height."""
     least = c + min(a, 0) * width + min(b, 0) * height
     most = c + max(a, 0) * width + max(b, 0) * height
-    around = 2  # px, for the interpolation
-    first = min(max(math.floor(least) - around, 0), limit)
-    return first, max(min(math.ceil(most) + around, limit), first)
+    margin = 2  # px, for the interpolation
+    first = min(max(math.floor(least) - margin, 0), limit)
+    return first, max(min(math.ceil(most) + margin, limit), first)
 
 
 @dataclass(frozen=True, slots=True)

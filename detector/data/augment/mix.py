@@ -12,46 +12,46 @@ import numpy as np
 from detector.boxes import box_sizes, clip_boxes
 from detector.structures import Sample
 
-# The least share of a box's area that has to stay visible under, or within, a pasted region; objects
-# with less are hard to recognise even for a person. Our choice: no paper gives one.
-LEAST_VISIBLE = 0.3
-LEAST_SIDE = 2.0  # px, as after a crop
+# The fraction of a box's area that has to stay visible under, or within, a pasted region; with less,
+# objects are hard to recognise even for a person. Our choice: no paper gives one.
+MIN_VISIBLE = 0.3
+MIN_BOX_SIZE = 2.0  # px, width and height, as in `Affine.apply`
 
 
 def occlude(boxes_xyxy: np.ndarray, cover_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes which part of boxes stays visible under a rectangle.
+    """Computes which part of each box stays visible under a rectangle.
 
     Args:
         boxes_xyxy: [n, 4], pixels.
         cover_xyxy: [4].
 
     Returns:
-        The bounding boxes of the visible parts [n, 4], and the visible share of each area [n]; a box
-        that is wholly covered keeps its corners, with share 0.
+        The bounding boxes of the visible parts [n, 4], and the visible fraction of each area [n]; a
+        box that is wholly covered keeps its corners, with fraction 0.
     """
     x1, y1, x2, y2 = cover_xyxy
     low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
-    both = np.minimum(high, [x2, y2]) - np.maximum(low, [x1, y1])  # [n, 2]
+    overlap = np.minimum(high, [x2, y2]) - np.maximum(low, [x1, y1])  # [n, 2]
     area = np.maximum((high - low).prod(1), np.finfo(np.float32).tiny)
-    share = 1 - both.clip(min=0).prod(1) / area
+    share = 1 - overlap.clip(min=0).prod(1) / area
     visible = boxes_xyxy.copy()
     for axis, (start, end) in enumerate(((x1, x2), (y1, y2))):
         # only a cover that spans the box along the other axis makes it smaller
         other = 1 - axis
         across = (cover_xyxy[other] <= low[:, other]) & (cover_xyxy[2 + other] >= high[:, other])
-        strip = across & (both[:, axis] > 0) & (share > 0)
+        strip = across & (overlap[:, axis] > 0) & (share > 0)
         first, last = strip & (start <= low[:, axis]), strip & (end >= high[:, axis])
         visible[first, axis], visible[last, 2 + axis] = end, start
     return visible, share
 
 
 def _select_visible(boxes_xyxy: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Mask [n] of boxes of which enough is visible."""
-    return (share >= LEAST_VISIBLE) & (box_sizes(boxes_xyxy) > LEAST_SIDE).all(1)
+    """Mask [n] of the boxes that are visible enough to be kept."""
+    return (share >= MIN_VISIBLE) & (box_sizes(boxes_xyxy) > MIN_BOX_SIZE).all(1)
 
 
 def _remove_covered(sample: Sample, cover_xyxy: np.ndarray) -> Sample:
-    """Removes boxes, and parts of boxes, that a rectangle covers; the image stays."""
+    """Removes boxes, and parts of boxes, that a rectangle covers; the image is unchanged."""
     visible, share = occlude(sample.boxes_xyxy, cover_xyxy)
     kept = _select_visible(visible, share)
     ignore, ignore_share = occlude(sample.ignore_xyxy, cover_xyxy)
@@ -65,19 +65,19 @@ def _remove_covered(sample: Sample, cover_xyxy: np.ndarray) -> Sample:
 
 def _append_boxes(sample: Sample, image: np.ndarray, *others: Sample) -> Sample:
     """The sample with this image, and with the boxes of the others added."""
-    all_of = (sample, *others)
+    samples = (sample, *others)
     return replace(
         sample,
         image=image,
-        boxes_xyxy=np.concatenate([each.boxes_xyxy for each in all_of]),
-        labels=np.concatenate([each.labels for each in all_of]),
-        ignore_xyxy=np.concatenate([each.ignore_xyxy for each in all_of]),
+        boxes_xyxy=np.concatenate([each.boxes_xyxy for each in samples]),
+        labels=np.concatenate([each.labels for each in samples]),
+        ignore_xyxy=np.concatenate([each.ignore_xyxy for each in samples]),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class CutMix:
-    """Replaces a region by that of another sample; pixels.
+    """Replaces a region by the same region of another sample; pixels.
 
     Source: Yun et al., "CutMix", 2019, with boxes in place of mixed labels; the region's width and
     height are drawn as in darknet.
@@ -91,12 +91,12 @@ class CutMix:
     @classmethod
     def draw(cls, rng: np.random.Generator, *, height: int, width: int) -> "CutMix":
         """Draws width and height uniformly in 0.3 .. 0.8 of the image's, at any place inside."""
-        w, h = (round(side * rng.uniform(0.3, 0.8)) for side in (width, height))
-        x, y = (int(rng.integers(0, room, endpoint=True)) for room in (width - w, height - h))
+        w, h = (round(length * rng.uniform(0.3, 0.8)) for length in (width, height))
+        x, y = (int(rng.integers(0, most, endpoint=True)) for most in (width - w, height - h))
         return cls(x, y, x + w, y + h)
 
     def apply(self, sample: Sample, other: Sample) -> Sample:
-        """The combined image, with the boxes of both samples of which enough is visible."""
+        """The combined image, with those boxes of both samples that are visible enough."""
         region = np.array([self.x1, self.y1, self.x2, self.y2], np.float32)
         image = sample.image.copy()
         inside = slice(self.y1, self.y2), slice(self.x1, self.x2)
@@ -105,7 +105,7 @@ class CutMix:
 
 
 def _crop_boxes(sample: Sample, region_xyxy: np.ndarray) -> Sample:
-    """Clips the boxes to a region and drops those outside; the image stays."""
+    """Clips the boxes to a region and drops those outside; the image is unchanged."""
     low, high = np.tile(region_xyxy[:2], 2), np.tile(region_xyxy[2:], 2)
     boxes = sample.boxes_xyxy.clip(low, high)
     ignore = sample.ignore_xyxy.clip(low, high)
@@ -124,7 +124,7 @@ class MixUp:
     """Blends two images and keeps the boxes of both. Source: Zhang et al., "mixup", 2018.
 
     Attributes:
-        share: weight of the first image; that of the other is 1 - share.
+        share: weight of the first image; the other has 1 - share.
     """
 
     share: float
@@ -179,7 +179,7 @@ class Paste:
         return cls(tuple(objects))
 
     def apply(self, sample: Sample, donor: Sample) -> Sample:
-        """The sample with the objects pasted; drops covered boxes of which too little is visible."""
+        """The sample with the objects pasted; drops boxes that they cover too much."""
         image, crops = sample.image.copy(), _round_outward(donor)
         for number, left, top in self.objects:
             x1, y1, x2, y2 = crops[number].tolist()
@@ -205,7 +205,7 @@ def _round_outward(sample: Sample) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Covers a rectangle with noise; boxes stay. Source: Zhong et al., "Random Erasing", 2020.
+    """Covers a rectangle with noise; boxes are kept. Source: Zhong et al., "Random Erasing", 2020.
 
     Attributes:
         x1, y1, x2, y2: of the rectangle, pixels.
@@ -228,7 +228,7 @@ class Erase:
         ratio = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
         w = min(max(round(math.sqrt(area * ratio)), 1), width)
         h = min(max(round(math.sqrt(area / ratio)), 1), height)
-        x, y = (int(rng.integers(0, room, endpoint=True)) for room in (width - w, height - h))
+        x, y = (int(rng.integers(0, most, endpoint=True)) for most in (width - w, height - h))
         return cls(x, y, x + w, y + h, int(rng.integers(2**32)))
 
     def apply(self, sample: Sample) -> Sample:

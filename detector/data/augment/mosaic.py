@@ -1,7 +1,7 @@
 """Mosaic: four or nine images on one canvas.
 
-Source of four: Bochkovskiy et al., "YOLOv4", 2020, section 3.3. Of nine, each tile is a third of the
-canvas wide and high, so that objects are two thirds as large: for data sets of small objects.
+Source for four: Bochkovskiy et al., "YOLOv4", 2020, section 3.3. With nine, each tile is a third of the
+canvas wide and high, and objects are two thirds as large as with four: for data sets of small objects.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import numpy as np
 from detector.data.augment.geometry import GREY, Region, Size, height_and_width, resize_to_fit
 from detector.structures import Sample
 
-# The cell of each sample, (row, column) of three rows and columns. Of nine tiles the first is in the
-# centre; of four, the middle row and column have zero size.
+# The cell of each sample, (row, column) in a grid of three by three. With nine tiles the first is in
+# the centre; with four, the middle row and column have zero size.
 _CELLS = {
     2: ((0, 0), (0, 2), (2, 0), (2, 2)),
     3: ((1, 1), (0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)),
@@ -22,7 +22,7 @@ _CELLS = {
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """Where the tiles are.
+    """The layout of a mosaic.
 
     Attributes:
         x, y: the point of the 2W x 2H canvas where four tiles meet, or the centre of the middle one of
@@ -47,8 +47,8 @@ class Mosaic:
 
         Each image is scaled to fit into a half (a third) of the canvas and placed against the borders
         where tiles meet, which run along the middle tile if there are nine; it is cropped to its cell.
-        A box is kept if any of it is visible: the affine transform that follows drops those of which
-        too little is left. Pixels outside of `visible` are undefined.
+        A box is kept if any of it is visible: the affine transform that follows drops those that are
+        barely visible. Pixels outside `visible` are undefined.
         """
         assert len(samples) == self.grid**2, f"{self.grid**2} tiles, not {len(samples)}"
         height, width = (2 * length for length in height_and_width(size))
@@ -84,10 +84,11 @@ def _clip_to_cells(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndar
 
     Args:
         parts: [n_i, 4], pixels of each tile.
-        placed: float32 [tiles, 3, 2]; origin of each tile, and least and largest corner of its boxes.
+        placed: float32 [tiles, 3, 2], (x, y) of each tile's origin and of the top left and bottom right
+        corners of its visible part.
 
     Returns:
-        The boxes that are left, [m, 4], pixels of the canvas; and a mask of them, bool [n].
+        The remaining boxes [m, 4], pixels of the canvas; and a mask of them, bool [n].
     """
     boxes = np.concatenate(parts)
     if not len(boxes):
@@ -101,13 +102,13 @@ def _clip_to_cells(parts: list[np.ndarray], placed: np.ndarray) -> tuple[np.ndar
 
 
 def _cell_borders(meeting: int, middle: int, length: int) -> tuple[int, int, int, int]:
-    """Borders of the three cells along an axis; of four tiles the middle one has zero size."""
+    """Borders of the three cells along an axis; with four tiles the middle one has zero size."""
     first = meeting - middle // 2
     return 0, first, first + middle, length
 
 
 def _tile_start(lines: tuple[int, int, int, int], cell: int, length: int) -> int:
-    """Where a tile of this length begins: beside the middle cell, or centred in it."""
+    """Where a tile of this length starts: against the middle cell, or centred in it."""
     if cell == 1:
         return (lines[1] + lines[2] - length) // 2
     return lines[1] - length if cell == 0 else lines[2]

@@ -1,7 +1,7 @@
 """Random numbers of a sample: one stream per augmentation, fixed by seed, epoch and index.
 
-Switching one augmentation on or off leaves the draws of all others as they are, so that two runs that
-differ in one switch differ in nothing else.
+Switching one augmentation on or off does not change what the others draw, so that two runs with one
+different setting differ in nothing else.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Streams:
     index: int
 
     def generator(self, name: str = "") -> np.random.Generator:
-        """A new generator, always the same for the same name and independent of those of other names."""
+        """A new generator; the same name always gives the same numbers, other names independent ones."""
         # equals default_rng(entropy), in three quarters of the time
         entropy = [self.seed, self.epoch, self.index, *name.encode()]
         return np.random.Generator(np.random.PCG64(entropy))

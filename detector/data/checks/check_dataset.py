@@ -34,7 +34,7 @@ def check_dataset(
         workers: threads for that.
     """
     problems = check_labels(splits, size=size, anchors=anchors, ratio=ratio) + _find_id_zero(splits)
-    looked_at = "images not opened"
+    scan = "images not opened"
     if decode:
         started = time.perf_counter()
         scans = {
@@ -43,7 +43,7 @@ def check_dataset(
         seconds = time.perf_counter() - started
         problems += check_images(splits, scans) + check_duplicates(splits, scans)
         total = sum(map(len, splits.values()))
-        looked_at = f"{total:,} images decoded, {total / max(seconds, 1e-9):,.0f} images/s"
+        scan = f"{total:,} images decoded, {total / max(seconds, 1e-9):,.0f} images/s"
     return DatasetReport(
         name=name,
         size=size,
@@ -52,7 +52,7 @@ def check_dataset(
             for split, index in splits.items()
         ],
         problems=sort_problems(problems),
-        looked_at=looked_at,
+        scan=scan,
     )
 
 

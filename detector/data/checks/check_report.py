@@ -38,14 +38,14 @@ class DatasetReport:
 
     Attributes:
         name: of the data set. size: of the training image, pixels.
-        looked_at: how images were checked, for the last line.
+        scan: which images were decoded and how fast, for the last line.
     """
 
     name: str
     size: int
     splits: list[SplitSummary]
     problems: list[Problem]
-    looked_at: str
+    scan: str
 
     def count(self, severity: Severity) -> int:
         """The number of kinds of problems of this severity."""
@@ -60,7 +60,7 @@ class DatasetReport:
         return {
             "data": self.name,
             "size": self.size,
-            "looked_at": self.looked_at,
+            "looked_at": self.scan,
             "errors": self.count("error"),
             "warnings": self.count("warning"),
             "splits": [asdict(split) for split in self.splits],
@@ -80,7 +80,7 @@ class DatasetReport:
                 *self._format_splits(),
                 *self._format_problems(),
                 f"{self.count('error')} kinds of errors, {self.count('warning')} kinds of warnings; "
-                f"{self.looked_at}",
+                f"{self.scan}",
             ]
         )
 

@@ -18,12 +18,12 @@ from detector.data.store.index import Index
 SIDE = 16  # of thumbnails, px
 HASH_BYTES = 16
 _GRID = 9  # cells per row and column: the hash has 8 x 8 differences each way
-_AT_ONCE = 4096  # images submitted to the threads at a time: a million would need a gigabyte
+_SUBMITTED = 4096  # images given to the threads at a time: a million futures would need a gigabyte
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSummary:
-    """The content of one image file, in short.
+    """Summary of the content of one image file.
 
     Attributes:
         size: (height, width), pixels, after EXIF rotation.
@@ -130,8 +130,8 @@ def _summarise_images(index: Index, workers: int) -> Iterator[ImageSummary | str
             return str(error)
 
     with ThreadPoolExecutor(max(workers, 1)) as threads:
-        for start in range(0, len(index), _AT_ONCE):
-            yield from threads.map(summarise, range(start, min(start + _AT_ONCE, len(index))))
+        for start in range(0, len(index), _SUBMITTED):
+            yield from threads.map(summarise, range(start, min(start + _SUBMITTED, len(index))))
 
 
 def check_images(splits: Mapping[str, Index], scans: Mapping[str, Scan]) -> list[Problem]:
@@ -148,11 +148,11 @@ def check_images(splits: Mapping[str, Index], scans: Mapping[str, Scan]) -> list
 
 
 def _find_size_mismatches(index: Index, scan: Scan) -> Iterator[str]:
-    said = index.sizes[scan.numbers]
-    for at in (said != scan.sizes).any(1).nonzero()[0]:
-        (height, width), (real_height, real_width) = said[at], scan.sizes[at]
-        turned = " (rotated?)" if (height, width) == (real_width, real_height) else ""
+    annotated = index.sizes[scan.numbers]
+    for at in (annotated != scan.sizes).any(1).nonzero()[0]:
+        (height, width), (real_height, real_width) = annotated[at], scan.sizes[at]
+        hint = " (rotated?)" if (height, width) == (real_width, real_height) else ""
         yield (
             f"{image_name(index, int(scan.numbers[at]))}: the image is {real_width} x {real_height}, "
-            f"annotated as {width} x {height}{turned}"
+            f"annotated as {width} x {height}{hint}"
         )

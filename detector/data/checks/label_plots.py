@@ -89,7 +89,7 @@ def plot_sheet(path: Path, index: Index, *, seed: int = 0) -> None:
         try:
             sample = reader.read(int(number))
         except UnreadableImage:
-            continue  # it is in the report
+            continue  # the report names it
         words = [index.names[label] for label in sample.labels]
         boxes = np.concatenate([sample.boxes_xyxy, sample.ignore_xyxy])
         pictures.append((sample.image, boxes, words + ["crowd"] * len(sample.ignore_xyxy)))

@@ -15,13 +15,13 @@ from detector.data.store.index import Index
 
 Splits = Mapping[str, Index]
 
-TINY = 2.0  # px of the shorter side at the training size: a quarter of the finest cell
-HUGE = 0.99  # share of the image's area
+TINY = 2.0  # px, smaller of width and height at the training size: a quarter of the finest stride
+HUGE = 0.99  # fraction of the image's area
 FEW_BOXES = 10  # of a class, in training
-IMBALANCE = 100  # ratio of box counts, most frequent class to rare one
+IMBALANCE = 100  # ratio of box counts, most frequent class to a rare one
 FEW_IMAGES = {"train": 100}  # labelled images, by split
 FEW_TO_MEASURE = 20  # labelled images of other splits
-REPORTED_SHARE = 0.05  # warnings with a smaller share are not reported at the start of a run
+REPORTED_SHARE = 0.05  # warnings about a smaller fraction are not reported at the start of a run
 REPORTED_LINES = 4
 
 
@@ -41,7 +41,7 @@ def check_labels(
         *_group_findings(splits),
         *_find_split_problems(splits),
         *_find_class_problems(splits),
-        _select_boxes("box partly outside", splits, lambda name: splits[name].cut),
+        _select_boxes("box partly outside", splits, lambda name: splits[name].clipped),
         _select_boxes("duplicate box", splits, lambda name: find_duplicate_boxes(splits[name])),
         _select_boxes("tiny box", splits, lambda name: sizes[name].min(1, initial=np.inf) < TINY),
         _select_boxes("huge box", splits, lambda name: _compute_area_shares(splits[name]) > HUGE),
@@ -91,7 +91,7 @@ def describe_label_problems(
 ) -> list[str]:
     """Label problems to report before a run: up to five lines.
 
-    Kinds that readers skip are not among them: those are reported one by one. `name` is the data set's.
+    Kinds that readers skip are not included: those are reported one by one. `name`: of the data set.
     """
     skipped = {
         finding.kind for index in splits.values() for finding in index.findings if finding.skipped
@@ -123,7 +123,7 @@ def find_duplicate_boxes(index: Index) -> np.ndarray:
     corners = np.round(index.boxes_xyxy).astype(np.uint64)  # below 2^16, as image sizes are
     place = corners @ (np.uint64(1) << np.array([48, 32, 16, 0], np.uint64))
     owner = (index.box_image_numbers() * len(index.names) + index.labels) * 2 + index.crowd
-    order = np.lexsort((place, owner))  # stable: of equal ones the first stays first
+    order = np.lexsort((place, owner))  # stable: equal boxes keep their order
     again = np.zeros(len(order), bool)
     again[order[1:]] = (np.diff(owner[order]) == 0) & (place[order[1:]] == place[order[:-1]])
     return again
@@ -148,7 +148,10 @@ def _group_findings(splits: Splits) -> Iterator[Problem]:
 
 
 def _select_boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray]) -> Problem | None:
-    """The problem of the boxes, without crowds, that a mask by split selects; None if there are none."""
+    """The problem with the boxes that `select` returns as a mask by split; None if it selects none.
+
+    Crowds are not counted.
+    """
     chosen: dict[str, np.ndarray] = {}
     for name, index in splits.items():
         chosen[name] = (select(name) & ~index.crowd).nonzero()[0]
@@ -191,7 +194,7 @@ def _find_images_without_label(splits: Splits) -> Problem | None:
 
 
 def _is_unlabelled_test(name: str, index: Index) -> bool:
-    """Whether this is a test split published without labels, such as COCO's test-dev."""
+    """Whether this is a test split that is published without labels, such as COCO's test-dev."""
     return name == "test" and not len(index.labels)
 
 

@@ -126,7 +126,7 @@ class Problem:
 
     @property
     def share(self) -> float:
-        """Share of the total, in [0, 1]."""
+        """Fraction of the total, in [0, 1]."""
         return min(self.count / max(self.total, 1), 1.0)
 
     def __str__(self) -> str:
@@ -137,8 +137,8 @@ class Problem:
 def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Merges problems of the same kind and sorts them as `KINDS`: errors first, unknown kinds last.
 
-    Checks do not see what readers have skipped, so that counts are added. What readers only report
-    (`KEPT_KINDS`) is found by checks, too: the larger count includes the smaller one.
+    Checks do not see what readers have skipped: counts are added. What readers report but keep
+    (`KEPT_KINDS`) is seen by checks, too: the larger count includes the smaller one.
     """
     merged: dict[str, Problem] = {}
     for problem in problems:

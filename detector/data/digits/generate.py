@@ -34,18 +34,18 @@ __all__ = ["CREDITS", "NAMES", "NUM_TRAIN", "NUM_VAL", "ensure_digits", "make_di
 NAMES = tuple("0123456789")  # COCO category ids 1..10
 NUM_TRAIN = 1200
 NUM_VAL = 240
-SIZE = 320  # side of an image, px
+SIZE = 320  # width and height of an image, px
 MIN_SIDE, MAX_SIDE = 10, 140  # longer side of a box, px; log-uniform
-GENERATOR_VERSION = 1  # raise it when one byte of the output changes
+GENERATOR_VERSION = 1  # increase it when any byte of the output changes
 SPLITS = ("train", "val")
 
-_EMPTY = 0.02  # share of images without a digit
+_EMPTY = 0.02  # fraction of images without a digit
 _MAX_COUNT = 16  # digits per image: uniform in 1.._MAX_COUNT, 8.3 on average
 _MAX_OVERLAP = 0.08  # intersection of two boxes over the smaller one
-_MAX_TURN = 20.0  # degrees, +-: a 6 stays a 6
+_MAX_ROTATION = 20.0  # degrees, +-: a 6 stays a 6
 _ASPECT = (0.8, 1.25)  # stretch of the width
-_VAL_PHOTO = 3 / 8  # share of each photo, along its longer side, used only for val
-_VAL_DIGITS = 0.2  # share of each class's digits used only for val
+_VAL_PHOTO = 3 / 8  # fraction of each photo, along its longer side, used only for val
+_VAL_DIGITS = 0.2  # fraction of each class's digits used only for val
 _MIN_CROP = 160  # px of a photo: enlarged at most 2 times
 _MAX_CROP = 640  # px: the bit-exact resize is bilinear and would alias beyond half size
 _JPEG_QUALITY = 92
@@ -103,7 +103,7 @@ def ensure_digits(root: Path) -> Path:
         try:
             part.rename(root)
         except OSError:
-            if _read_manifest(root) is None:  # else another process has made it meanwhile
+            if _read_manifest(root) is None:  # else another process has made it in the meantime
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -178,7 +178,7 @@ def draw_image(
     for side in sorted(sides.tolist(), reverse=True):
         label = int(rng.integers(10))
         glyph = source.glyphs[rng.choice(source.digits[label])]
-        degrees = float(rng.uniform(-_MAX_TURN, _MAX_TURN))
+        degrees = float(rng.uniform(-_MAX_ROTATION, _MAX_ROTATION))
         stickers.append(render_sticker(glyph, side, degrees, float(rng.uniform(*_ASPECT))))
         labels.append(label)
     boxes = _place_stickers(rng, stickers)
@@ -232,7 +232,7 @@ def _compute_overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
 
 
 def _load_sources() -> tuple[Source, Source]:
-    """Loads the material of train and val; they share no digit and no part of a photo."""
+    """Loads the digits and photos of train and val, which have none of them in common."""
     images, targets = load_digits(return_X_y=True)
     glyphs = enlarge_glyphs(images.reshape(-1, 8, 8))
     rng = np.random.default_rng(0)

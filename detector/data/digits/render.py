@@ -13,7 +13,7 @@ import numpy as np
 _EDGE_COLOUR = (16, 16, 26)
 
 # Fixed-point rendering: 12 bits of ink, 16 bits of coordinates, 8 bits of interpolation.
-_UP = 16  # samples a cell of the enlarged glyph
+_UP = 16  # samples per cell of the enlarged glyph
 _CELLS = 10  # 8 cells and one of padding on each side
 _INK = 4096
 _INK_LOW, _INK_HIGH = 1475, 2376  # soft threshold, .36 to .58 of full ink
@@ -80,7 +80,7 @@ def _sample(glyph: np.ndarray, shape: tuple[int, int], inverse: np.ndarray) -> n
 
 
 def _make_edge(ink: np.ndarray, radius: int) -> np.ndarray:
-    """A dark edge of `radius` px around the ink that fades out over about as much again."""
+    """A dark edge of `radius` px around the ink that fades out over about `radius` px more."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     solid = cv2.dilate(ink, disc)
     side = 2 * ((radius + 1) // 2) + 1
@@ -90,13 +90,13 @@ def _make_edge(ink: np.ndarray, radius: int) -> np.ndarray:
 
 
 def render_sticker(glyph: np.ndarray, side: int, degrees: float, aspect: float) -> Sticker:
-    """Draw one digit so that the longer side of its box is `side` px.
+    """Draws one digit with a box whose longer side is `side` px.
 
     Args:
         glyph: int32 [160, 160], see `enlarge_glyphs`.
-        side: wanted longer side of the box, ink and dark edge together, px.
-        degrees: rotation, anticlockwise.
-        aspect: width is stretched by this factor.
+        side: longer side of the box, ink and dark edge together, px.
+        degrees: rotation, counter-clockwise.
+        aspect: factor by which the width is stretched.
 
     Returns:
         The sticker; its box may differ from `side` by a pixel if no scale gives it exactly.
@@ -111,10 +111,10 @@ def render_sticker(glyph: np.ndarray, side: int, degrees: float, aspect: float) 
     sticker = _render(glyph, target / max(spread), rotation, aspect, radius)
     for _ in range(3):
         x1, y1, x2, y2 = sticker.box
-        miss = side - max(x2 - x1, y2 - y1)
-        if miss == 0:
+        error = side - max(x2 - x1, y2 - y1)
+        if error == 0:
             break
-        target += 0.6 * miss
+        target += 0.6 * error
         sticker = _render(glyph, target / max(spread), rotation, aspect, radius)
     return sticker
 
@@ -127,7 +127,7 @@ def edge_radius(side: int) -> int:
 def _render(
     glyph: np.ndarray, scale: float, rotation: np.ndarray, aspect: float, radius: int
 ) -> Sticker:
-    """Render at `scale` px a sample, supersampled, and crop to the box plus the faded edge."""
+    """Renders at `scale` px per sample, supersampled; crops to the box plus the faded edge."""
     factor = 4 if scale < 0.25 else 2
     margin = 2 * radius + 2
     extent = math.ceil(scale * _CELLS * _UP * 1.2) + 2 * margin
@@ -148,13 +148,13 @@ def _render(
 
 
 def paste(image: np.ndarray, sticker: Sticker, x: int, y: int, colour: tuple[int, ...]) -> None:
-    """Draw a sticker in place, its box's corner at (x, y); the faded edge may leave the image.
+    """Draws a sticker into an image, its box's corner at (x, y); the faded edge may leave the image.
 
     Args:
         image: uint8 [H, W, 3], RGB or BGR like `colour`.
         sticker: what to draw.
-        x: left side of the box, px.
-        y: top side of the box, px.
+        x: left border of the box, px.
+        y: top border of the box, px.
         colour: of the ink, three values in 0..255.
     """
     left, top = x - sticker.box[0], y - sticker.box[1]

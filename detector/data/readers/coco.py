@@ -51,8 +51,8 @@ def read_coco(
     """Reads the index of one split; unless `labelled`, it may have no annotations.
 
     Labels are numbered in the order of the json's category ids or, if given, of `names`, which the json
-    has to contain. Images without objects stay. Boxes are clipped to their image; boxes of zero size or
-    wholly outside, and images whose file is missing, are skipped and named in `findings`.
+    has to contain. Images without objects are kept. Boxes are clipped to their image; boxes of zero size
+    or wholly outside, and images whose file is missing, are skipped and named in `findings`.
 
     Raises:
         UserError: not COCO's format, an unknown category or image id, a duplicate id, or no image file
@@ -130,11 +130,9 @@ def _find_image_files(
     """The names of the image files that exist; adds missing ones to the findings."""
     if not folder.is_dir():
         raise UserError(f"{folder}: image folder not found; {LAYOUT}")
-    open_disk_file = {
-        entry.name for entry in folder.iterdir()
-    }  # one listing in place of one stat per image
+    on_disk = {entry.name for entry in folder.iterdir()}  # one listing instead of a stat per image
     wanted = [entry["file_name"] for entry in images.values()]
-    present = {n for n in wanted if n in open_disk_file or ("/" in n and (folder / n).is_file())}
+    present = {n for n in wanted if n in on_disk or ("/" in n and (folder / n).is_file())}
     if images and not present:
         raise UserError(f"{folder}: has none of the {len(images)} images of {path.name}")
     findings += [
@@ -180,14 +178,14 @@ def _parse_annotations(
 
 
 def _group_by_image(owners: np.ndarray, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts rows by image, in the order of `image_ids`, and drops rows of other images.
+    """Sorts rows by image, in the order of `image_ids`, without those of other images.
 
     Args:
         owners: int64 [m], the image id of each row.
         image_ids: int64 [n].
 
     Returns:
-        The rows; and int64 [n + 1], where those of each image start.
+        The row numbers; and int64 [n + 1], where those of each image start.
     """
     by_id = np.argsort(image_ids, kind="stable")
     if not len(image_ids) or not len(owners):

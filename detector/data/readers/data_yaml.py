@@ -71,7 +71,7 @@ class DatasetConfig(BaseModel):
         mirrors: whether a mirrored object keeps its class; false switches flips off.
         make: name of a function in `MAKERS` that creates the data set on first use.
         voc_zero_based: VOC's coordinates count from 0; by its standard they count from 1.
-        kpt_shape: each line of YOLO's txt has key points after the box; they are not read.
+        kpt_shape: each line of YOLO's txt has keypoints after the box; they are not read.
         ignored: keys of other toolkits that were in the file.
     """
 

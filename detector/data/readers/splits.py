@@ -144,10 +144,8 @@ def _locate(
     source: str | tuple[str, ...] | JsonSplit | None = getattr(config, split)
     if source is not None:
         if isinstance(source, JsonSplit) != (form == "coco"):
-            form_needs = "{images: FOLDER, annotations: JSON}" if form == "coco" else "a path"
-            raise UserError(
-                f"{root}: `{split}:` of a {TITLES[form]} data set has to be {form_needs}"
-            )
+            expected = "{images: FOLDER, annotations: JSON}" if form == "coco" else "a path"
+            raise UserError(f"{root}: `{split}:` of a {TITLES[form]} data set has to be {expected}")
         return source if isinstance(source, JsonSplit) else _as_tuple(source)
     if any(getattr(config, other) is not None for other in SPLITS):
         return None  # a YAML that names one split has to name all

@@ -1,6 +1,6 @@
 """Pascal VOC: an xml file for each image.
 
-ROOT/JPEGImages/a.jpg   ROOT/Annotations/a.xml   ROOT/ImageSets/Main/train.txt, a line `a` each
+ROOT/JPEGImages/a.jpg   ROOT/Annotations/a.xml   ROOT/ImageSets/Main/train.txt with a line `a`
 (or one folder with a.jpg and a.xml side by side)
 """
 
@@ -31,9 +31,9 @@ def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
 
     Args:
         root: of relative sources.
-        sources: lists (`ImageSets/Main/train.txt`, or `VOC2007/ImageSets/Main/trainval.txt`), a name a
-            line, of images in JPEGImages above the list; or folders, whose images are in JPEGImages or
-            `images`, or beside their xml files.
+        sources: lists (`ImageSets/Main/train.txt`, or `VOC2007/ImageSets/Main/trainval.txt`) with one
+            name per line, of images in JPEGImages above the list; or folders, whose images are in
+            JPEGImages or `images`, or beside their xml files.
         split: `test` may have no labels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""YOLO's txt files: one line per object, `class x_center y_center width height`, in shares of the image.
+"""YOLO's txt files: one line per object, `class x_center y_center width height`, normalised to [0, 1].
 
 ROOT/images/train/a.jpg   ROOT/labels/train/a.txt    (or a.txt beside a.jpg, or lists of images)
 """
@@ -20,7 +20,7 @@ from detector.data.readers.image_label_pairs import (
 from detector.data.store.index import Finding, Index
 from detector.errors import UserError
 
-SHARE_LIMIT = 2.0  # larger values are pixels, not shares of the image size
+MAX_NORMALISED = 2.0  # larger values are pixels, not fractions of the image size
 NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "README.txt"}
 
 
@@ -72,7 +72,7 @@ def read_yolo(pairs: Pairs, names: tuple[str, ...], *, keypoints: bool = False) 
     Args:
         pairs: from `pair_yolo`.
         names: the class names, by label.
-        keypoints: lines have key points after the box, which are not read.
+        keypoints: lines have keypoints after the box, which are not read.
     """
 
     def parse(content: bytes, size: tuple[int, int]) -> LabelFile:
@@ -86,8 +86,8 @@ def parse_yolo(
 ) -> LabelFile:
     """Parses one txt file.
 
-    A line is a class and a box, or a class and a polygon (x1 y1 x2 y2 ...), of which the bounding box is
-    used. `size` is the image's height and width in pixels.
+    A line is a class and a box, or a class and a polygon (x1 y1 x2 y2 ...), whose bounding box is used.
+    `size` is the image's height and width in pixels.
     """
     height, width = size
     labels = LabelFile()
@@ -124,8 +124,8 @@ def parse_yolo(
         elif not 0 <= label < num_classes:
             what = f"class {words[0]}; `names` has {num_classes} classes, numbered from 0"
             labels.faults.append(("unknown class", number, what))
-        elif any(abs(value) > SHARE_LIMIT for value in values):
-            what = f"expected shares of the image's width and height, not pixels: {line[:60]!r}"
+        elif any(abs(value) > MAX_NORMALISED for value in values):
+            what = f"expected fractions of the image's width and height, not pixels: {line[:60]!r}"
             labels.faults.append(("label not parsed", number, what))
         else:
             box = (x1 * width, y1 * height, x2 * width, y2 * height)
@@ -134,8 +134,9 @@ def parse_yolo(
 
 
 def _read_image_list(path: Path, root: Path, folders: FolderListings) -> list[str]:
-    """The images of a list; relative paths start at the list's folder or the root, whichever has more of
-    them.
+    """The images of a list.
+
+    Relative paths start at the list's folder or at the root, whichever has more of the images.
     """
     lines = read_list(path)
     bases = [str(path.parent), str(root)]
@@ -143,7 +144,7 @@ def _read_image_list(path: Path, root: Path, folders: FolderListings) -> list[st
     def count_existing(base: str) -> int:
         return sum(os.path.normpath(f"{base}/{line}") in folders for line in lines[:100])
 
-    base = max(bases, key=count_existing)  # of equal ones the first: the list's folder
+    base = max(bases, key=count_existing)  # the first if equal: the list's folder
     return [
         os.path.normpath(line if Path(line).is_absolute() else f"{base}/{line}") for line in lines
     ]

@@ -1,4 +1,4 @@
-"""How much memory this process can still take, on this machine or in this container."""
+"""How much memory this process can still allocate, on this machine or in this container."""
 
 import os
 from pathlib import Path

@@ -39,7 +39,7 @@ def read_image(path: str) -> np.ndarray:
 
 
 def list_images(paths: Sequence[str]) -> list[Path]:
-    """Lists image files: files as given, folders by the image files in them, sorted by name.
+    """Lists image files: files as given; of folders the image files in them, sorted by name.
 
     Raises:
         UserError: no such file or folder, or a folder without images.

@@ -21,9 +21,9 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Height and width in pixels of the image that `read_image` returns, so after EXIF rotation.
+    """Height and width in pixels of the image that `read_image` returns, after EXIF rotation.
 
-    Pillow reads the header without decoding. Rare cases (an orientation in another format than jpeg, a
+    Pillow reads the header without decoding. Rare cases (an orientation in a format other than jpeg, a
     tiff, a header that Pillow cannot read) are decoded, so that the result always agrees with OpenCV.
 
     Raises:

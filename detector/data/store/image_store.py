@@ -1,6 +1,6 @@
 """Caches of decoded images, in memory or in a file, shared by all workers and ranks of a machine.
 
-They hold the pixels as `ImageReader` returns them, so that a cached image changes only the time.
+They hold the pixels as `ImageReader` returns them, so that caching affects only speed.
 
 `open_image_cache` gives every image its own slot. `open_tile_buffer` keeps the last positions of the
 epoch's order in a ring, for mosaics that draw from a window of it.
@@ -27,7 +27,7 @@ from detector.data.store.index import Index
 from detector.data.store.index_cache import FOLDER, user_cache_folder
 from detector.errors import UserError
 
-VERSION = 1  # raise it when the layout of the file or the processing of its images changes
+VERSION = 1  # increase it when the layout of the file or the processing of its images changes
 RECORD = 2 * 8  # bytes: key and checksum of a slot, uint64 each
 GB = 10**9
 
@@ -49,7 +49,7 @@ class ImageStore:
     """Pixels of images in numbered slots of one file.
 
     Any process may fill a slot; two that fill it at the same time write the same bytes. The key of a slot
-    says which image it holds (and the size and time of its file); it is written after the pixels.
+    identifies its image (and the size and time of the image file); it is written after the pixels.
 
     Attributes:
         file: the file.
@@ -68,9 +68,9 @@ class ImageStore:
         Args:
             file: empty, or of the same layout.
             shapes: int [n, 2], height and width in pixels of each image as it is stored.
-            starts: int64 [all slots + 1], bytes; where each slot begins behind the records.
+            starts: int64 [all slots + 1], bytes; where each slot starts, after the records.
             slots: how many of them may be filled.
-            ring: a slot is chosen by position modulo `slots`; otherwise image i has slot i.
+            ring: whether the slot is the position modulo `slots`; otherwise image i has slot i.
         """
         self.file = file
         self._shapes, self._slots, self._ring = shapes, slots, ring
@@ -165,7 +165,7 @@ _PROCESS_LOCAL = ("_file", "_bytes", "_records", "_checked")
 
 
 def open_memory_file() -> PixelFile:
-    """Opens a file in memory that ends with this process, or a temporary file where there is no memfd.
+    """Opens a file in memory, or a temporary file where there is no memfd; it ends with this process.
 
     A memfd has no size limit of its own; /dev/shm is limited to 64 MB in a container.
     """
@@ -197,7 +197,7 @@ def open_disk_file(root: Path, name: str) -> PixelFile:
 def open_image_cache(
     index: Index, max_size: int, file: PixelFile, limit: float | None
 ) -> tuple[ImageStore, str]:
-    """Opens a cache with a slot for every image or, if that is too much, for the first ones.
+    """Opens a cache with a slot for every image or, if they need too much space, for the first ones.
 
     Args:
         index: the images.
@@ -222,9 +222,9 @@ def open_image_cache(
     )
     if slots < len(shapes):
         free_of = "disk space" if file.persistent else "memory"
-        source = f"half of the free {free_of}" if limit is None else "data.cache_limit"
+        limited_by = f"half of the free {free_of}" if limit is None else "data.cache_limit"
         line += (
-            f"; the limit is {allowed / GB:.2f} GB ({source}): {slots} images are cached, the others "
+            f"; the limit is {allowed / GB:.2f} GB ({limited_by}): {slots} images are cached, the others "
             f"are read from their files each time"
         )
     if store.count():
@@ -233,9 +233,9 @@ def open_image_cache(
 
 
 def cache_name(index: Index, split: str, max_size: int) -> str:
-    """The file name of a split's cache; it differs where anything differs that the pixels depend on."""
+    """The file name of a split's cache; it depends on everything that the pixels depend on."""
     digest = hashlib.blake2b(digest_size=6)
-    # decoders differ in the last bit from one version of OpenCV to the next
+    # decoded pixels may differ between versions of OpenCV
     digest.update(f"{VERSION} {cv2.__version__} {index.folder.resolve()}".encode())
     for array in (index.files.blob, index.files.starts, index.sizes):
         digest.update(array.tobytes())
@@ -266,12 +266,12 @@ def open_tile_buffer(
 
 
 def _slot_starts(sizes: np.ndarray) -> np.ndarray:
-    """Where slots of these sizes begin and the last one ends, in bytes; multiples of 8."""
+    """Where slots of these sizes start and the last one ends, in bytes; multiples of 8."""
     return np.concatenate([[0], np.cumsum((sizes + 7) // 8 * 8)]).astype(np.int64)
 
 
 def _checksum(pixels: np.ndarray) -> int:
-    """A 64-bit sum: detects lost bytes at the speed of memory."""
+    """A 64-bit sum: detects lost bytes at memory speed."""
     whole = len(pixels) // 8 * 8
     total = int(pixels[:whole].view(np.uint64).sum()) + int(pixels[whole:].sum())
     return total % 2**64

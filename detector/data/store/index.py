@@ -1,6 +1,6 @@
 """A split of a data set as flat arrays, the same for every format.
 
-Workers share arrays without copies, and a million images need far less memory than an object each.
+Workers share arrays without copies, and a million images need far less memory than one object each.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,9 +14,9 @@ from detector.boxes import box_sizes
 from detector.errors import UserError
 from detector.registry import nearest
 
-# Findings that are only reported; what all other kinds name is skipped.
+# Kinds of findings that are only reported; images, boxes and labels with any other kind are skipped.
 KEPT_KINDS = frozenset({"duplicate box", "image without label", "size mismatch"})
-CUT_LIMIT = 1.0  # px beyond the border; annotation tools round by less
+CLIP_TOLERANCE = 1.0  # px beyond the border; rounding by annotation tools stays below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class Index:
         sizes: int64 [n, 2], height and width in pixels.
         starts: int64 [n + 1]; the boxes of image i are rows starts[i]:starts[i + 1].
         boxes_xyxy: float32 [m, 4], pixels; labels: int64 [m], 0..classes-1; crowd: bool [m].
-        cut: bool [m], boxes that reached more than `CUT_LIMIT` beyond the border of their image and were
-            clipped to it.
+        clipped: bool [m], boxes that reached more than `CLIP_TOLERANCE` beyond the border of their image;
+            they are clipped to it.
         names: the class names, by label. category_ids: int64 [classes], each label's id in COCO's json.
         annotations: COCO's json; for other formats the list or folder that the split was read from.
         findings: what was skipped and why, and what looks wrong but is used.
@@ -116,7 +116,7 @@ class Index:
     boxes_xyxy: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    cut: np.ndarray
+    clipped: np.ndarray
     names: tuple[str, ...]
     category_ids: np.ndarray
     annotations: Path
@@ -147,10 +147,10 @@ def make_index(
     findings: Iterable[Finding],
     where: Callable[[int], str],
 ) -> Index:
-    """Makes an index of boxes as annotated.
+    """Makes an index from boxes as annotated.
 
     Boxes are clipped to their image; those of zero size, wholly outside or non-finite are skipped. Exact
-    duplicates stay. Skipped and duplicate boxes are named in the findings.
+    duplicates are kept. Skipped and duplicate boxes are named in the findings.
 
     Args:
         owner: int64 [m], ascending; the number of the image that each box belongs to.
@@ -185,7 +185,7 @@ def make_index(
         boxes_xyxy=boxes,
         labels=labels[good].astype(np.int64),
         crowd=crowd[good].astype(bool),
-        cut=np.asarray((np.abs(boxes_xyxy - clipped) > CUT_LIMIT).any(axis=1))[good],
+        clipped=np.asarray((np.abs(boxes_xyxy - clipped) > CLIP_TOLERANCE).any(axis=1))[good],
         names=names,
         category_ids=category_ids.astype(np.int64),
         annotations=annotations,
@@ -201,14 +201,14 @@ def _find_duplicates(
     Sorts one hash per row in place of six columns, then compares rows with equal hashes.
     """
     columns = [*boxes.view(np.uint32).T, owner, labels]
-    odd = np.random.default_rng(0).integers(2**63, size=6, dtype=np.uint64) | np.uint64(1)
-    number = np.zeros(len(boxes), np.uint64)
-    for column, factor in zip(columns, odd, strict=True):
-        number ^= column.astype(np.uint64)
-        number *= factor  # wraps around
-        number ^= number >> np.uint64(31)
-    order = np.argsort(number, kind="stable")
-    at = (number[order[:-1]] == number[order[1:]]).nonzero()[0]
+    factors = np.random.default_rng(0).integers(2**63, size=6, dtype=np.uint64) | np.uint64(1)
+    hashes = np.zeros(len(boxes), np.uint64)
+    for column, factor in zip(columns, factors, strict=True):  # odd factors
+        hashes ^= column.astype(np.uint64)
+        hashes *= factor  # wraps around
+        hashes ^= hashes >> np.uint64(31)
+    order = np.argsort(hashes, kind="stable")
+    at = (hashes[order[:-1]] == hashes[order[1:]]).nonzero()[0]
     before, after = order[at], order[at + 1]
     same = np.ones(len(at), bool)
     for column in columns:
@@ -218,7 +218,7 @@ def _find_duplicates(
 
 
 def choose_classes(index: Index, classes: tuple[str, ...]) -> Index:
-    """Keeps only the boxes of `classes`, numbered in this order; all images stay.
+    """Keeps only the boxes of `classes`, numbered in this order; all images are kept.
 
     Raises:
         UserError: a class that the data set does not have; the error names the nearest one.
@@ -232,7 +232,7 @@ def choose_classes(index: Index, classes: tuple[str, ...]) -> Index:
 
 
 def relabel(index: Index, names: tuple[str, ...], category_ids: np.ndarray) -> Index:
-    """Numbers labels as `names` does; drops boxes of other classes."""
+    """Numbers the labels in the order of `names`; drops boxes of other classes."""
     label_of = {name: label for label, name in enumerate(names)}
     new = np.array([label_of.get(name, -1) for name in index.names], np.int64)
     labels = new[index.labels]
@@ -244,7 +244,7 @@ def relabel(index: Index, names: tuple[str, ...], category_ids: np.ndarray) -> I
         boxes_xyxy=index.boxes_xyxy[kept],
         labels=labels[kept],
         crowd=index.crowd[kept],
-        cut=index.cut[kept],
+        clipped=index.clipped[kept],
         names=names,
         category_ids=np.asarray(category_ids, np.int64),
     )

@@ -1,6 +1,6 @@
 """A cache of indices on disk, valid as long as the files they were read from do not change.
 
-It lies in ROOT/.detector or, where that cannot be written, in the user's cache folder
+It is in ROOT/.detector or, where that cannot be written, in the user's cache folder
 ($XDG_CACHE_HOME, ~/.cache): numpy's .npz without pickle. Small data sets are not cached.
 """
 
@@ -19,12 +19,21 @@ import numpy as np
 
 from detector.data.store.index import Finding, Index, StringArray
 
-VERSION = 2  # raise it when readers return something else for the same files
+VERSION = 2  # increase it when readers return something else for the same files
 FOLDER = ".detector"
-# An index is cached only if its files were last changed this long before they were read: the clocks of
-# file systems tick in milliseconds, some in seconds, so that a later change might not show.
+# An index is cached only if its files were last changed this long before they were read: file systems
+# store times in steps of milliseconds, some of seconds, and a change within one step does not show.
 SETTLED = 2.0  # seconds
-ARRAYS = ("image_ids", "sizes", "starts", "boxes_xyxy", "labels", "crowd", "cut", "category_ids")
+ARRAYS = (
+    "image_ids",
+    "sizes",
+    "starts",
+    "boxes_xyxy",
+    "labels",
+    "crowd",
+    "clipped",
+    "category_ids",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ def load_or_read(
     Args:
         root: the data set's folder.
         split: its name, for the name of the cache file.
-        options: whatever else the index depends on; compared by `repr`.
+        options: everything else that the index depends on; compared by `repr`.
         enabled: whether to use the cache at all.
         fingerprint: of the files that `read` would open.
         read: parses these files.
@@ -80,7 +89,7 @@ def load_or_read(
 
 
 def save_index(index: Index, path: Path, key: str) -> None:
-    """Writes an index atomically: readers see the old file or the new one.
+    """Writes an index atomically: other processes see the old file or the new one.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -92,9 +101,8 @@ def save_index(index: Index, path: Path, key: str) -> None:
         "annotations": str(index.annotations),
         "findings": [asdict(finding) for finding in index.findings],
     }
-    text = np.frombuffer(
-        json.dumps(about).encode(), np.uint8
-    )  # ASCII: non-UTF-8 file names are escaped
+    # in ASCII: file names that are not UTF-8 are escaped
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     arrays = {name: getattr(index, name) for name in ARRAYS}
     files = {"file_blob": index.files.blob, "file_starts": index.files.starts}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -148,7 +148,7 @@ def write_yolo(index: Index, folder: Path, split: str, *, copy: CopyImage = shut
 def write_yaml(
     path: Path, form: str, index: Index, splits: Sequence[str], *, mirrors: bool
 ) -> None:
-    """Writes the data YAML of a converted data set; for YOLO, one that other toolkits read."""
+    """Writes the data YAML of a converted data set; for YOLO, one that other toolkits can read."""
     head: dict[str, Any] = {"format": form, "root": "."}
     if form == "yolo":
         head = {"path": ".", **{split: f"images/{split}" for split in splits}}

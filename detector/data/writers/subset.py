@@ -16,8 +16,8 @@ def select_images(
     Args:
         index: of the whole split.
         count: images wanted.
-        min_boxes: least number of boxes per image.
-        min_side: least width and height of every box, pixels, once the image's longer side is `size`.
+        min_boxes: minimum number of boxes per image.
+        min_side: minimum width and height of every box, pixels, once the image's longer side is `size`.
         size: of the training images, pixels.
 
     Returns:
