@@ -2,18 +2,18 @@
 
     pip install -r requirements.txt && pip install --no-build-isolation -e .
 
-A call of $CXX (default: c++ or g++) for the CPU and, where there is an nvcc and the installed torch is
-one for CUDA, a call of nvcc, with torch's own headers. The kernels use only LibTorch's stable ABI,
-so a library is tied neither to a Python nor to one torch. Without a compiler, or in an isolated build
-without torch, the install succeeds all the same: the package then runs on torch's own operators, and
-a `*_build_error.txt` beside the missing library keeps the reason for the run time.
+Calls $CXX (default: c++ or g++) for the CPU and, if there is an nvcc and the installed torch supports
+CUDA, nvcc, with torch's own headers. The kernels use only LibTorch's stable ABI, so a library works with
+any version of Python and any later torch. Without a compiler, or in an isolated build without torch, the
+install still succeeds: the package then runs on torch's own operators, and a `*_build_error.txt` beside
+the missing library keeps the reason for the warning at run time.
 
 Environment:
-    CXX, CXXFLAGS         the C++ compiler, and further flags for it
+    CXX, CXXFLAGS         the C++ compiler, and additional flags for it
     DETECTOR_CUDA=0|1     0: no CUDA kernels; 1: the install fails where they cannot be built
     CUDA_HOME             the toolkit whose bin/nvcc is used; default: nvcc on PATH
-    TORCH_CUDA_ARCH_LIST  architectures, as in "8.6;9.0+PTX"; default: those of the GPUs in this
-                          machine, and without one all in ARCHITECTURES that the nvcc knows
+    TORCH_CUDA_ARCH_LIST  architectures, such as "8.6;9.0+PTX"; default: those of the GPUs in this
+                          machine or, without one, all in ARCHITECTURES that nvcc knows
 """
 
 import importlib.util
@@ -33,10 +33,10 @@ PACKAGE = Path("detector", "ops")
 TORCH_TARGET = "0x020a000000000000"  # the stable ABI as of torch 2.10
 CXX_FLAGS = (
     "-std=c++17 -O3 -fPIC -shared -fvisibility=hidden -Wall -Wextra "
-    # Without the first two GCC leaves half of the loops scalar; none of them changes a value.
+    # Without the first two, GCC does not vectorise half of the loops; none of these changes a value.
     "-fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp-simd"
 )
-# The CUDA runtime goes into the library: so it loads beside a torch of whatever CUDA.
+# The CUDA runtime is linked into the library, which then loads beside a torch for any CUDA version.
 NVCC_FLAGS = (
     "-std=c++17 -O3 -shared -cudart static -DUSE_CUDA --threads 0 "
     "-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
@@ -72,7 +72,7 @@ def cxx_command(sources: list[str], library: Path) -> list[str]:
 
 
 def torch_folder() -> Path:
-    """Where the installed torch is; it is found, not imported: that would take seconds.
+    """The folder of the installed torch, located without importing it, which would take seconds.
 
     Raises:
         BuildError: there is none.
@@ -88,18 +88,18 @@ def torch_folder() -> Path:
 def nvcc_command(sources: list[str], library: Path) -> list[str]:
     """The one command that compiles and links the CUDA library.
 
-    nvcc links by itself, and so needs no search for its root: that goes wrong where the nvcc on PATH
+    nvcc also links: then its installation folder need not be located, which fails where the nvcc on PATH
     is a script in another folder.
 
     Raises:
-        BuildError: not wanted, no nvcc, or a torch without CUDA.
+        BuildError: switched off, no nvcc, or a torch without CUDA.
     """
     if os.environ.get("DETECTOR_CUDA") == "0":
         raise BuildError("switched off by DETECTOR_CUDA=0 during the build")
     torch = torch_folder()
     version = (torch / "version.py").read_text(encoding="utf-8")
     if re.search(r"^cuda\b.*= None", version, re.MULTILINE):
-        raise BuildError("the installed torch is one without CUDA")
+        raise BuildError("the installed torch has no CUDA")
     home = os.environ.get("CUDA_HOME")
     nvcc = shutil.which(str(Path(home, "bin", "nvcc")) if home else "nvcc")
     if nvcc is None:
@@ -119,25 +119,25 @@ def nvcc_command(sources: list[str], library: Path) -> list[str]:
 
 
 def architecture_flags(nvcc: str) -> list[str]:
-    """-gencode for each architecture; code of the last also as PTX, for GPUs that are newer.
+    """-gencode for each architecture; by default also PTX for the last, which newer GPUs compile.
 
     Raises:
-        BuildError: TORCH_CUDA_ARCH_LIST is no list of architectures, or nvcc knows none of ours.
+        BuildError: TORCH_CUDA_ARCH_LIST is not a list of architectures, or nvcc knows none of ours.
     """
     wanted = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
-    found = re.split(r"[;, ]+", wanted.strip()) if wanted.strip() else gpus_in_this_machine()
-    if not found:
-        known = output_of([nvcc, "--list-gpu-code"]).split()
-        found = [code for code in ARCHITECTURES if f"sm_{code}" in known]
-        if not found:
+    names = re.split(r"[;, ]+", wanted.strip()) if wanted.strip() else list_gpu_architectures()
+    if not names:
+        known = run_command([nvcc, "--list-gpu-code"]).split()
+        names = [code for code in ARCHITECTURES if f"sm_{code}" in known]
+        if not names:
             raise BuildError(f"{nvcc} knows none of the architectures {', '.join(ARCHITECTURES)}")
-        found[-1] += "+PTX"
+        names[-1] += "+PTX"
     flags = []
-    for name in found:
+    for name in names:
         match = re.fullmatch(r"(\d+)\.?(\d[af]?)(\+PTX)?", name)
         if match is None:
             raise BuildError(
-                f"TORCH_CUDA_ARCH_LIST={wanted}: {name!r} is no architecture such as 9.0 or 9.0+PTX"
+                f"TORCH_CUDA_ARCH_LIST={wanted}: {name!r} is not an architecture such as 9.0 or 9.0+PTX"
             )
         code = match[1] + match[2]
         flags += ["-gencode", f"arch=compute_{code},code=sm_{code}"]
@@ -146,16 +146,16 @@ def architecture_flags(nvcc: str) -> list[str]:
     return flags
 
 
-def gpus_in_this_machine() -> list[str]:
-    """Their architectures, each once, such as ["9.0"]; empty without a GPU."""
+def list_gpu_architectures() -> list[str]:
+    """The architectures of this machine's GPUs, each once, such as ["9.0"]; empty without a GPU."""
     if shutil.which("nvidia-smi") is None:
         return []
-    lines = output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+    lines = run_command(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
     return sorted(set(re.findall(r"^\d+\.\d+$", lines, re.MULTILINE)), key=float)
 
 
-def output_of(command: list[str]) -> str:
-    """What a command prints; nothing if it fails."""
+def run_command(command: list[str]) -> str:
+    """Runs a command and returns its output; "" if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else ""
 
@@ -168,12 +168,12 @@ COMMANDS: dict[str, Callable[[list[str], Path], list[str]]] = {
 
 
 def error_file(library: str) -> str:
-    """The name of the file that says why there is no such library."""
+    """The name of the file that says why a library was not built."""
     return f"{library}_build_error.txt"
 
 
 class BuildKernels(build_ext):
-    """Builds each library by its command; a failure is written down, the install goes on."""
+    """Builds each library by its command; a failure is recorded in a file and the install continues."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """detector.ops._C_cpu -> detector/ops/_C_cpu.so: no Python version in the name."""
@@ -183,8 +183,8 @@ class BuildKernels(build_ext):
         """Leaves either the library or the error file in the build folder, never both."""
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
-        why = library.with_name(error_file(library.stem))
-        for stale in (library, why):
+        reason = library.with_name(error_file(library.stem))
+        for stale in (library, reason):
             stale.unlink(missing_ok=True)
         try:
             self._compile(COMMANDS[library.stem](ext.sources, library))
@@ -192,7 +192,7 @@ class BuildKernels(build_ext):
             if library.stem == "_C_cuda" and os.environ.get("DETECTOR_CUDA") == "1":
                 raise SystemExit(f"DETECTOR_CUDA=1, but {error}") from None
             self.warn(f"no {library.name}: {error}")
-            why.write_text(f"{error}\n", encoding="utf-8")
+            reason.write_text(f"{error}\n", encoding="utf-8")
 
     def _compile(self, command: list[str]) -> None:
         self.announce(shlex.join(command), level=2)
@@ -203,18 +203,18 @@ class BuildKernels(build_ext):
             raise BuildError(f"{command[0]} failed with status {done.returncode}: {first.strip()}")
 
     def get_outputs(self) -> list[str]:
-        """Only what was really built: the installer wants every file it is told of."""
+        """Only the files that were built: the installer fails on any that is missing."""
         return [path for path in super().get_outputs() if Path(path).exists()]
 
     def copy_extensions_to_source(self) -> None:
-        """For editable installs: the libraries, or the error files, beside the Python sources."""
+        """For editable installs: copies the libraries, or the error files, beside the Python sources."""
         built = Path(self.build_lib) / PACKAGE
         for name in [f"{library}.so" for library in COMMANDS] + list(map(error_file, COMMANDS)):
             target = PACKAGE / name
             if not (built / name).exists():
                 target.unlink(missing_ok=True)
                 continue
-            # By a rename: a process that has the old library mapped must not see it change.
+            # By renaming: a process that has mapped the old library must not see it change.
             shutil.copyfile(built / name, target.with_suffix(".new"))
             target.with_suffix(".new").replace(target)
 

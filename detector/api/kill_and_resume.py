@@ -142,7 +142,7 @@ def kill_in_phase(
 
 
 def read_outcome(folder: RunFolder) -> tuple[str, list[dict[str, str]]]:
-    """A digest of all weights and of the optimiser, and the rows of results.csv without their times."""
+    """A digest of all weights and of the optimizer, and the rows of results.csv without their times."""
     training = load_checkpoint(folder.last)["training"]
     state = {name: training[name] for name in ("model", "average", "optimizer", "scaler")}
     with folder.results.open(newline="") as file:

@@ -1,10 +1,10 @@
 """The training loop and what it needs; knows no model, only modules, callables and iterables.
 
-Read `trainer` (the loop and the training step) and `progress` (the state of a run), then `faults`
-(non-finite steps, full memory), `schedule`, `optimizer`, `patterns` and `freeze` (parameters by name),
-`adversarial`, `ema`, `checkpoint` (the file), `run_folder` (the folder and its lock), `memory_probe`
-(batch size auto), `observers/` (console, files, trackers ...), `reproduction` (is a run repeated to the
-bit?) and `signals` (stop on SIGINT and SIGTERM).
+Read `trainer` (the loop), `training_step` (forward to EMA) with `micro_batch`, and `progress` (the state
+of a run), then `nonfinite` and `out_of_memory` (steps that fail), `schedule`, `optimizer`, `patterns`
+and `freeze` (parameters by name), `adversarial`, `ema`, `checkpoint` (the file), `run_folder` (the
+folder and its lock), `memory_probe` (batch size auto), `observers/` (console, files, trackers ...),
+`reproduction` (are two runs equal to the bit?) and `signals` (stop on SIGINT and SIGTERM).
 """
 
 from detector.device import Hardware, compute_deterministically

@@ -20,8 +20,8 @@ class SelfAdversary:
     The first of the two passes of self-adversarial training: with the weights fixed, the images take a
     step down the gradient of the loss of the batch without its boxes, which hides the objects that the
     network detects. The boxes and labels are unchanged. The second pass is an ordinary training step on
-    the perturbed images. Source: Bochkovskiy et al., "YOLOv4", 2020, section 3.3; as in darknet for a
-    share of the batches after the warm-up, with a step size that grows over training.
+    the perturbed images. Source: Bochkovskiy et al., "YOLOv4", 2020, section 3.3; as in darknet, applied
+    to a fraction of the batches after the warm-up, with a step size that grows over training.
 
     Differs from darknet in two ways. darknet's step is the raw gradient of a sum; here it has a given
     root mean square per image, which does not depend on image, batch size, loss gain or precision. And
@@ -29,7 +29,7 @@ class SelfAdversary:
     the weights do not change.
 
     Attributes:
-        share: of the batches that are perturbed, in [0, 1].
+        share: fraction of the batches that are perturbed, in [0, 1].
         strength: root mean square of the perturbation at the end of training, for images in [0, 1].
     """
 
@@ -99,7 +99,7 @@ class SelfAdversary:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """A context with the model in evaluation mode; afterwards each module has its mode back."""
+    """A context with the model in evaluation mode; at its end the mode of each module is restored."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -55,7 +55,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU, in today's format; nothing in the file is executed.
+    """Reads a checkpoint onto the CPU, in the current format; nothing in the file is executed.
 
     Raises:
         UserError: missing, damaged, or not a checkpoint of this toolkit.
@@ -84,7 +84,7 @@ def load_newest(last: Path, previous: Path) -> tuple[dict[str, Any], str]:
     """The checkpoint at `last` or, where that is missing or damaged, the one before it.
 
     Returns:
-        Its content, and a line on why it is the older one; "" if it is not.
+        Its content, and a line on why the older one was loaded; "" if it was not.
 
     Raises:
         UserError: neither can be loaded; the message is that of `last`.
@@ -100,7 +100,7 @@ def load_newest(last: Path, previous: Path) -> tuple[dict[str, Any], str]:
 
 
 def digest(value: Any) -> str:
-    """A hash of nested dicts, lists, tensors, strings and numbers: of every bit and of their order."""
+    """A hash of nested dicts, lists, tensors, strings and numbers: of all bits, in their order."""
     state = hashlib.blake2b(digest_size=16)
     _digest_into(state, value)
     return state.hexdigest()
@@ -165,15 +165,15 @@ def _find_os_error(error: BaseException | None) -> str | None:
 
 
 def _migrate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Checks and removes the digest, and converts the content to today's format.
+    """Checks and removes the digest, and converts the content to the current format.
 
     Raises:
-        UserError: of a newer version, of an unknown format, or damaged.
+        UserError: written by a newer version, of an unknown format, or damaged.
     """
     name = str(content["format"])
     number = int(name.removeprefix("detector-")) if name[9:].isdigit() else 0
     if number > VERSION:
-        raise UserError(f"{path}: format {name!r} is of a newer version of this toolkit; update it")
+        raise UserError(f"{path}: format {name!r} needs a newer version of this toolkit; update it")
     if number < 1:
         raise UserError(f"{path}: unknown format {name!r}; expected {FORMAT!r} or an older one")
     content = {key: value for key, value in content.items() if key != "format"}

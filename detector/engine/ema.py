@@ -10,8 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 class ModelEMA(AveragedModel):
     """The EMA of all parameters and buffers of a model, itself in evaluation mode in `module`.
 
-    The decay at optimiser step n is `decay * (1 - exp(-n / warmup))`, so that the weights of the first
-    steps fade soon. Integer buffers (counters) are copied.
+    The decay at optimizer step n is `decay * (1 - exp(-n / warmup))`: the first steps' weights fade
+    quickly. Integer buffers (counters) are copied.
     """
 
     def __init__(self, model: nn.Module, *, decay: float, warmup: float) -> None:

@@ -41,7 +41,7 @@ def freeze(model: nn.Module, patterns: Sequence[str], key: str = "train.freeze")
     """Freezes the parameters that match the patterns.
 
     Args:
-        model: modified in place, before its optimiser is created.
+        model: modified in place, before its optimizer is created.
         patterns: name patterns, see `match_parameters`.
         key: of the patterns in the config, for messages.
 
@@ -54,7 +54,7 @@ def freeze(model: nn.Module, patterns: Sequence[str], key: str = "train.freeze")
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
         raise UserError(
-            f"{key}: {', '.join(patterns)} is the whole model: nothing is left to train"
+            f"{key}: {', '.join(patterns)} matches the whole model: nothing is left to train"
         )
     return Frozen(
         sum(p.numel() for p in parameters if not p.requires_grad),

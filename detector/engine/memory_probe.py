@@ -10,7 +10,7 @@ from detector.device import Hardware, scale_images
 from detector.engine.micro_batch import Criterion
 from detector.structures import Batch
 
-# Share of the free memory that a probe leaves for what it does not see: other sizes, fragmentation.
+# Fraction of the free memory that a probe keeps free for what it cannot see: other sizes, fragmentation.
 MARGIN = 0.1
 BOXES_PER_IMAGE = 20  # the mean of mosaics of COCO
 
@@ -18,7 +18,7 @@ BOXES_PER_IMAGE = 20  # the mean of mosaics of COCO
 def find_max_batch_size(fits: Callable[[int], bool], limit: int) -> int:
     """The largest n in 1..limit for which `fits(n)`; 0 if there is none.
 
-    Doubles n as long as it fits, then bisects; if n fits, all smaller numbers have to.
+    Doubles n as long as it fits, then bisects; assumes that if n fits, all smaller numbers do.
     """
     good, bad = 0, limit + 1
     while good + 1 < bad:
@@ -34,7 +34,7 @@ def divide_nominal_batch(nominal: int, largest: int) -> int:
     """The batch size that makes up the nominal batch in as few equal batches as possible.
 
     Args:
-        nominal: images per optimiser step.
+        nominal: images per optimizer step.
         largest: maximum number of images per batch.
     """
     batches = -(-nominal // largest)
@@ -42,7 +42,7 @@ def divide_nominal_batch(nominal: int, largest: int) -> int:
 
 
 class MemoryProbe:
-    """Tries whether a batch fits, by two training steps with optimiser state and EMA in memory.
+    """Tests whether a batch fits, by two training steps with optimizer state and EMA in memory.
 
     As a context manager it limits torch to the free memory less `MARGIN`, and lifts the limit afterwards.
     """
@@ -76,9 +76,9 @@ class MemoryProbe:
             torch.cuda.set_per_process_memory_fraction(1.0, self.hardware.device)
 
     def fits(self, images: int) -> bool:
-        """Whether two training steps with a batch of so many images fit into the memory."""
+        """Whether two training steps with a batch of this many images fit into the memory."""
         try:
-            for _ in range(2):  # only the second has the optimiser's state
+            for _ in range(2):  # only the second has the optimizer's state
                 self._step(images)
         except torch.OutOfMemoryError:
             enough = False
@@ -103,11 +103,11 @@ class MemoryProbe:
     def _make_batch(self, images: int) -> Batch:
         """A batch of noise, with boxes of all sizes."""
         generator = torch.Generator().manual_seed(0)
-        side, count = self.size, images * BOXES_PER_IMAGE
-        corners = torch.rand(count, 2, 2, generator=generator).sort(1).values * side  # [n, 2, xy]
+        size, count = self.size, images * BOXES_PER_IMAGE
+        corners = torch.rand(count, 2, 2, generator=generator).sort(1).values * size  # [n, 2, xy]
         return Batch(
             images=torch.randint(
-                0, 256, (images, 3, side, side), dtype=torch.uint8, generator=generator
+                0, 256, (images, 3, size, size), dtype=torch.uint8, generator=generator
             ),
             boxes_xyxy=corners.flatten(1),
             labels=torch.zeros(count, dtype=torch.int64),

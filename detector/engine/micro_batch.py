@@ -21,20 +21,20 @@ class Criterion(Protocol):
     ) -> dict[str, Tensor]:
         """Raw maps and their batch -> unweighted scalars.
 
-        `total` sums counts over the rest of the batch, which other ranks have, or other chunks that are
-        computed later. A criterion divides by the returned counts, and so returns its share of the losses
-        of the whole batch. The counts depend on the batch and on the shapes of the maps alone.
+        `total` sums counts over the whole batch: over the other ranks, and over the other chunks of a
+        micro-batch. A criterion divides by the returned counts, so the losses of ranks and chunks add up
+        to those of the whole batch. The counts depend on the batch and on the shapes of the maps alone.
         """
         ...
 
 
 @dataclass(slots=True)
 class MicroBatch:
-    """A batch on its way to the optimizer step.
+    """A batch whose gradients are accumulated for an optimizer step.
 
     Attributes:
         batch: the images of this rank, on the host.
-        count: the number of its images on all ranks.
+        count: the number of its images over all ranks.
         largest: the largest number of its images on any rank.
         position: its number, counted over all epochs from 0.
         losses: this rank's share of the weighted losses, detached.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from detector.distributed import ProcessGroup
 from detector.engine.micro_batch import MicroBatch, sum_losses
 
-MOST_IDS = 16  # of images in a message; events.jsonl has all
+MAX_IDS = 16  # of images in a message; events.jsonl has all
 
 
 def has_nonfinite_values(
@@ -71,8 +71,8 @@ def analyse_nonfinite_step(
         if not torch.stack(list(each.losses.values())).isfinite().all()
     ]
     sums = [{name: float(v) for name, v in sum_losses([each], {}).items()} for each in pending]
-    every = [list(each.batch.image_ids) for each in pending]
-    ranks = process_group.gather_objects((bad, sums, every))
+    all_batches = [list(each.batch.image_ids) for each in pending]
+    ranks = process_group.gather_objects((bad, sums, all_batches))
     ids = [i for bad_ids, _, _ in ranks for batch in bad_ids for i in batch]
     parameter = "" if ids else find_nonfinite_gradient(model)
     ids = ids or [i for _, _, all_ids in ranks for batch in all_ids for i in batch]
@@ -93,5 +93,5 @@ def find_nonfinite_gradient(model: nn.Module) -> str:
 
 
 def _format_ids(ids: Sequence[int]) -> str:
-    shown = ", ".join(map(str, ids[:MOST_IDS]))
-    return f"{shown} and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else shown
+    shown = ", ".join(map(str, ids[:MAX_IDS]))
+    return f"{shown} and {len(ids) - MAX_IDS} more" if len(ids) > MAX_IDS else shown

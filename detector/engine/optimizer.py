@@ -1,4 +1,4 @@
-"""Optimisers over the recipe's three parameter groups.
+"""Optimizers over the recipe's three parameter groups.
 
 A new one is a function with the arguments of `sgd`, registered in `OPTIMIZERS`.
 """
@@ -40,13 +40,13 @@ def group_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 def build_param_groups(
     model: nn.Module, weight_decay: float, factors: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Builds an optimiser's `param_groups` from `group_parameters`, split by learning-rate factor.
+    """Builds an optimizer's `param_groups` from `group_parameters`, split by learning-rate factor.
 
     Args:
         model: whose trainable parameters are optimised.
         weight_decay: of the group "weight"; 0 in the others.
         factors: name pattern (see `match_parameters`) -> factor of the learning rate; if several match
-            a parameter, the last one counts, and without any the factor is 1.
+            a parameter, the last one applies, and if none does, 1.
 
     Returns:
         Groups with their "name" ("weight", "gain" or "bias"), "factor" and "weight_decay".

@@ -22,7 +22,7 @@ class MemoryFull(UserError):
 
 
 class BufferSnapshot:
-    """A copy of a model's buffers (the BatchNorm statistics), to restore before a step is repeated."""
+    """A copy of a model's buffers (the BatchNorm statistics), restored before a step is repeated."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -70,9 +70,10 @@ def split_into_chunks(
     hardware: Hardware,
     process_group: ProcessGroup,
 ) -> list[Chunk]:
-    """A micro-batch in at most `number` chunks of similar size, on the device.
+    """Splits a micro-batch into at most `number` chunks of similar size, on the device.
 
-    The number is the same on all ranks, since they meet in each chunk; on a single rank none is empty.
+    The number is the same on all ranks, since they synchronise in each chunk; on a single rank no chunk
+    is empty.
     """
     batch = hardware.move(micro_batch.batch)
     number = min(number, micro_batch.largest)
@@ -84,7 +85,7 @@ def split_into_chunks(
 
 
 class _WholeBatchCounts:
-    """Gives the criterion of each chunk the counts of the whole batch, in the order in which it asks."""
+    """Gives the criterion the counts of the whole batch for each chunk, in the order of its calls."""
 
     def __init__(self, criterion: Criterion, batch: Batch, process_group: ProcessGroup) -> None:
         self.criterion, self.batch, self.process_group = criterion, batch, process_group
@@ -118,7 +119,7 @@ def count_whole_batch(
         counts.append(total(values))
         return counts[-1]
 
-    # in 32 bits or more, so that the criterion does not convert, which would take the whole's memory
+    # float32 or wider: otherwise the criterion converts them, which allocates maps of the whole batch
     dtypes = [torch.promote_types(level.dtype, torch.float32) for level in raw]
     zeros = [
         level.new_zeros((), dtype=dtype).expand(len(batch), *level.shape[1:])
@@ -135,9 +136,9 @@ def choose_more_chunks(
     """Twice as many chunks as before, and the largest number of images in one.
 
     Raises:
-        UserError: a chunk is one image already.
-        MemoryFull: there are other ranks: they wait within the step that failed on this one, so that it
-            cannot be repeated.
+        UserError: a chunk already is a single image.
+        MemoryFull: there are other ranks, which wait within the step that failed here: it cannot be
+            repeated.
     """
     largest, more = max(micro_batch.largest for micro_batch in pending), 2 * chunks
     where = f"out of memory on {hardware.device}"

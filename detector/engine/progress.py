@@ -1,4 +1,4 @@
-"""Where a run stands, the result of an epoch, and the generators that a resumed run draws from."""
+"""The state of a run, the result of an epoch, and the random generators of a resumed run."""
 
 import random
 from dataclasses import dataclass, field, fields
@@ -44,9 +44,9 @@ class EpochReport:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands after an optimizer step.
+    """The state of a run after an optimizer step.
 
-    Together with the weights, their EMA, optimizer, scaler and generators this is all that a resumed run
+    Together with the weights, their EMA, optimizer, scaler and generators it is all that a resumed run
     needs.
 
     Attributes:
@@ -56,8 +56,8 @@ class Progress:
         seconds: time spent on the epoch so far, over all sessions that it took.
         unreadable: image files that could not be read, a line each.
         history: a row of values for each finished epoch.
-        skipped, skipped_in_row: steps skipped since they were non-finite; without one done in between.
-        chunks: the number of chunks in which each batch is computed, since memory ran out.
+        skipped, skipped_in_row: non-finite steps that were skipped, in all and since the last update.
+        chunks: the number of chunks in which each batch is computed; above 1 once memory ran out.
     """
 
     epoch: int = 0
@@ -74,7 +74,7 @@ class Progress:
     chunks: int = 1
 
     def begin_epoch(self) -> None:
-        """Moves on to the first batch of the next epoch."""
+        """Advances to the first batch of the next epoch."""
         self.epoch, self.batch = self.epoch + 1, 0
         self.totals, self.images, self.seconds = {}, 0, 0.0
 
@@ -121,7 +121,7 @@ def generator_states() -> dict[str, Any]:
     """The state of every generator of this process that a model may draw from."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  # not ours, a user's
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  # for users' code; ours does not draw from it
     return {
         "cpu": torch.get_rng_state(),
         "cuda": cuda,

@@ -23,12 +23,14 @@ def read_first_losses(events: Path) -> dict[tuple[int, int], Losses]:
         try:
             event = json.loads(line)
         except ValueError:
-            continue  # cut short by a kill
+            continue  # incomplete, since the run was killed
         if event.get("event") == "first losses":
             losses = {name: value for name, value in event.items() if name not in OTHER_KEYS}
             batches.setdefault((event["epoch"], event["batch"]), losses)
     if not batches:
-        raise UserError(f"{events}: no losses of first batches; expected the events.jsonl of a run")
+        raise UserError(
+            f"{events}: no recorded losses; expected the events.jsonl of a training run"
+        )
     return dict(sorted(batches.items()))
 
 

@@ -131,7 +131,7 @@ class RunFolder:
 
     @property
     def previous(self) -> Path:
-        """The checkpoint before `last`, in case that is damaged."""
+        """The checkpoint before `last`, used if `last` is damaged."""
         return self.path / "previous.pt"
 
     @property

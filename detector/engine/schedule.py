@@ -19,7 +19,7 @@ SCHEDULES: Registry[Callable[..., LRCurve]] = Registry("schedule")
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """Learning rates and momentum of an optimiser step.
+    """Learning rates, momentum and gradient accumulation of an optimizer step.
 
     Attributes:
         lr: learning rate.
@@ -126,13 +126,13 @@ class Schedule:
     Attributes:
         batches: per epoch.
         epochs: of the run.
-        lr: learning rate at 1 of the curve.
+        lr: learning rate where the curve is 1.
         lr_final: fraction of `lr` at the end of training.
         momentum: after the warm-up.
         warmup_batches: length of the warm-up.
         warmup_momentum: momentum at its start.
         warmup_bias_lr: learning rate of the biases at its start.
-        accumulate: micro-batches per optimiser step after the warm-up.
+        accumulate: micro-batches per optimizer step after the warm-up.
         curve: of the learning rate; also multiplies it during the warm-up.
     """
 
@@ -164,7 +164,7 @@ class Schedule:
 
 
 def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:
-    """Writes the settings into the parameter groups of an optimiser.
+    """Writes the settings into the parameter groups of an optimizer.
 
     The group "bias" has its own learning rate; a group's "factor" multiplies its rate; the momentum of
     Adam is its first beta.

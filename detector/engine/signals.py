@@ -10,7 +10,7 @@ from detector.engine.trainer import Trainer
 
 @contextlib.contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """A context in which the first SIGINT or SIGTERM stops the trainer after its step, a second at once.
+    """A context in which the first SIGINT or SIGTERM stops the trainer after its step, another at once.
 
     Yields:
         The numbers of the signals received so far.

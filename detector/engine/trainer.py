@@ -21,9 +21,7 @@ from detector.errors import UserError
 from detector.structures import Batch
 
 LOG_EVERY = 10  # batches between two logs of the losses: each waits for the device
-FIRST_BATCHES = (
-    20  # of a run; events.jsonl has their losses to the last bit for `tools/reproduce.py`
-)
+FIRST_BATCHES = 20  # of a run: events.jsonl has their unrounded losses for `tools/reproduce.py`
 
 
 class Batches(Protocol):
@@ -48,11 +46,11 @@ class Trainer:
     Attributes:
         step: the training step, with model, criterion, optimizer, EMA and loss scaling.
         hardware, loader, schedule, options: the other parts.
-        evaluate: EMA model -> metrics, of which "AP" selects the best weights.
-        process_group: the ranks that train together; each has this trainer and its share of each batch.
+        evaluate: EMA model -> metrics; "AP" among them selects the best weights.
+        process_group: the ranks that train together; each has a trainer and its share of each batch.
         observers: are notified of everything; they change nothing.
-        progress: where the run stands.
-        loader_seconds: how long the newest batch was waited for.
+        progress: the state of the run.
+        loader_seconds: time spent waiting for the newest batch.
     """
 
     def __init__(
@@ -106,7 +104,7 @@ class Trainer:
 
     @property
     def ema(self) -> ModelEMA:
-        """The average of the weights, which is evaluated."""
+        """The EMA of the weights, which is evaluated."""
         return self.step.ema
 
     @property
@@ -125,7 +123,7 @@ class Trainer:
         return 0 < self.options.patience <= self.progress.stale
 
     def run(self) -> None:
-        """Trains all epochs that are left, or until patience ends.
+        """Trains the remaining epochs, or until AP has not improved for `patience` evaluations.
 
         Raises:
             UserError: a loss or gradient is non-finite, memory is too small for one image, or no image
@@ -139,13 +137,15 @@ class Trainer:
                 self._run_epoch()
 
     def stop(self, reason: str) -> None:
-        """Asks the run to stop: after this step and its checkpoint, or after this batch of an evaluation,
-        which a resumed run repeats. Safe in a signal handler.
+        """Asks the run to stop; safe in a signal handler.
+
+        It stops after the current step and its checkpoint, or after the current batch of an evaluation,
+        which a resumed run repeats.
         """
         self._stop_reason = reason
 
     def announce(self, event: str, **values: Any) -> None:
-        """Tells the observers about an event: its name, and numbers and texts that belong to it."""
+        """Notifies the observers of an event: its name, and numbers and texts that belong to it."""
         progress = self.progress
         about = {"event": event, "epoch": progress.epoch + 1, "batch": progress.batch, **values}
         self._notify("on_event", about)
@@ -156,7 +156,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _report_outcome(self) -> Iterator[None]:
-        """Tells the observers how the run ended."""
+        """Notifies the observers of how the run ended."""
         outcome = "finished"
         try:
             yield
@@ -198,7 +198,7 @@ class Trainer:
         self._stop_if_asked()
 
     def _train_epoch(self) -> dict[str, float]:
-        """Trains on the batches of the epoch that are left; returns the mean weighted losses of all."""
+        """Trains on the remaining batches of the epoch; returns the mean weighted losses of all of it."""
         self.model.train()
         self.options.frozen.freeze_statistics()
         progress, epoch = self.progress, self.progress.epoch
@@ -244,7 +244,7 @@ class Trainer:
         self._notify("on_train_epoch_end")
         self._stop_if_asked()
         self.announce("evaluation")
-        # not in the signal handler, whose exception Python may print and forget
+        # not in the signal handler: Python may print and ignore an exception that is raised there
         hook = self.ema.module.register_forward_pre_hook(lambda *_: self._interrupt_evaluation())
         try:
             return self.evaluate(self.ema.module)
@@ -263,7 +263,7 @@ class Trainer:
             raise Stopped(next(reason for reason in reasons if reason))
 
     def _time(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; `loader_seconds` is how long each was waited for."""
+        """The batches; measures `loader_seconds`, the time spent waiting for each."""
         while True:
             start = time.perf_counter()
             batch = next(batches, None)

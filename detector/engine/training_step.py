@@ -27,23 +27,23 @@ from detector.engine.schedule import Schedule, StepSettings, apply_settings
 from detector.errors import UserError
 from detector.structures import Batch
 
-LEAST_SCALE = 2.0**-10  # of fp16's losses; from 65,536 it takes 26 overflows in a row
+MIN_SCALE = 2.0**-10  # of fp16 losses: 26 overflows in a row after the initial 65,536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerOptions:
-    """What a training may have besides its parts.
+    """Options of a training run.
 
     Attributes:
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         patience: evaluations without a better AP after which the run ends; 0 is no limit.
         clip_norm: maximum norm of a step's gradient, which is summed over the nominal batch; 0 is off.
-        skip_limit: non-finite steps in a row that are skipped; 0 ends the run at the first one.
+        skip_limit: the most non-finite steps in a row to skip; 0 ends the run at the first one.
         compile: run the forward and backward pass through torch.compile.
         sync_batch_norms: BatchNorm statistics are those of all ranks; else each rank has its own.
         frozen: what is not trained.
         adversary: changes the images of some batches.
-        ramps: are called before each batch with the share of training that is done.
+        ramps: are called before each batch with the fraction of training that is done.
     """
 
     eval_every: int = 1
@@ -61,7 +61,7 @@ class TrainingStep:
     """One optimizer step, made of one or several micro-batches.
 
     Attributes:
-        model, criterion, optimizer, ema, schedule, hardware, process_group, options: as of the trainer.
+        model, criterion, optimizer, ema, schedule, hardware, process_group, options: as in `Trainer`.
         scaler: loss scaling, which fp16 needs.
         announce: reports an event, as `Trainer.announce`.
         on_gradients: is called when the gradients of a step are complete, still scaled.
@@ -144,7 +144,7 @@ class TrainingStep:
         pending: list[MicroBatch],
         progress: Progress,
     ) -> None:
-        """Calls `accumulate` for the newest micro-batch; out of memory, for all again in more chunks.
+        """Calls `accumulate` for the newest micro-batch; if memory runs out, for all in more chunks.
 
         Raises:
             UserError: as `choose_more_chunks`.
@@ -170,7 +170,7 @@ class TrainingStep:
             self._discard_gradients()
 
     def _discard_gradients(self) -> None:
-        """As if no micro-batch of this step had been computed."""
+        """Discards what the micro-batches of this step did to gradients and buffers."""
         self.optimizer.zero_grad()
         self._buffers.restore()
 
@@ -210,7 +210,7 @@ class TrainingStep:
 
     def _update_scale(self, pending: Sequence[MicroBatch]) -> None:
         self.scaler.update()
-        if self.scaler.is_enabled() and self.scaler.get_scale() < LEAST_SCALE:
+        if self.scaler.is_enabled() and self.scaler.get_scale() < MIN_SCALE:
             raise UserError(
                 f"fp16 gradients overflow at every loss scale ({self._describe_place(pending)}); try a "
                 f"lower train.lr, a longer warm-up, or train.precision=bf16 or fp32"

@@ -1,8 +1,8 @@
 """The networks.
 
 Read `variants` (the table), `backbone`, `neck`, `head`, then `yolo` (assembled). `darknet_weights` reads
-and writes darknet's `.weights`; `darknet_cfg` parses its `.cfg` and `darknet_net` builds it; `info`
-measures parameters and FLOPs.
+and writes darknet's `.weights`; `darknet_cfg` parses its `.cfg` and `darknet_net` builds the network;
+`info` measures parameters and FLOPs.
 """
 
 from detector.models.backbone import Classifier, CSPDarknet, TinyDarknet

@@ -14,7 +14,7 @@ from detector.nn import (
 
 
 class CSPDarknet(nn.Module):
-    """Stem, a plain or CSP first stage, four CSP stages.
+    """A stem, a plain or CSP first stage, and four CSP stages.
 
     Attributes:
         out_channels: of C3, C4, C5. strides: of the same.
@@ -74,7 +74,7 @@ class CSPDarknet(nn.Module):
 
 
 class TinyDarknet(nn.Module):
-    """The backbone of yolov4-tiny: two strided convolutions, three stages with max pools between.
+    """The backbone of yolov4-tiny: two strided convolutions, three stages with max pools in between.
 
     Attributes:
         out_channels: of C4 and C5. strides: of the same.

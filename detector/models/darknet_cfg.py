@@ -15,7 +15,7 @@ SUPPORTED = {
     "dropout": "probability",
     "yolo": "mask anchors classes num scale_x_y new_coords",
 }
-# Keys that only training in darknet reads: accepted without effect.
+# Keys that only affect training in darknet: accepted and ignored.
 IGNORED = {
     "convolutional": "stopbackward learning_rate burnin_update train_only_bn",
     "yolo": (
@@ -29,7 +29,7 @@ IGNORED = {
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One `[kind]` section of a file: its options as text, and the line of its start."""
+    """One `[kind]` section of a file: its options as text, and the line where it starts."""
 
     source: str
     kind: str
@@ -58,7 +58,7 @@ class Section:
         return values[0]
 
     def whole(self, key: str, default: str | None = None, *, least: int = 0) -> int:
-        """Parses an option as an integer, at least `least`."""
+        """Parses an option as an integer of at least `least`."""
         value = self.number(key, default)
         if value != int(value) or value < least:
             self.fail(f"{key}={self.options.get(key)}: expected an integer of at least {least}")

@@ -1,4 +1,4 @@
-"""Builds a network from a darknet `.cfg`, of the same modules as the other networks.
+"""Builds a network from a darknet `.cfg`, from the same modules as the other networks.
 
 Layers are numbered as in darknet: the first section after [net] is 0.
 """
@@ -16,12 +16,12 @@ from detector.models.darknet_cfg import Section, cfg_classes
 from detector.models.head import init_output_bias, split_anchors
 from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
 
-ACTIVATION_NAMES = {"leaky": "leaky_relu", "linear": "identity"}  # darknet's name -> the registry's
+ACTIVATION_NAMES = {"leaky": "leaky_relu", "linear": "identity"}  # darknet's -> the registry's
 ACTIVATIONS = ("leaky", "mish", "swish", "relu", "linear", "logistic")
 
 
 class Concat(nn.Module):
-    """[route]: concatenates maps along the channels; of each, part `group` of `groups`."""
+    """[route]: concatenates maps along the channels; takes only part `group` of `groups` of each."""
 
     def __init__(self, groups: int, group: int) -> None:
         super().__init__()
@@ -280,13 +280,13 @@ class _Builder:
         if number == 0 or before.kind != "convolutional":
             section.fail("must follow a [convolutional] section")
         new_coords = bool(section.whole("new_coords", "0"))
-        wanted = "logistic" if new_coords else "linear"
+        expected = "logistic" if new_coords else "linear"
         if (
-            before.options.get("activation") != wanted
+            before.options.get("activation") != expected
             or before.options.get("batch_normalize", "0") != "0"
         ):
             section.fail(
-                f"new_coords={int(new_coords)} needs activation={wanted} without batch_normalize in "
+                f"new_coords={int(new_coords)} needs activation={expected} without batch_normalize in "
                 f"the [convolutional] in line {before.line}"
             )
         sizes = section.numbers("anchors")

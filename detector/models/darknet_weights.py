@@ -2,11 +2,11 @@
 
 A file is a header (three int32: major, minor, revision; then `seen`, the images trained on) and float32
 numbers, little-endian: for each convolution, in the order of the cfg, either beta, gamma, running
-mean, running variance and weight, or bias and weight. Nothing in it names the network, so a reader
+mean, running variance and weight, or bias and weight. The file does not name its network: a reader
 checks the exact file size, and that no running variance is negative.
 
-A network can have two orders: `pacsp` stores each head after its map, `csp` stores the heads at the
-end. The sizes are equal; in the wrong order, about a tenth of the variances are negative.
+A network can have two orders: `pacsp` stores each head after its map, `csp` stores all heads at the
+end. The sizes are equal; read in the wrong order, about a tenth of the variances are negative.
 """
 
 import os
@@ -43,7 +43,7 @@ class Header:
     """The header of a weights file.
 
     Attributes:
-        major, minor, revision: the version; 0, 2, 5 in today's files.
+        major, minor, revision: the version; 0, 2, 5 in current files.
         seen: images trained on; 64 bits from version 0.2 on, 32 before.
     """
 
@@ -114,7 +114,7 @@ class Layer:
 
     @property
     def num_parameters(self) -> int:
-        """How many of the stored numbers are parameters, that is, not running statistics."""
+        """How many of the stored numbers are parameters, not running statistics."""
         return sum(t.numel() for t in self.tensors() if isinstance(t, nn.Parameter))
 
     @property
@@ -203,7 +203,7 @@ def load_darknet(
 def _detect_order(
     model: DarknetSerializable, values: np.ndarray, order: str | None, path: Path
 ) -> tuple[str, list[Layer]]:
-    """The order in which the running variances are valid, and the layers that the numbers fill."""
+    """The order in which all running variances are valid, and the layers that the numbers fill."""
     clean: dict[str, list[Layer]] = {}
     faults = []
     for name in [order] if order else model.orders:
@@ -277,11 +277,11 @@ def save_darknet(
             f"{path}: this network has no order {order!r} (known: {', '.join(model.orders)})"
         )
     layers = list_layers(model, order)
-    held = sum(layer.num_parameters for layer in layers)
+    stored = sum(layer.num_parameters for layer in layers)
     total = sum(p.numel() for part in model.list_parts(order) for p in part.parameters())
-    if held != total:
+    if stored != total:
         raise UserError(
-            f"{path}: not written: the activations of this network have {total - held:,} learned "
+            f"{path}: not written: the activations of this network have {total - stored:,} learned "
             f"parameters, which the darknet format cannot store; use an activation without parameters"
         )
     new = path.with_name(path.name + ".new")

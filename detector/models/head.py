@@ -11,9 +11,9 @@ from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
 
 @torch.no_grad()
 def init_output_bias(output: nn.Conv2d, num_anchors: int, stride: int) -> None:
-    """Initialises an output's biases for rare objects: 8 per 640 px image, and equal class priors.
+    """Initialises an output's biases to expect 8 objects per 640 px image and equally frequent classes.
 
-    Added to torch's own initialisation, as in the published recipe.
+    They are added to torch's own initialisation, as in the published recipe.
     """
     assert output.bias is not None
     bias = output.bias.view(num_anchors, -1)  # [A, 5 + classes]

@@ -12,7 +12,7 @@ class StageCost:
 
     Attributes:
         name: the module's name.
-        parameters: number of learnable ones.
+        parameters: number of its learnable parameters.
         flops: of its convolutions, 2 x multiply-adds, for one image.
         shapes: (channels, height, width) of each output map.
     """

@@ -1,7 +1,7 @@
 """The necks: CSP-PANet (pacsp), PANet (yolov4), the top-down necks of YOLOv3 and yolov4-tiny.
 
-Each neck maps the backbone's features, finest first, to as many maps, finest first. `interleave_heads`
-gives the place of each head among its parts in darknet's weight files.
+Each neck maps the backbone's features, finest first, to the same number of maps, finest first.
+`interleave_heads` gives the place of each head among the neck's parts in darknet's weight files.
 """
 
 from abc import ABC, abstractmethod
@@ -47,7 +47,8 @@ class Neck(nn.Module, ABC):
 class TopDown(nn.Module):
     """Narrows and upsamples a coarse map and concatenates it with the backbone's next finer map.
 
-    concat[lateral, up]; the lateral map is narrowed as well unless `narrow_lateral` is False.
+    concat[lateral, up], or [up, lateral] if not `lateral_first`; the lateral map is narrowed as well
+    unless `narrow_lateral` is False.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class TopDown(nn.Module):
 
 
 class BottomUp(nn.Module):
-    """Downsamples a fine map by a 3x3/2 convolution and concatenates it with the top-down map there."""
+    """Downsamples a fine map by a 3x3/2 convolution and concatenates it with a top-down map."""
 
     def __init__(self, fine: int, mix: Mixer, *, act: ActFactory, norm: BatchNormSettings) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class BottomUp(nn.Module):
 
 
 class PathAggregation(Neck):
-    """Spatial pyramid pooling on C5, then top-down and bottom-up paths of one kind of block.
+    """Spatial pyramid pooling on C5, then top-down and bottom-up paths with the same kind of block.
 
     Source: Liu et al., "Path Aggregation Network", 2018.
     """
@@ -136,7 +137,7 @@ class PathAggregation(Neck):
 
 
 class CSPPANet(PathAggregation):
-    """The neck of the pacsp family: SPP in a CSP block, and CSP blocks."""
+    """The neck of the pacsp family: SPP inside a CSP block, and CSP blocks on both paths."""
 
     def __init__(
         self,
@@ -160,7 +161,7 @@ class CSPPANet(PathAggregation):
 
 
 class PANet(PathAggregation):
-    """The neck of yolov4: SPP between two stacks of three convolutions, blocks of five convolutions."""
+    """The neck of yolov4: SPP between two stacks of three convolutions; stacks of five on both paths."""
 
     def __init__(
         self,
@@ -220,7 +221,7 @@ class YOLOv3Neck(Neck):
 
 
 class TinyNeck(Neck):
-    """The neck of yolov4-tiny: 1x1 on C5; narrowed, upsampled and concatenated with C4."""
+    """The neck of yolov4-tiny: a 1x1 convolution on C5, narrowed, upsampled and concatenated with C4."""
 
     def __init__(
         self,

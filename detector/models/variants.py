@@ -1,4 +1,4 @@
-"""The family as data: one row per network. Widths and depths are keywords of the constructors."""
+"""The networks as data, one row each; widths and depths are keywords of the constructors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from detector.models.neck import CSPPANet, Neck, PANet, TinyNeck, YOLOv3Neck
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
-# (width, height) in pixels at strides 8, 16, 32; of every published network except tiny
+# (width, height) in pixels at strides 8, 16, 32, for every published network except tiny
 YOLOV4_ANCHORS: Anchors = (
     ((12, 16), (19, 36), (40, 28)),
     ((36, 75), (76, 55), (72, 146)),
     ((142, 110), (192, 243), (459, 401)),
 )
-# strides 16, 32. 81,82 occurs twice and 10,14 never: a slip of the cfg that the published weights rely on
+# strides 16, 32; 81,82 occurs twice and 10,14 never: a mistake in the cfg that the weights rely on
 TINY_ANCHORS: Anchors = (
     ((23, 27), (37, 58), (81, 82)),
     ((81, 82), (135, 169), (344, 319)),
@@ -33,13 +33,13 @@ class Variant:
 
     Attributes:
         backbone: its constructor with every argument bound except `act` and `norm`.
-        neck: the same, taking the backbone's channels first; None for a classifier.
-        head: the same, taking the neck's channels first.
+        neck: its constructor likewise, called with the backbone's channels first; None for a classifier.
+        head: its constructor likewise, called with the neck's channels first.
         anchors: by level, finest first.
         scale_x_y: by level, the scale with which darknet's cfg of this network decodes centres.
         darknet_size: how darknet's cfg decodes sizes: "sigmoid", (2s)^2, or "exp".
         orders: the orders of its weight files, the usual one first; see `darknet_weights`.
-        halves: whether its backbone splits channels in halves and takes `first_half`.
+        halves: whether its backbone splits channels into halves and accepts `first_half`.
     """
 
     backbone: Callable[..., nn.Module]
@@ -60,7 +60,7 @@ def _pacsp(backbone: dict[str, Any], neck: dict[str, Any]) -> Variant:
 _CSPDARKNET53 = partial(CSPDarknet, stage1_csp=True)
 
 VARIANTS = {
-    # not published: a sibling of -s small enough to train on two CPU cores in minutes
+    # not published: a smaller -s that trains on two CPU cores in minutes
     "yolov4-pacsp-n": _pacsp(
         {
             "stem": 8,
@@ -118,6 +118,6 @@ VARIANTS = {
         darknet_size="exp",
         halves=True,
     ),
-    # a classifier: the shape of csdarknet53-omega, 1000 classes
+    # a classifier with the layers of csdarknet53-omega, 1000 classes
     "csdarknet53": Variant(_CSPDARKNET53),
 }

@@ -14,7 +14,7 @@ class YOLO(nn.Module):
     Attributes:
         backbone, neck, head: the three parts.
         anchors: float32 [levels, anchors, 2], width and height in pixels.
-        strides: pixels a cell, by level.
+        strides: pixels per cell, by level.
         decoder: how the raw values become boxes.
         orders: the orders in which darknet's weight files store this network, the usual one first.
     """
@@ -41,7 +41,7 @@ class YOLO(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] in [0, 1] -> raw values [B, anchors, H/s, W/s, 5 + classes], s = stride.
 
-        `detector.decode` turns them into boxes; the loss takes them raw.
+        `detector.decode` converts them to boxes; the loss takes them raw.
         """
         return self.head(self.neck(self.backbone(images)))
 

@@ -1,12 +1,12 @@
 """The activation registry.
 
-Adding one is a function and a name:
+To add one, write a function and register its name:
 
     @ACTIVATIONS.register("squareplus")
     def squareplus(channels: int, *, b: float = 4.0) -> nn.Module:
         return Squareplus(b)
 
-An entry takes the channel count (an activation may learn one value per channel) and, by keyword, the
+It takes the channel count (an activation may learn one value per channel) and, by keyword, the
 parameters that a YAML may set: `activation: {name: leaky_relu, negative_slope: 0.2}`.
 """
 
@@ -30,7 +30,7 @@ def activation(name: str, **parameters: Any) -> ActFactory:
 
     Args:
         name: a name in `ACTIVATIONS`.
-        parameters: passed to the entry by keyword.
+        parameters: passed to it by keyword.
 
     Returns:
         Its factory: channels -> module.
@@ -130,7 +130,7 @@ class SReLU(nn.Module):
         return torch.where(x >= high, above, torch.where(x <= low, below, x))
 
 
-# ---- The entries, each with its formula, derivative, range and source ----
+# ---- The registered activations, each with its formula, derivative, range and source ----
 
 
 @ACTIVATIONS.register("mish")
@@ -235,7 +235,7 @@ def _isru(channels: int, *, alpha: float = 1.0) -> nn.Module:
 
 
 def _compute_isru(x: Tensor, *, alpha: float) -> Tensor:
-    size = x.abs().clamp(min=1.0)  # factored out, since x^2 could overflow
+    size = x.abs().clamp(min=1.0)  # factored out, since x^2 may overflow
     return x / size * torch.rsqrt(size**-2 + alpha * (x / size) ** 2)
 
 
@@ -317,7 +317,7 @@ def _compute_log_tanh_exp(x: Tensor) -> Tensor:
 
 
 def _exp_up_to_20(x: Tensor) -> Tensor:
-    """e^min(x, 20): beyond it arctan and tanh are constant, and a slope would be inf times 0."""
+    """e^min(x, 20): above 20 arctan and tanh are constant, and the gradient would be inf times 0."""
     return x.clamp(max=20.0).exp()
 
 

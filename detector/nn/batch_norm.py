@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 from detector import ops
 from detector.nn.activations import Mish, Swish
 
-# Activations that the kernels fuse with BatchNorm, by exact type: a subclass may compute something else.
+# Activations that the kernels fuse with BatchNorm, by exact type: a subclass may compute something else
 _FUSIBLE: dict[type[nn.Module], Callable[[Any], ops.Activation]] = {
     nn.Identity: lambda act: ops.IDENTITY,
     nn.ReLU: lambda act: ops.leaky_relu(0.0),
@@ -23,13 +23,12 @@ class BatchNormAct2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` that also applies the activation after it; same parameters, buffers, keys.
 
     Mish, Leaky ReLU, ReLU and Swish are computed in the same pass over memory, and training saves one map
-    for the backward pass where BatchNorm and Mish save two. Every other activation runs separately.
+    for the backward pass where separate BatchNorm and Mish save two. Other activations run separately.
 
     Attributes:
-        sync: in training, normalise with the statistics of all ranks of torch.distributed, which then
-            train like one rank on the joined batch; on any device, CPUs included. Gradients of weight
-            and bias cover each rank's own images, as DistributedDataParallel expects. See
-            `synchronise_batch_norms`.
+        sync: in training, normalise with the statistics of all ranks of torch.distributed, as one rank
+            would with the whole batch; on any device, CPUs included. Gradients of weight and bias cover
+            each rank's own images, as DistributedDataParallel expects. See `synchronise_batch_norms`.
     """
 
     sync = False
@@ -37,8 +36,8 @@ class BatchNormAct2d(nn.BatchNorm2d):
     def forward(self, input: Tensor, act: nn.Module | None = None) -> Tensor:
         """act(batch_norm(x)), [B, C, H, W] -> the same shape, dtype and memory format.
 
-        An activation with a hook runs separately, so that the hook is called; a hook on this module sees
-        the output of the activation.
+        An activation with hooks runs separately, so that they are called; a hook on this module sees the
+        output of a fused activation.
         """
         self._check_input_dim(input)
         fused = ops.IDENTITY if act is None else self._find_fused(act)
@@ -57,7 +56,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
         return x if act is None or fused is not None else act(x)
 
     def _find_fused(self, act: nn.Module) -> ops.Activation | None:
-        """The kernels' form of an activation; None where it has hooks or no kernel."""
+        """The activation as an argument of the kernels; None if it has hooks or no kernel."""
         hooks = (act._forward_hooks, act._forward_pre_hooks)
         hooked = any((*hooks, act._backward_hooks, act._backward_pre_hooks))
         return None if hooked or type(act) not in _FUSIBLE else _FUSIBLE[type(act)](act)

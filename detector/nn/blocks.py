@@ -28,7 +28,7 @@ class ConvNormAct(nn.Module):
 
     Attributes:
         conv: k x k, with zero padding.
-        norm: BatchNormAct2d, which fuses the activation where it can; Identity after `fuse_batch_norms`.
+        norm: BatchNormAct2d, which fuses the activation if it can; Identity after `fuse_batch_norms`.
         act: the activation.
     """
 
@@ -126,7 +126,7 @@ def conv_stack(
 ) -> nn.Sequential:
     """A chain of convolutions: each 1x1 narrows to `channels`, each 3x3 widens to twice that.
 
-    [B, cin, H, W] -> [B, channels, H, W] where the last kernel is 1. The neck of YOLOv3 and YOLOv4.
+    [B, cin, H, W] -> [B, channels, H, W] if the last kernel is 1. Used in the necks of YOLOv3 and YOLOv4.
     """
     layers = []
     for kernel in kernels:
@@ -214,8 +214,8 @@ class SPPBlock(nn.Module):
 class TinyStage(nn.Module):
     """A stage of yolov4-tiny at constant resolution; [B, c, H, W] -> two maps.
 
-    a = 3x3; half of a's channels through two 3x3; mix = 1x1 of concat[second, first]. The stage's output
-    is concat[a, mix]; `mix` alone goes to the neck. Which half depends on the weights:
+    a = 3x3(x); first = 3x3(half of a's channels), second = 3x3(first); mix = 1x1(concat[second, first]).
+    The stage's output is concat[a, mix]; `mix` alone goes to the neck. Which half depends on the weights:
     darknet takes the second, PyTorch_YOLOv4 the first.
     """
 

@@ -10,7 +10,8 @@ def compute_curves(name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Evaluates an activation and its first and second derivative.
 
     Args:
-        name: in the registry; random ones in evaluation mode, learned ones with their initial values.
+        name: in the registry; random activations are in evaluation mode, learned ones have their initial
+        values.
         x: [n], float64.
 
     Returns:

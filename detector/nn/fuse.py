@@ -11,7 +11,7 @@ from detector.nn.blocks import ConvNormAct
 def fuse_batch_norms(model: nn.Module) -> nn.Module:
     """Copies a model in evaluation mode and folds every BatchNorm into the convolution before it.
 
-    The convolutions get biases instead; outputs agree to 1e-4, state-dict keys differ.
+    The convolutions get biases; outputs agree to 1e-4, the keys of the state dict differ.
     """
     assert not model.training, "running statistics are folded: call model.eval() first"
     fused = copy.deepcopy(model)

@@ -1,8 +1,8 @@
 """Compiled operators and their fallbacks in torch operators; the sources are in csrc/.
 
 Read `_mish.py` (dispatch, autograd), `batch_norm.py` (fused with an activation, synchronised over ranks),
-then `_load.py` (loading, the one warning). `python -m detector.ops` prints which implementation
-runs for each device and dtype.
+then `_load.py` (loading, self-test, the one warning). `python -m detector.ops` prints which
+implementation runs for each device and dtype.
 """
 
 from detector.ops._load import has_kernel

@@ -1,6 +1,6 @@
-"""Loads the compiled kernels, checks them, and says why where they cannot be used.
+"""Loads the compiled kernels, tests them, and explains why if they cannot be used.
 
-There is one library per device type, loaded at its first use. The outcome is final for the process:
+There is one library per device type, loaded at its first use. The result holds for the whole process:
 `status()` is either usable or has the reason. `DETECTOR_NATIVE=1` in the environment switches the kernels
 off silently; every other reason is reported by one RuntimeWarning.
 """
@@ -69,7 +69,7 @@ def has_kernel(op: str, x: Tensor) -> bool:
 
 
 def explain_fallback(op: str, device: str, dtype: torch.dtype) -> str:
-    """Why `op` has no compiled kernel for a device and dtype; empty where it has one."""
+    """Why `op` has no compiled kernel for a device and dtype; empty if it has one."""
     if device not in KERNELS[op]:
         return f"no kernel for {device}"
     if dtype not in KERNELS[op][device]:
@@ -85,7 +85,7 @@ def library_path(device: str) -> Path:
 
 
 def _explain_missing(device: str) -> str:
-    """Why a device type has no library; empty where it has one."""
+    """Why a device type has no library; empty if it has one."""
     library = library_path(device)
     if library.exists():
         return ""
@@ -98,7 +98,7 @@ def _load(device: str) -> None:
     """Loads a library and registers the shapes that its operators return.
 
     Raises:
-        RuntimeError: not built; with the error of the build.
+        RuntimeError: not built; the message has the error of the build.
         OSError: the dynamic linker cannot load it.
     """
     if why := _explain_missing(device):

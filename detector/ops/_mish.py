@@ -28,7 +28,7 @@ def mish(x: Tensor) -> Tensor:
         x: any shape and layout, floating point.
 
     Returns:
-        The shape and dtype of x, values in [-0.309, inf); the strides of x where x is dense, else
+        The shape and dtype of x, values in [-0.309, inf); the strides of x if x is dense, else
         contiguous.
 
     Example:
@@ -49,8 +49,8 @@ def mish_(x: Tensor) -> Tensor:
     """Mish in place, for inference: allocating a result costs more than the arithmetic.
 
     Args:
-        x: any shape, floating point; overwritten. Where autograd records, torch's in-place operator
-            runs, with its rules.
+        x: any shape, floating point; overwritten. If autograd records, torch's in-place operator runs,
+            with its restrictions.
 
     Returns:
         x itself.
@@ -60,9 +60,8 @@ def mish_(x: Tensor) -> Tensor:
         return functional.mish(x, inplace=True)
     torch.ops.detector_ops.mish_(x)
     if not x.is_inference():
-        torch.autograd.graph.increment_version(
-            x
-        )  # a backward pass that needs the old x then raises
+        # a backward pass that needs the old x then raises an error
+        torch.autograd.graph.increment_version(x)
     return x
 
 
@@ -118,7 +117,7 @@ def needs_torch_operators() -> bool:
 
 
 def _is_dense(x: Tensor) -> bool:
-    """Whether x covers its memory without gaps or overlaps, in any order of dimensions."""
+    """Whether x fills its memory without gaps or overlaps, in any order of dimensions."""
     return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
@@ -130,7 +129,7 @@ def to_dense(x: Tensor) -> Tensor:
 def match_layout(grad: Tensor, x: Tensor) -> Tensor:
     """Copies the gradient to the strides of x if they differ: kernels index both by one flat index.
 
-    y.sum().backward() passes a gradient with strides 0, a permute one in another order.
+    y.sum().backward() passes a gradient with strides 0, a permutation one in another order.
     """
     if grad.stride() == x.stride() and grad.dtype == x.dtype:
         return grad

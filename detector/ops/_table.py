@@ -1,4 +1,4 @@
-"""Which implementation runs for each device and dtype, and why, if not the compiled one."""
+"""Which implementation runs for each device and dtype, and if not the compiled one, why."""
 
 import torch
 

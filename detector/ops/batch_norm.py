@@ -3,9 +3,9 @@
 It makes fewer passes over memory, and saves only x for the backward pass. It has four steps, defined in
 csrc/bn_act_operators.h: statistics, apply, reduce, apply backward. They run as compiled kernels on
 float32, bfloat16 or float16 maps with float32 parameters, contiguous or channels_last, on the CPU and on
-CUDA; other inputs run torch's batch_norm, then the activation. Ranks exchange their statistics between
-the steps; without kernels the steps are then torch's operators, on any device and dtype. The kernels'
-results do not depend on the number of threads.
+CUDA; other inputs run torch's batch_norm, then the activation. If ranks share statistics, they exchange
+them between the steps, and where there is no kernel each step runs torch's operators, on any device and
+dtype. The kernels' results do not depend on the number of threads.
 """
 
 from collections.abc import Callable
@@ -84,13 +84,13 @@ def batch_norm_act(
         eps: added to the variance.
         training: normalise with the statistics of this batch instead of the running ones.
         group: in training, the ranks whose batches are normalised as one. Each gets the gradients of
-            weight and bias over its own images: their sum is that of the joined batch.
+            weight and bias over its own images: their sum is the gradient over the joined batch.
 
     Returns:
         The shape, dtype and memory format of x.
 
     Raises:
-        ValueError: in training, only one value per channel.
+        ValueError: in training, if there is only one value per channel.
     """
     if running_mean is None or running_var is None:
         training = True  # there are no running statistics to normalise with
@@ -140,7 +140,7 @@ def _update_running(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How one call computes, the same in its forward and its backward pass."""
+    """How one call is computed: common to its forward and backward pass."""
 
     activation: Activation
     eps: float
@@ -167,7 +167,7 @@ class _Plan:
     def sum_over_ranks(
         self, sums: tuple[Tensor, ...], count: Any
     ) -> tuple[tuple[Tensor, ...], int]:
-        """The sums of dy and dy * xhat over the batch of all ranks, and the count that divides them."""
+        """The sums of dy and dy * xhat over the batches of all ranks, and their divisor."""
         if count is None:  # the statistics did not depend on x
             return tuple(torch.zeros_like(value) for value in sums), 1
         if self.group is None:
@@ -179,7 +179,7 @@ class _Plan:
 def _merge_statistics(
     mean: Tensor, var: Tensor, count: int, group: distributed.ProcessGroup
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Merges the statistics of all ranks in float64 and in rank order: equal to the bit on each.
+    """Merges the statistics of all ranks in float64 and in rank order: bit-identical on each rank.
 
     Source: T. Chan, G. Golub and R. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing
     Sample Variances", 1979.
@@ -228,18 +228,18 @@ class _BatchNormAct(torch.autograd.Function):
         if torch.is_grad_enabled() or needs_torch_operators():  # second derivatives, or vmap
             return (*_differentiable_backward(ctx, grads[0]), None, None, None, None)
         grad, grad_x = match_layout(grads[0], x), torch.empty_like(x)
-        given = {"grad": grad, "x": x, "mean": mean, "rstd": rstd, "weight": weight, "bias": bias}
-        given |= {**plan.act, "grad_x": grad_x}
+        values = {"grad": grad, "x": x, "mean": mean, "rstd": rstd, "weight": weight, "bias": bias}
+        values |= {**plan.act, "grad_x": grad_x}
         if x.numel() == 0:
             sums = torch.zeros_like(mean), torch.zeros_like(mean)
         else:
-            sums = steps.bn_act_backward_reduce(**given)
+            sums = steps.bn_act_backward_reduce(**values)
         if ctx.needs_input_grad[0]:
             # also with an empty batch: the other ranks wait for this one
             (sum_dy, sum_dy_xhat), count = plan.sum_over_ranks(sums, ctx.count)
             if x.numel():
                 steps.bn_act_backward_apply_(
-                    **given, sum_dy=sum_dy, sum_dy_xhat=sum_dy_xhat, count=count
+                    **values, sum_dy=sum_dy, sum_dy_xhat=sum_dy_xhat, count=count
                 )
         else:
             grad_x = None
@@ -350,7 +350,7 @@ def _subtract_mean(x: Tensor, mean: Tensor) -> Tensor:
 
 
 def _can_fuse(x: Tensor, *channel_values: Tensor | None) -> bool:
-    """Whether the compiled kernels take these: x [B, C, H, W], the others [C] or None."""
+    """Whether the compiled kernels accept these: x [B, C, H, W], the others [C] or None."""
     return (
         x.dim() == 4
         and x.numel() > x.shape[1]  # else torch's batch_norm raises the error

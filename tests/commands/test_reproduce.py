@@ -42,5 +42,5 @@ def test_what_cannot_be_reproduced(tool, run):
     (run / "events.jsonl").unlink()
     status, _, err = tool("reproduce", "runs/a")
     assert status == 2
-    assert "no losses of first batches" in err
+    assert "no recorded losses" in err
     assert not Path("runs/a-again").exists()

@@ -95,7 +95,7 @@ def equal(a, b):
 
 
 class StopAtStep(Observer):
-    """Stops the run at its n-th optimiser step and keeps the state that a checkpoint would hold."""
+    """Stops the run at its n-th optimizer step and keeps the state that a checkpoint would hold."""
 
     def __init__(self, step):
         self.left, self.state = step, None

@@ -112,7 +112,7 @@ def test_the_first_format_is_brought_up(tmp_path):
     assert loaded["training"]["progress"]["batch"] == 0
     assert loaded["training"]["generators"] == [{"cpu": 1}]
     torch.save({"format": "detector-99", **content()}, path)
-    with pytest.raises(UserError, match="of a newer version"):
+    with pytest.raises(UserError, match="needs a newer version"):
         load_checkpoint(path)
 
 

@@ -55,5 +55,5 @@ def test_frozen_norms_are_held():
 
 def test_nothing_and_everything():
     assert freeze(model(), []).num_parameters == 0
-    with pytest.raises(UserError, match=r"train\.freeze: \* is the whole model"):
+    with pytest.raises(UserError, match=r"train\.freeze: \* matches the whole model"):
         freeze(model(), ["*"])

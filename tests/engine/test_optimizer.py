@@ -83,7 +83,7 @@ def test_a_pattern_that_names_nothing():
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_a_resumed_optimiser_goes_on_to_the_same_bits(name):
+def test_a_resumed_optimizer_continues_to_the_same_bits(name):
     def step(net, optimizer, number):
         apply_settings(optimizer, SCHEDULE.settings_at(number))
         x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(number))

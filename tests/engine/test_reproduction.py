@@ -61,7 +61,7 @@ def test_a_line_that_a_kill_cut_short_is_passed_over(tmp_path):
     losses = recorded(path)
     path.write_text(path.read_text() + '{"event": "first lo')
     assert read_first_losses(path) == losses
-    with pytest.raises(UserError, match="no losses of first batches"):
+    with pytest.raises(UserError, match="no recorded losses"):
         read_first_losses(tmp_path / "none.jsonl")
 
 

@@ -70,7 +70,8 @@ def test_the_loader_is_the_bottleneck_and_why(clock, capsys):
 
     monitor = ThroughputMonitor(workers=10**6, advice="data.cache=ram")
     run(clock, monitor, batches=40, workers=1, waited=0.3, learning=0.1, making=4e6, reading=1e6)
-    assert "bottleneck: loader, mostly augmentation; try a lighter bag" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "bottleneck: loader, mostly augmentation; try a lighter bag of augmentations" in out
 
 
 def test_without_workers_loading_and_training_alternate(clock, capsys):

@@ -27,19 +27,19 @@ class Observer:
         """Every few batches: the mean losses of the epoch up to batch `number`."""
 
     def on_event(self, trainer: Trainer, event: dict[str, Any]) -> None:
-        """At each event, named by event["event"]; see `Trainer.announce`."""
+        """At each event; event["event"] is its name, see `Trainer.announce`."""
 
     def on_gradients(self, trainer: Trainer) -> None:
-        """Before an optimiser step; the gradients are still multiplied by `trainer.scaler`."""
+        """Before an optimizer step; the gradients are still scaled by `trainer.scaler`."""
 
     def on_step(self, trainer: Trainer) -> None:
-        """After an optimiser step, where a checkpoint can be taken."""
+        """After an optimizer step, where a checkpoint can be saved."""
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """After the last batch of an epoch, before its evaluation."""
 
     def on_stop(self, trainer: Trainer) -> None:
-        """Before a run ends that was asked to stop."""
+        """Before a run that was asked to stop ends."""
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """After each epoch and its evaluation."""
@@ -47,10 +47,10 @@ class Observer:
     def on_end(self, trainer: Trainer, outcome: str) -> None:
         """When training ends: "finished", "stopped: REASON" or "failed: ERROR".
 
-        It must not raise: it would hide the error that ended the run.
+        It must not raise, or it would hide the error that ended the run.
         """
 
 
 def count_batches_done(trainer: Trainer) -> int:
-    """Batches whose optimiser step is done, over all epochs."""
+    """The number of batches whose optimizer step is done, over all epochs."""
     return trainer.progress.epoch * len(trainer.loader) + trainer.progress.batch

@@ -20,7 +20,7 @@ class Console(Observer):
         self._reported: set[str] = set()  # lines on unreadable images
 
     def on_batch(self, trainer: Trainer, epoch: int, number: int, batch: Batch) -> None:
-        """Moves the bar; starts a new one at the first batch of an epoch."""
+        """Advances the bar; starts a new one at the first batch of an epoch."""
         if self._bar is None:
             self._bar = tqdm(
                 total=len(trainer.loader),
@@ -34,9 +34,7 @@ class Console(Observer):
         self._throughput.count(len(batch) * trainer.process_group.world_size)
 
     def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
-        """Shows the numbers beside the bar. `left` is the time for the remaining epochs without
-        their evaluations.
-        """
+        """Shows the numbers beside the bar; `left` is the remaining time without evaluations."""
         rates = self._throughput.measure()
         if self._bar is None or rates is None:
             return
@@ -64,7 +62,7 @@ class Console(Observer):
             )
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Prints the epoch's line, after a line for each image that turned out unreadable."""
+        """Prints the epoch's line, after a line for each image that could not be read."""
         self._close()
         for line in sorted(trainer.progress.unreadable - self._reported):
             tqdm.write(f"skipped: {line}")

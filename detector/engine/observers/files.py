@@ -28,7 +28,7 @@ class CsvLog(Observer):
         self.path = path
 
     def on_start(self, trainer: Trainer) -> None:
-        """Drops the rows of epochs that a resumed run does again."""
+        """Drops the rows of epochs that a resumed run repeats."""
         self._write(trainer)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
@@ -60,9 +60,9 @@ def _format_value(name: str, value: float) -> str:
 
 
 class EventLog(Observer):
-    """events.jsonl: a JSON object per line for each event, in their order, with the time.
+    """events.jsonl: a JSON object on a line of its own for each event, in order, with the time.
 
-    An epoch that a resumed run did again has the lines of both attempts; results.csv has it once.
+    An epoch that a resumed run repeats has the lines of both attempts; results.csv has it once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,10 +88,10 @@ class EventLog(Observer):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInterval:
-    """How often last.pt is written within an epoch; without either, only at the end of each.
+    """How often last.pt is written within an epoch; if both are 0, only at the end of each.
 
     Attributes:
-        steps: optimiser steps between two checkpoints; 0 is off.
+        steps: optimizer steps between two checkpoints; 0 is off.
         seconds: seconds between two checkpoints; 0 is off.
     """
 
@@ -103,7 +103,7 @@ class CheckpointSaver(Observer):
     """Writes last.pt before and after each evaluation and at intervals, best.pt after the best epoch.
 
     best.pt holds the EMA weights, the config and the class names: what validation and detection need.
-    last.pt holds the training state besides; the file before it is kept as previous.pt.
+    last.pt also holds the training state; the file that it replaces is kept as previous.pt.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class CheckpointSaver(Observer):
         self._steps, self._written = 0, time.monotonic()
 
     def on_step(self, trainer: Trainer) -> None:
-        """Writes last.pt if the interval is over; rank 0 decides, since all ranks take part."""
+        """Writes last.pt if it is due; rank 0 decides for all, since every rank takes part."""
         self._steps += 1
         due = bool(self.every.steps) and self._steps % self.every.steps == 0
         if self.every.seconds:
@@ -182,7 +182,7 @@ class TrainBatchPicture(Observer):
         Args:
             path: of the picture.
             names: of the classes.
-            log_image: also takes the picture: trainer, name, uint8 [H, W, 3].
+            log_image: is called with trainer, name and picture, uint8 [H, W, 3].
         """
         self.path, self.names, self.log_image = path, names, log_image
 

@@ -38,7 +38,7 @@ def collect_versions() -> dict[str, str]:
 
 
 def read_git_state(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
-    """{"commit", "dirty": whether tracked files differ} of a git checkout; None if it is none."""
+    """{"commit", "dirty": whether tracked files differ} of a checkout; None without git."""
     if not (checkout / ".git").exists():
         return None
     try:
@@ -73,7 +73,7 @@ def describe_hardware(hardware: Hardware, world_size: int) -> dict[str, Any]:
 
 
 def _read_cpu_name() -> str:
-    """The CPU's name, or its architecture if the system does not tell."""
+    """The CPU's name, or its architecture if the name is unknown."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -59,7 +59,7 @@ class RunPlots(Observer):
     """Draws labels.png at the start and curves.png at each evaluation; warns without matplotlib."""
 
     def __init__(self, curves: Path, labels: Path, draw_labels: Callable[[Path], None]) -> None:
-        """`curves`, `labels`: the files; `draw_labels` draws the training labels into one."""
+        """`curves`, `labels`: the files; `draw_labels` plots the training labels to a file."""
         self.curves, self.labels, self.draw_labels = curves, labels, draw_labels
         self._has_matplotlib = True
 
@@ -97,7 +97,7 @@ class ValBatchPicture(Observer):
         Args:
             path: of the picture.
             draw: draws it, uint8 [H, W, 3].
-            log_image: also takes the picture: trainer, name, uint8 [H, W, 3].
+            log_image: is called with trainer, name and picture, uint8 [H, W, 3].
         """
         self.path, self.draw, self.log_image = path, draw, log_image
 

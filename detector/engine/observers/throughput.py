@@ -9,7 +9,7 @@ from detector.engine.observers.base import Observer
 from detector.engine.trainer import Trainer
 from detector.structures import Batch
 
-WARMUP_BATCHES = 3  # not measured: memory is allocated, kernels are chosen
+WARMUP_BATCHES = 3  # not measured: memory is allocated, kernels are selected
 # The measurement ends with whichever comes first.
 BATCHES, SECONDS = 20, 60.0
 
@@ -26,7 +26,7 @@ class Throughput:
         self._since, self._images, self._batches = None, 0, 0
 
     def count(self, images: int) -> None:
-        """Counts a batch of so many images that is about to be trained on."""
+        """Counts a batch of this many images, which is about to be trained on."""
         self._since = self._since or time.perf_counter()
         self._images += images
         self._batches += 1
@@ -48,9 +48,9 @@ class Throughput:
 class ThroughputMonitor(Observer):
     """Prints once, soon after the start, the throughput of loader and network and which is smaller.
 
-    Each batch carries the time that a worker took to make it, so that the loader's throughput is known
-    even where the network is the bottleneck. On a CPU both share the cores, and each number is measured
-    while the other runs.
+    Each batch carries the time that a worker spent on it, which gives the loader's throughput even if the
+    network is the bottleneck. On a CPU, loader and network share the cores: each is measured while the
+    other runs.
 
     Attributes:
         workers: of the data loader; 0 loads between the training steps.
@@ -108,8 +108,8 @@ class ThroughputMonitor(Observer):
         """The line for the console.
 
         Args:
-            loader, network: images/s that each could do alone.
-            reading: share of the loader's time that goes into reading files, in [0, 1].
+            loader, network: images/s of each if it never waited for the other.
+            reading: fraction of the loader's time that is spent reading files, in [0, 1].
         """
         text = (
             f"throughput: loader {loader:.0f} images/s ({reading:.0%} reading files), "
@@ -120,7 +120,9 @@ class ThroughputMonitor(Observer):
         if network <= loader:
             return f"{text}; bottleneck: network"
         cores = os.cpu_count() or 1
-        settings = [f"data.workers={cores}" if cores > self.workers else "a lighter bag"]
+        settings = [
+            f"data.workers={cores}" if cores > self.workers else "a lighter bag of augmentations"
+        ]
         stage = "augmentation"
         if reading >= 0.5:
             stage = "reading files"

@@ -26,7 +26,7 @@ from detector.engine.trainer import Trainer
 from detector.errors import UserError
 from detector.structures import Batch
 
-# The project of W&B and the experiment of MLflow, unless their own variables name another.
+# The project in W&B and the experiment in MLflow, unless their own environment variables name another.
 PROJECT = "detector"
 # Set only where the user has not: no network, no console output, no telemetry.
 DEFAULT_ENVIRONMENT = {
@@ -60,7 +60,7 @@ class TensorBoard:
     """Event files in `tensorboard/` of the run folder: `tensorboard --logdir runs`."""
 
     def __init__(self, folder: Path, config: dict[str, Any], first: int) -> None:
-        """`first`: TensorBoard drops points from this step on, since a resumed run logs them again."""
+        """`first`: points from this step on are dropped, since a resumed run logs them again."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first or None)
@@ -86,8 +86,8 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases, offline in `wandb/` of the run folder unless WANDB_MODE says otherwise.
 
-    A resumed run keeps its id. The server, or `wandb sync --append` of the folders in their order, joins
-    the parts and skips steps that it already has.
+    A resumed run keeps its id. The server, or `wandb sync --append` of the folders in order, joins the
+    parts and skips steps that it already has.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], first: int) -> None:
@@ -116,10 +116,10 @@ class WandB:
 
 
 class MLflow:
-    """A run of MLflow, in `mlflow.db` and `mlflow/` beside the run folder unless MLFLOW_TRACKING_URI
-    names a place: `mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`.
+    """A run of MLflow, in `mlflow.db` and `mlflow/` beside the run folder or at MLFLOW_TRACKING_URI.
 
-    A resumed run continues the MLflow run; points that it already has are not logged again.
+    To view it: `mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`. A resumed run continues the
+        MLflow run; points that it already has are not logged again.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], first: int) -> None:
@@ -200,7 +200,7 @@ def require_trackers(names: Sequence[str]) -> None:
 
 
 def _read_or_create(path: Path, make: Callable[[], str]) -> str:
-    """Reads the text of a file; the first time `make` makes it and it is written."""
+    """Reads the text of a file; if there is none, `make` returns the text, which is written first."""
     if not path.exists():
         path.write_text(make(), encoding="utf-8")
     return path.read_text(encoding="utf-8")
@@ -210,7 +210,7 @@ class TrackerLog(Observer):
     """Logs losses, learning rates, throughput, norms, metrics and pictures to trackers, on rank 0.
 
     The step is the number of batches trained on, so that a resumed run continues its curves. A tracker
-    that fails is dropped with a warning: a server that is down ends no training.
+    that fails is dropped with a warning: training does not depend on a server.
 
     Names: loss/NAME (mean over the epoch so far) and loss/total, lr/GROUP, speed/images_per_second,
     memory/peak_gb, gradient_norm/PART and weight_norm/PART (PART: backbone, neck, head; the gradient of
@@ -220,9 +220,9 @@ class TrackerLog(Observer):
     def __init__(self, openers: Sequence[Callable[[int], Tracker]], *, norms_every: int) -> None:
         """
         Args:
-            openers: functions from the first step that will be logged (0 in a new run) to a tracker.
-            norms_every: batches between two points of the norms within an epoch, each of which waits
-                for the device; 0 is never.
+            openers: open a tracker, given the first step that will be logged (0 in a new run).
+            norms_every: batches between two logs of the norms within an epoch, which wait for the
+                device; 0 is never.
         """
         self._openers, self._norms_every = openers, norms_every
         self._throughput = Throughput()
@@ -252,8 +252,8 @@ class TrackerLog(Observer):
     def on_losses(self, trainer: Trainer, number: int, losses: dict[str, float]) -> None:
         """Logs losses, learning rates, throughput and memory.
 
-        After the last batch of an epoch the losses come twice, as those of the batch and as those of
-        the epoch; only the latter are logged.
+        After the last batch of an epoch this is called twice, for the batch and for the epoch; only the
+        latter is logged.
         """
         length = len(trainer.loader)
         if not self._trackers or number + 1 == length:
