@@ -1,4 +1,4 @@
-"""A data set of 640x480 jpegs for the loader benchmark, made of the embedded one."""
+"""A data set of 640x480 JPEGs for the loader benchmark, made from the embedded one."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ from tqdm import tqdm
 from detector.data import Index, load_data_yaml, read_split
 
 SIZE = 320  # of the embedded images, pixels
-TOP = 80  # rows that are cropped off two images above each other, and as many at the bottom
+TOP = 80  # rows cropped off the top of two stacked images, and off their bottom
 
 
 def make_benchmark_images(folder: Path, count: int) -> Path:
-    """Writes `count` jpegs, each of four images of the embedded data set; returns the data YAML."""
+    """Writes `count` JPEGs, each of four images of the embedded data set; returns the data YAML."""
     index = read_split(*load_data_yaml("digits.yaml"), "train")
     names = [{"id": label + 1, "name": name} for label, name in enumerate(index.names)]
     tree: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": names}

@@ -1,4 +1,4 @@
-"""Kills training runs at random instants and resumes them, to show that nothing is lost."""
+"""Kills training runs at random instants and resumes them, to test that nothing is lost."""
 
 import contextlib
 import csv
@@ -46,10 +46,10 @@ def find_phase(event: dict[str, Any]) -> str:
 
 def measure_phases(events: list[dict[str, Any]]) -> dict[str, float]:
     """The median duration of each phase, seconds."""
-    taken: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    durations: dict[str, list[float]] = {phase: [] for phase in PHASES}
     for event, following in itertools.pairwise(events):
-        taken[find_phase(event)].append(following["time"] - event["time"])
-    return {phase: statistics.median(times) for phase, times in taken.items()}
+        durations[find_phase(event)].append(following["time"] - event["time"])
+    return {phase: statistics.median(times) for phase, times in durations.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +84,27 @@ class TrainCommand:
             )
 
 
-def kill_family(process: subprocess.Popen[bytes]) -> None:
+def kill_process_tree(process: subprocess.Popen[bytes]) -> None:
     """Kills a process and all its descendants by SIGKILL; returns when none of them is running.
 
     torchrun starts each rank in a session of its own, which a signal to its process group does not reach.
     """
-    process.send_signal(signal.SIGSTOP)  # or it could start another one meanwhile
-    family = [process.pid]
-    for pid in family:  # it grows
+    process.send_signal(signal.SIGSTOP)  # or it could start another process meanwhile
+    tree = [process.pid]
+    for pid in tree:  # grows during the loop
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                family += map(int, children.read_text().split())
-    for pid in family:
+                tree += map(int, children.read_text().split())
+    for pid in tree:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
-    while any(map(is_running, family)):
+    while any(map(is_running, tree)):
         time.sleep(0.001)
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -122,7 +122,7 @@ def kill_in_phase(
         after: seconds.
 
     Returns:
-        The phase in which the run really was, "start" before its first event, "" if it had ended.
+        The phase that the kill hit: "start" before the first event, "" if the run had already ended.
     """
     before = len(read_events(folder))
     while phase != "any" and process.poll() is None:
@@ -134,7 +134,7 @@ def kill_in_phase(
     while time.monotonic() < end and process.poll() is None:
         time.sleep(0.001)
     ended = process.poll() is not None
-    kill_family(process)
+    kill_process_tree(process)
     if ended:
         return ""
     events = read_events(folder)
@@ -179,11 +179,11 @@ class KillPlan:
 
 @dataclass(slots=True)
 class KillReport:
-    """What became of the killed runs.
+    """The outcome of the kills.
 
     Attributes:
-        hits: kills by phase; those of runs that had ended already under "".
-        kills: that hit a running process.
+        hits: number of kills by phase; "" counts those that came after the run had ended.
+        kills: number that hit a running process.
         victims: the killed and resumed runs, all of which have finished.
     """
 
@@ -208,7 +208,7 @@ def kill_and_resume(
         train: starts the runs.
         plan: how often and where to kill.
         out: the folder of all runs.
-        duration: of a run that nobody kills, seconds.
+        duration: of an uninterrupted run, seconds.
         phases: their durations, from `measure_phases`.
         epochs: of a finished run.
         bar: a progress bar with `total` and `update`.
@@ -228,7 +228,7 @@ def kill_and_resume(
         if not hit:  # it had finished before the kill
             report.victims.append(RunFolder(out / f"victim-{len(report.victims) + 1}"))
         if report.kills == total and missing and len(missing) > (hit in missing):
-            total += 1  # until each phase was hit often enough
+            total += 1  # until each phase has been hit often enough
             bar.total = total
     last = report.victims[-1]
     if not last.results.exists() or len(read_outcome(last)[1]) < epochs:

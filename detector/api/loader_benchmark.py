@@ -1,4 +1,4 @@
-"""Throughput of the training loader against the OpenCV calls that it cannot do without.
+"""Throughput of the training loader against the OpenCV calls that it cannot avoid.
 
 Each mode has a baseline: one function that makes the OpenCV calls of that mode and nothing else (no
 boxes, no batches, no bookkeeping). Loader and baseline run alternately on the same files; ratios are
@@ -32,8 +32,8 @@ class Mode:
 
     Attributes:
         fresh: how many of them are decoded from files.
-        recent: the others are drawn from this many images decoded last; 0: from all images.
-        overrides: config values that make the loader do the same.
+        recent: the others are drawn from this many images, those decoded last; 0: from all.
+        overrides: config values with which the loader does the same.
     """
 
     fresh: int
@@ -227,10 +227,10 @@ def select_first_images(index: Index, count: int) -> Index:
 def count_images(batches: Iterable[Any]) -> Iterator[int]:
     """Yields the number of images of each batch, iterating over `batches` again and again.
 
-    Of a tuple or a dict, the first element is counted.
+    Of a tuple or a dict, the first element holds the images.
 
     Raises:
-        UserError: an iteration gives no batches.
+        UserError: an iteration yields no batches.
     """
     while True:
         empty = True
@@ -241,5 +241,5 @@ def count_images(batches: Iterable[Any]) -> Iterator[int]:
             yield len(batch[0]) if isinstance(batch, (tuple, list)) else len(batch)
         if empty:
             raise UserError(
-                "--vs: the iterable gives no batches; it has to allow more than one iteration"
+                "--vs: the iterable yields no batches; it must allow more than one iteration"
             )

@@ -1,4 +1,4 @@
-"""Resuming a training run: which folder, and whether its config and its data are still the same."""
+"""Resuming a training run: finding its folder, and checking that its config and data are the same."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def resume_run(
             process trains in the folder.
     """
     if process_group.is_main and folder.path.is_dir():
-        folder.lock()  # before its state is read
+        folder.lock()  # before reading its state
     state, damaged = load_newest(folder.last, folder.previous)
     if "training" not in state:
         raise UserError(f"{folder.last}: it holds weights only; a run resumes from its last.pt")

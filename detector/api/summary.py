@@ -52,7 +52,7 @@ def evaluate_model(
 def require_known_classes(source: str, known: Sequence[str], val: ValSet) -> None:
     """Checks that a model was trained on the data set's classes.
 
-    Where the model has only numbers for names, as many classes are enough.
+    Where the model has only placeholder names, the number of classes has to agree.
 
     Raises:
         UserError: it was trained on others.
@@ -80,17 +80,17 @@ def require_same_classes(source: str, known: Sequence[str], names: Sequence[str]
 
 
 def require_same_data(source: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Checks that the data set of a run still has as many training images.
+    """Checks that the data set of a run still has the same number of training images.
 
     Args:
         source: of the run's state.
         before, now: from `describe_data`; `before` is empty for files that older versions wrote.
 
     Returns:
-        A line for each split that has as many images, but other ones.
+        A line for each split whose files, boxes or classes have changed.
 
     Raises:
-        UserError: epochs have another length, so the run's position in them means nothing.
+        UserError: it has more or fewer, so the run's position in its epoch is meaningless.
     """
     if not before:
         return []
@@ -106,7 +106,7 @@ def require_same_data(source: str, before: dict[str, Any], now: dict[str, Any]) 
         "val": "AP may jump",
     }
     return [
-        f"the {split} split has other file names, boxes or classes than before: {effect}"
+        f"file names, boxes or classes of the {split} split have changed: {effect}"
         for split, effect in effects.items()
         if before[split]["digest"] != now[split]["digest"]
     ]
@@ -124,7 +124,7 @@ def describe_detections(detections: Detections, names: Sequence[str]) -> str:
 
 
 def print_skipped(lines: list[str], *, limit: int = 10) -> None:
-    """Prints what was skipped, a line each up to `limit`, and the number of the rest."""
+    """Prints what was skipped, one line each up to `limit`, then how many more there are."""
     for line in lines[:limit]:
         print(f"skipped: {line}")
     if len(lines) > limit:

@@ -26,7 +26,7 @@ def train(
         resume: as in `find_resumable_run`.
         limits: observers that may stop the training early.
         resume_words: arguments of the command that resumes the run, which is printed when it stops
-            early; unless given, `--resume FOLDER`.
+            early; `--resume FOLDER` by default.
 
     Raises:
         UserError: as `start_run`, `resume_run` and `TrainingRun.train_and_evaluate`.
@@ -52,7 +52,7 @@ def train_with_seeds(
     limits: Sequence[Observer] = (),
     resume_words: Sequence[str] | None = None,
 ) -> list[float]:
-    """One run after the other, each with its `train.seed`; the AP of each. Arguments as for `train`."""
+    """Trains one run per seed, one after the other; returns the AP of each. Arguments as for `train`."""
     return [
         train(
             request.with_seed(seed),
@@ -66,7 +66,7 @@ def train_with_seeds(
 
 
 def format_seed_summary(seeds: Sequence[int | str], scores: Sequence[float]) -> str:
-    """One line: the AP of each seed, their mean and their sample standard deviation."""
+    """The AP of each seed, their mean and their sample standard deviation, in one line."""
     spread = f", standard deviation {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
     each = "  ".join(f"{s}: {score:.4f}" for s, score in zip(seeds, scores, strict=True))
     return f"AP by seed  {each}  mean {statistics.mean(scores):.4f}{spread}"

@@ -79,7 +79,7 @@ def evaluate_weights(
 ) -> Evaluation:
     """Evaluates a .pt, a .weights or the best weights of a run folder; arguments as for `load_model`.
 
-    Prints what `load_model` and the reader of the annotations have to say.
+    Prints the notes of `load_model` and of the annotation reader.
 
     Raises:
         UserError: as `load_model`; or the model was trained on other classes than the data set's.
@@ -120,7 +120,7 @@ def evaluate_weights(
 
 
 def describe_unreadable(lines: Sequence[str]) -> list[str]:
-    """What to say of images that could not be read during an evaluation."""
+    """A line for each image that could not be read during an evaluation."""
     return [f"skipped, its ground truth counts as missed: {line}" for line in lines]
 
 
@@ -154,10 +154,10 @@ def read_ground_truth(data: str | None) -> GroundTruth:
 
 
 def attach_images(evaluation: Evaluation, data: str) -> None:
-    """Lets the report of a results file show images, if a data YAML says where they are."""
+    """Gives an evaluation of a results file its images, if a data YAML says where they are."""
     if data.endswith(".json"):
         evaluation.notes.append(
-            "no pictures: --data names a json; a data YAML says where the images are"
+            "no pictures: --data names a json file; only a data YAML says where the images are"
         )
         return
     try:
@@ -170,7 +170,7 @@ def add_intervals(evaluations: Sequence[Evaluation], *, resamples: int, seed: in
     """Computes confidence intervals, and those of the differences to the first evaluation.
 
     Raises:
-        UserError: the ground truths differ, so the differences would mean nothing.
+        UserError: the evaluations do not share one ground truth, so they cannot be compared.
     """
     first = evaluations[0]
     for other in evaluations[1:]:

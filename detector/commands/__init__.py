@@ -1,4 +1,4 @@
-"""The commands, a module each: it parses, loads the config, builds and calls. `cli` is what all share.
+"""The commands, one module each: parse, load the config, build, call. `cli` holds what they share.
 
 `tools/NAME.py` runs the module of the same name.
 """

@@ -1,4 +1,4 @@
-"""Time COCO's evaluation and postprocessing on synthetic data of the size of COCO's validation split."""
+"""Time COCO's evaluation and the postprocessing on synthetic data as large as COCO's validation split."""
 
 import argparse
 import hashlib
@@ -20,25 +20,38 @@ from detector.decode import decode
 from detector.evaluation import GroundTruth, Results, choose_backend
 from detector.postprocess import suppress
 
-IMAGES, BOXES, CLASSES, DETECTIONS = 5000, 36_000, 80, 500_000  # as COCO's val2017 and a detector
+IMAGES, BOXES, CLASSES, DETECTIONS = (
+    5000,
+    36_000,
+    80,
+    500_000,
+)  # as in COCO val2017, with a typical detector
 SIZE = 640
 
 
 def main() -> None:
     parser = cli.parser(__doc__ or "", "python tools/bench_eval.py")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--runs", type=int, default=3, help="repetitions, of the fast backend and the network"
+        "--seed", type=int, default=0, help="random seed of the synthetic data (default 0)"
     )
-    parser.add_argument("--out", metavar="JSON", help="write the figures there")
     parser.add_argument(
-        "--evaluator", help="measure this backend only, in this process; prints JSON"
+        "--runs",
+        type=int,
+        default=3,
+        help="repetitions of the fast backend and of the network (default 3)",
+    )
+    parser.add_argument("--out", metavar="JSON", help="also write the figures to this file")
+    parser.add_argument(
+        "--evaluator", help="measure only this backend, in this process, and print JSON"
     )
     args = parser.parse_args()
     if args.evaluator:
         print(json.dumps(measure_evaluator(args.evaluator, args.seed, args.runs)))
         return
-    figures = {"evaluation": compare_evaluators(args), "postprocessing": compare_steps(args)}
+    figures = {
+        "evaluation": compare_evaluators(args),
+        "postprocessing": measure_postprocessing(args),
+    }
     if args.out:
         Path(args.out).write_text(json.dumps(figures, indent=1))
 
@@ -70,8 +83,8 @@ def compare_evaluators(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def measure_evaluator(name: str, seed: int, runs: int) -> dict:
-    """Seconds (the median) from arrays to the twelve numbers, and the memory that this takes."""
-    ground_truth, results = make_problem(seed)
+    """The median time from arrays to the twelve numbers, in seconds, and the memory it takes."""
+    ground_truth, results = make_detections(seed)
     backend = choose_backend(name)
     before, seconds = peak_gb(), []
     for _ in range(runs):
@@ -91,8 +104,10 @@ def digest(*arrays: np.ndarray) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-def make_problem(seed: int) -> tuple[GroundTruth, Results]:
-    """Objects of all sizes, 1 % crowds; detections around them with ties, a tenth of another class."""
+def make_detections(seed: int) -> tuple[GroundTruth, Results]:
+    """Makes objects of all sizes, 1 % of them crowds, and detections near them: scores with ties, a tenth
+    of the detections of another class.
+    """
     rng = np.random.default_rng(seed)
     sizes = np.exp(rng.uniform(2, 5.5, (BOXES, 2)))
     boxes = np.concatenate([rng.uniform(0, 400, (BOXES, 2)), sizes], 1)
@@ -116,17 +131,19 @@ def make_problem(seed: int) -> tuple[GroundTruth, Results]:
 
 
 @torch.inference_mode()
-def compare_steps(args: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds per image of 640 px on a CPU, of the -s network and of the postprocessing."""
+def measure_postprocessing(args: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds per 640 px image on a CPU, for the -s network and for the postprocessing."""
     torch.manual_seed(args.seed)
     model = build_model(ModelConfig(arch="yolov4-pacsp-s"), CLASSES).eval()
     model = model.to(memory_format=torch.channels_last)  # pyright: ignore
     image = torch.rand(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     figures = {"network": median_ms(lambda: model(image), args.runs + 2)}
-    print(f"{SIZE} px, {torch.get_num_threads()} threads: -s network {figures['network']:.0f} ms")
+    threads = torch.get_num_threads()
+    count = f"{threads} thread{'s' if threads > 1 else ''}"
+    print(f"{SIZE} px, {count}: -s network {figures['network']:.0f} ms")
     shapes = [level.shape for level in model(image)]
     for pairs in (5000, 30_000):
-        raw = raw_maps(shapes, pairs, args.seed)
+        raw = make_raw_maps(shapes, pairs, args.seed)
 
         def boxes(raw: list[torch.Tensor] = raw) -> int:
             candidates = decode(raw, model.anchors, model.strides, model.decoder, conf=0.001)
@@ -140,8 +157,8 @@ def compare_steps(args: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
-def raw_maps(shapes: list[torch.Size], pairs: int, seed: int) -> list[torch.Tensor]:
-    """Raw maps of one image of which so many (box, class) pairs have a score above 0.001.
+def make_raw_maps(shapes: list[torch.Size], pairs: int, seed: int) -> list[torch.Tensor]:
+    """Makes raw maps of one image in which `pairs` (box, class) pairs score above 0.001.
 
     As after training: objects are blobs of neighbouring cells that see the same box and class.
     """
@@ -153,7 +170,7 @@ def raw_maps(shapes: list[torch.Size], pairs: int, seed: int) -> list[torch.Tens
         spots = torch.nn.functional.avg_pool2d(spots[:, 0].permute(0, 3, 1, 2), 5, 1, 2) * 5
         level[..., 4:] = 0.5 * level[..., 4:] + 2 * spots.permute(0, 2, 3, 1)[:, None]
         raw.append(level)
-    low, high = -30.0, 10.0  # of a bias of the objectness, by bisection
+    low, high = -30.0, 10.0  # bounds of the objectness bias, found by bisection
     for _ in range(40):
         bias = (low + high) / 2
         score = [(m[..., 4:5] + bias).sigmoid() * (m[..., 5:] - 3).sigmoid() for m in raw]

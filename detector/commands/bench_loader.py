@@ -1,15 +1,15 @@
-"""Time the training loader against the bare OpenCV calls that it cannot do without, in one process.
+"""Time the training loader against the OpenCV calls that it cannot avoid, in one process.
 
 Each mode has a baseline: one function that makes the OpenCV calls of that mode and nothing else (no
 boxes, no batches, no bookkeeping). Loader and baseline run alternately on the same files, with one OpenCV
 thread; the ratio is the median over the rounds. Any other iterable of batches can be timed in the same
-rounds: --vs module:function, called with (data: str, size: int, batch_size: int); of a batch that is a
-tuple or a dict, the first element is counted.
+rounds: --vs module:function, called with (data: str, size: int, batch_size: int); where a batch is a
+tuple or a dict, its images are the first element.
 
-Without --data, files of 640x480 px are made of the embedded data set.
+Without --data, 640x480 px JPEGs are made from the embedded data set.
 
-With --cfg it measures instead whether the training of this network waits for its images: it trains for
-some batches, writes nothing, and prints the throughput of loader and network.
+With --cfg it measures instead whether the loader is the bottleneck of training this network: it trains
+for some batches, writes nothing, and prints the throughput of loader and network.
 """
 
 import importlib
@@ -52,13 +52,19 @@ def main() -> None:
     parser = cli.parser(
         __doc__ or "", "python tools/bench_loader.py --data coco.yaml --sizes 320 640"
     )
-    parser.add_argument("--data", metavar="YAML", help="a data set of jpegs; default: made for it")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[320, 640], help="px (320 640)")
+    parser.add_argument(
+        "--data", metavar="YAML", help="a data set of JPEGs; default: a temporary one"
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[320, 640], help="image sizes, px (default 320 640)"
+    )
     parser.add_argument("--batch", type=int, default=16, help="images per batch (default 16)")
-    parser.add_argument("--images", type=int, default=64, help="per round (default 64)")
-    parser.add_argument("--turns", type=int, default=15, help="rounds (default 15)")
-    parser.add_argument("--vs", metavar="MODULE:FUNCTION", help="time another iterable of batches")
-    parser.add_argument("--cfg", metavar="YAML", help="train this network and name its bottleneck")
+    parser.add_argument("--images", type=int, default=64, help="images per round (default 64)")
+    parser.add_argument("--turns", type=int, default=15, help="number of rounds (default 15)")
+    parser.add_argument(
+        "--vs", metavar="MODULE:FUNCTION", help="also time this iterable of batches"
+    )
+    parser.add_argument("--cfg", metavar="YAML", help="train this network and print its bottleneck")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="with --cfg, e.g. data.workers=8"
     )
@@ -73,7 +79,7 @@ def main() -> None:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    keep_freed_memory()  # for all contestants, as training on a CPU does
+    keep_freed_memory()  # as training on a CPU does; for all contestants
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or str(make_benchmark_images(Path(folder), 256))
         print(f"OpenCV {cv2.__version__}, {cv2.getNumThreads()} thread, one process; in images/s")

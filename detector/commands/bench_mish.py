@@ -1,15 +1,15 @@
 """Time Mish beside ReLU and SoftPlus, as the Mish paper's Table 6 does, and fused with BatchNorm.
 
-For each dtype two tensors: the paper's 16 x 10 x 256 x 256, which fits the caches of some machines, and
-16 x 64 x 160 x 160, which fits none; further ones with --shape. Each line gives the forward and the
-backward time, both as ratios to ReLU, and the per cent of this machine's copy bandwidth that they reach,
-counted with the memory that the operation cannot do without.
+Each dtype is timed on three tensors, unless --shape names others: the paper's 16 x 10 x 256 x 256 and
+16 x 64 x 40 x 40, which fit the caches of some machines, and 16 x 64 x 160 x 160, which fits few. Each
+line gives the forward and the backward time, their ratios to ReLU, and the bandwidth they reach in per
+cent of a copy's on this machine, counting only the memory that the operation must read and write.
 
-The rows of kernels allocate their result and leave autograd out; "into a given tensor" does not
-allocate; the paper's protocol is autograd.grad(f(x).mean(), x), the mean's own backward included.
+The "kernel" rows allocate their result and bypass autograd; "into a given tensor" allocates nothing; the
+paper's protocol is autograd.grad(f(x).mean(), x), which includes the backward pass of the mean.
 
-On a CPU the process keeps the memory that it frees, as training and evaluation here do. With
---fresh-memory every large result comes from Linux page by page, as in any other torch process.
+On a CPU the process keeps the memory that it frees, as training and evaluation do. With --fresh-memory
+each large result is newly mapped by Linux, page by page, as in any other torch process.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Row:
     backward: float | None
     forward_bandwidth: float | None = None
     backward_bandwidth: float | None = None
-    tensors: tuple[int, int] | None = None  # number of tensors that forward and backward move
+    tensors: tuple[int, int] | None = None  # that forward and backward read or write
 
 
 def milliseconds(call: Callable[[], object], device: str, runs: int) -> float:
@@ -94,9 +94,9 @@ class Bench:
         self.x = x.contiguous(memory_format=self.format)
         self.grad = torch.randn_like(self.x)
         out = torch.empty_like(x)
-        # A tensor read and one written; torch's own copy is not always the fastest that does so.
+        # Reads one tensor and writes one; torch's copy is not always the fastest operator that does so.
         copies = (lambda: out.copy_(x), lambda: torch.neg(x, out=out))
-        self.copy = 2 * x.numel() * x.element_size() / min(map(self.time, copies))  # bytes in a ms
+        self.copy = 2 * x.numel() * x.element_size() / min(map(self.time, copies))  # bytes per ms
 
     def time(self, call: Callable[[], object]) -> float:
         """Milliseconds of a call."""
@@ -109,7 +109,7 @@ class Bench:
         backward: Callable[[], object] | None,
         tensors: tuple[int, int] | None = None,
     ) -> Row:
-        """Times one line; `tensors` is how many forward and backward move, for the bandwidth."""
+        """Times one line; `tensors`: how many forward and backward read or write, for the bandwidth."""
         times = [self.time(forward), self.time(backward) if backward else None]
         share: list[float | None] = [None, None]
         for i, milliseconds_taken in enumerate(times):
@@ -151,7 +151,7 @@ class Bench:
             yield self.through_autograd(what, function, paper=True)
 
     def kernels(self) -> Iterator[Row]:
-        """The operators without autograd: forward moves 2 tensors, backward 3."""
+        """The operators without autograd; forward reads or writes 2 tensors, backward 3."""
         x, grad, out = self.x, self.grad, torch.empty_like(self.x)
         aten, own = torch.ops.aten, torch.ops.detector_ops
         yield self.row(
@@ -204,8 +204,8 @@ class Bench:
             yield self.through_autograd(what, function, norm.weight, norm.bias, paper=False)
 
 
-def overhead(device: str, runs: int) -> dict[str, float]:
-    """Microseconds per call on a tensor of 128 elements: the overhead of a call."""
+def measure_overhead(device: str, runs: int) -> dict[str, float]:
+    """Microseconds per call on a tensor of 128 elements, which is nearly all overhead."""
     x = torch.randn(128, device=device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     result = {}
@@ -256,14 +256,18 @@ def print_gains(rows: list[Row]) -> None:
 def main() -> None:
     parser = cli.parser(__doc__ or "", "python tools/bench_mish.py --dtypes fp32 bf16")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu or cuda; default: cuda where there is a GPU",
+    )
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
-    parser.add_argument("--shape", nargs="+", default=[PAPER, SMALL, LARGE], help="B,C,H,W")
+    parser.add_argument("--shape", nargs="+", default=[PAPER, SMALL, LARGE], help="each as B,C,H,W")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--runs", type=int, default=0, help="calls timed; default 100, on CPUs 20")
-    parser.add_argument("--fresh-memory", action="store_true", help="on CPUs: see above")
-    parser.add_argument("--compile", action="store_true", help="rows of torch.compile, too")
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    parser.add_argument("--runs", type=int, default=0, help="timed calls; default 100, on a CPU 20")
+    parser.add_argument("--fresh-memory", action="store_true", help="on a CPU: see above")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     kept = args.device == "cpu" and not args.fresh_memory and keep_freed_memory()
@@ -278,7 +282,7 @@ def main() -> None:
     if args.device == "cpu":
         machine["memory"] = "kept" if kept else "fresh"
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print("times in ms, median; ratios to the first line of a block; bandwidth against a copy's")
+    print("median times in ms; ratios to the first line of each block; bandwidth in % of a copy's")
     print(f"{'':64}  forward backward   ratio   ratio   bandwidth")
     rows: list[Row] = []
     for name in args.dtypes:
@@ -286,15 +290,18 @@ def main() -> None:
             for last in (False, True):
                 bench = Bench(shape, DTYPES[name], args.device, runs, last=last)
                 blocks = [bench.batch_norm(compiled=args.compile)]
-                if not last:  # an elementwise kernel does not see the order of dimensions
+                if not last:  # the memory format makes no difference to an elementwise kernel
                     blocks = [bench.paper(compiled=args.compile), bench.kernels(), *blocks]
                 for block in blocks:
                     lines = list(block)
                     print_rows(lines)
                     rows += lines
     print_gains(rows)
-    calls = overhead(args.device, runs)
-    print("\na call: " + ", ".join(f"{what} {value:.1f} us" for what, value in calls.items()))
+    calls = measure_overhead(args.device, runs)
+    print(
+        "\noverhead per call: "
+        + ", ".join(f"{what} {value:.1f} us" for what, value in calls.items())
+    )
     if args.json:
         figures = {"machine": machine, "rows": [asdict(row) for row in rows], "call_us": calls}
         args.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Check a data set: files, labels, splits, the fit to a model. Exit status 1 if it has errors."""
+"""Check a data set: files, labels, splits and, with --cfg, its fit to a model.
+
+Exit status: 0 without errors, 1 with errors in the data, 2 if it could not be checked.
+"""
 
 import json
 from pathlib import Path
@@ -21,13 +24,15 @@ def main() -> None:
         __doc__ or "", "python tools/check_data.py mine.yaml --cfg yolov4-pacsp-s-mish.yaml"
     )
     parser.add_argument("data", metavar="DATA.yaml", help="a path, or a name in data/")
-    parser.add_argument("--cfg", help="the model whose anchors and data.size the boxes should fit")
+    parser.add_argument(
+        "--cfg", metavar="YAML", help="the model whose anchors and data.size the boxes should fit"
+    )
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.add_argument("--fast", action="store_true", help="check labels only; open no image")
     parser.add_argument(
         "--workers", type=int, default=2, help="threads that decode images (default 2)"
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the report as json")
+    parser.add_argument("--json", metavar="FILE", help="also write the report as JSON")
     parser.add_argument("--plot", metavar="FOLDER", help="draw histograms and labelled images")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=416")
     args = parser.parse_intermixed_args()

@@ -26,7 +26,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, like all other user errors."""
+    """An argument parser that reports its errors as `UserError`, in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Ends the command.
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(description: str, example: str) -> Parser:
-    """An argument parser whose help ends with an example."""
+    """Makes an argument parser whose help ends with an example."""
     return Parser(
         description=description,
         epilog=f"example:\n  {example}",
@@ -47,21 +47,19 @@ def parser(description: str, example: str) -> Parser:
 
 
 def add_darknet_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say how to read a darknet file; `read_darknet_options` collects them."""
+    """Adds the options that say how to read a darknet file; `read_darknet_options` collects them."""
     group = parser.add_argument_group("for a darknet file (.weights)")
-    group.add_argument(
-        "--order", help="order of its convolutions, pacsp or csp; default: from its content"
-    )
+    group.add_argument("--order", help="order of its convolutions, pacsp or csp; default: detected")
     group.add_argument(
         "--decoder",
         choices=("sigmoid", "darknet", "exp"),
-        help="decoding of box sizes: (2s)^2, as in darknet's cfg of the network, or exp",
+        help="box sizes: sigmoid is (2s)^2, exp is exp(raw), darknet is what darknet's cfg says",
     )
     group.add_argument(
-        "--bn-eps", type=float, help="eps of BatchNorm; darknet has 1e-5, PyTorch projects 1e-4"
+        "--bn-eps", type=float, help="BatchNorm eps; darknet uses 1e-5, PyTorch projects 1e-4"
     )
     group.add_argument(
-        "--partial", action="store_true", help="the file may hold the first layers only"
+        "--partial", action="store_true", help="accept a file with only the first layers"
     )
     group.add_argument("--names", metavar="FILE", help="text file with one class name per line")
 
@@ -78,7 +76,7 @@ def read_darknet_options(args: argparse.Namespace) -> DarknetOptions:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command; a user error ends in one line on stderr and exit status 2."""
+    """Runs a command; a user error becomes one line on stderr and exit status 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file shows progress at once
     try:
@@ -95,27 +93,29 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of our output, such as head, has ended
+    except BrokenPipeError:  # whatever reads our output, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_error(error: UserError) -> None:
     print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # torchrun reports the first failure from it
+    report = os.environ.get(
+        "TORCHELASTIC_ERROR_FILE"
+    )  # torchrun reads its report of the first failure there
     if report and not isinstance(error, ProcessLost):
         about = {"message": str(error), "timestamp": int(time.time())}
         Path(report).write_text(json.dumps(about), encoding="utf-8")
 
 
 def add_short_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds options that set a key each; `collect_overrides` reads them."""
-    group = parser.add_argument_group("short for key=value")
+    """Adds options that set one config key each; `collect_overrides` reads them."""
+    group = parser.add_argument_group("shortcuts for key=value")
     for flag, (key, metavar) in FLAGS.items():
         group.add_argument(f"--{flag}", metavar=metavar, help=f"{key}={metavar}")
 
 
 def collect_overrides(args: argparse.Namespace) -> list[str]:
-    """The `key=value` words of a command line, those of its short options at the end.
+    """The `key=value` words of a command line, followed by those of its shortcuts.
 
     Raises:
         UserError: an option and a word set the same key.
@@ -133,5 +133,5 @@ def collect_overrides(args: argparse.Namespace) -> list[str]:
 
 
 def silence() -> None:
-    """Discards what this process prints: the main rank prints for all."""
+    """Discards what this process prints; only rank 0 prints."""
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115

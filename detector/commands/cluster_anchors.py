@@ -1,4 +1,4 @@
-"""Find anchors for a data set by k-means on IoU and refinement; prints YAML to paste."""
+"""Find anchors for a data set: cluster its boxes by IoU, refine, print YAML to paste into a config."""
 
 from detector.anchors import flatten_anchors, measure_fit
 from detector.build import build_anchors, find_anchors
@@ -15,7 +15,7 @@ def main() -> None:
     )
     parser.add_argument("--cfg", required=True, help="a path, a name in configs/, or a .cfg")
     parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
-    parser.add_argument("--seed", type=int, default=0, help="of the search (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the search (default 0)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=416")
     args = parser.parse_intermixed_args()
     if args.seed < 0:

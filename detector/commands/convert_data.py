@@ -16,7 +16,7 @@ def main() -> None:
     )
     parser.add_argument("--data", metavar="YAML", required=True, help="the data set to convert")
     parser.add_argument("--to", choices=("coco", "yolo"), required=True, help="the new format")
-    parser.add_argument("--out", metavar="FOLDER", required=True, help="of the new data set")
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="folder of the new data set")
     images = parser.add_mutually_exclusive_group()
     images.add_argument("--copy", action="store_true", help="copy the images (the default)")
     images.add_argument("--link", action="store_true", help="make symbolic links instead of copies")
@@ -24,9 +24,8 @@ def main() -> None:
 
     config, root = load_data_yaml(args.data)
     folder, splits = Path(args.out), list_splits(config, root)
-    indices = {
-        split: read_split(config, root, split) for split in splits
-    }  # errors before any output
+    # All splits are read first, so that an error leaves no output.
+    indices = {split: read_split(config, root, split) for split in splits}
     if folder.exists():
         raise UserError(f"{folder}: exists already; give another --out")
     copy = convert.link if args.link else shutil.copyfile

@@ -30,7 +30,7 @@ def main() -> None:
         "--out",
         metavar="FOLDER",
         default="runs/detect",
-        help="of the pictures (default runs/detect)",
+        help="folder of the pictures (default runs/detect)",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
     cli.add_darknet_options(parser)

@@ -12,8 +12,14 @@ from detector.weights.published import find_published, list_published
 def main() -> None:
     parser = cli.parser(__doc__ or "", "python tools/get_weights.py yolov4-pacsp-mish")
     parser.add_argument("name", nargs="?", help="a name in weights/index.yaml")
-    parser.add_argument("--out", metavar="FOLDER", default=PROJECT / "weights", type=Path)
-    parser.add_argument("--url", help="another address of the same file, such as a mirror")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default=PROJECT / "weights",
+        type=Path,
+        help="where to put it (default weights/)",
+    )
+    parser.add_argument("--url", help="another address of the same file, such as that of a mirror")
     args = parser.parse_args()
 
     if args.name is None:
@@ -25,7 +31,7 @@ def main() -> None:
     url = args.url or entry.url
     if url is None:
         raise UserError(
-            f"{entry.name}: no confirmed address of the file; download {entry.file} by hand from "
+            f"{entry.name}: no confirmed download address; download {entry.file} by hand from "
             f"{entry.page} and put it into {args.out}"
         )
     path = args.out / entry.local_name

@@ -1,4 +1,4 @@
-"""Commands that start training as a process of its own."""
+"""Command lines that start training in a new process."""
 
 import os
 import sys
@@ -10,13 +10,13 @@ MODULE = "detector.commands.train"  # not a path: an installed package has no to
 
 
 def train_command(world_size: int = 1) -> list[str]:
-    """The command line, without arguments, that trains in so many ranks."""
+    """The command line that trains on `world_size` ranks, before its arguments."""
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size), "-m"]
     return [sys.executable, "-m", *(launcher if world_size > 1 else []), MODULE]
 
 
 def train_environment() -> dict[str, str]:
-    """The environment in which that command finds this very package, whatever the current folder."""
+    """The environment in which that command imports this package, from any working directory."""
     root = str(Path(detector.__file__).parents[1])
     known = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, known] if known else [root])}

@@ -12,9 +12,13 @@ def main() -> None:
         __doc__ or "", "python tools/model_info.py --cfg yolov4-pacsp-mish.yaml --size 736"
     )
     parser.add_argument("--cfg", required=True, help="a path, a name in configs/, or a .cfg")
-    parser.add_argument("--size", type=int, nargs="+", help="one size, or height and width, pixels")
-    parser.add_argument("--classes", type=int, help="default: 80, a classifier's 1000, a cfg's own")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="model.activation=relu")
+    parser.add_argument("--size", type=int, nargs="+", help="one size, or height and width; pixels")
+    parser.add_argument(
+        "--classes", type=int, help="default: 80; 1000 for a classifier; as in a .cfg"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu"
+    )
     args = parser.parse_intermixed_args()
 
     config = read_config(args.cfg, args.overrides)

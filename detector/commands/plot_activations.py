@@ -1,4 +1,4 @@
-"""Draw activations with their first and second derivatives (Figure 1 of the Mish paper), PNG and SVG."""
+"""Plot activations with their first and second derivatives (Figure 1 of the Mish paper), PNG and SVG."""
 
 from pathlib import Path
 
@@ -14,10 +14,12 @@ TITLES = ("value", "first derivative", "second derivative")
 
 def main() -> None:
     parser = cli.parser(__doc__ or "", "python tools/plot_activations.py mish swish relu")
-    parser.add_argument("names", nargs="*", help=f"default: {' '.join(SHOWN)}; or all")
-    parser.add_argument("--from", dest="low", type=float, default=-6.0, help="left end, -6")
-    parser.add_argument("--to", dest="high", type=float, default=4.0, help="right end, 4")
-    parser.add_argument("--out", default="runs/activations", help="without suffix: .png and .svg")
+    parser.add_argument("names", nargs="*", help=f"all, or names; default: {' '.join(SHOWN)}")
+    parser.add_argument(
+        "--from", dest="low", type=float, default=-6.0, help="left end (default -6)"
+    )
+    parser.add_argument("--to", dest="high", type=float, default=4.0, help="right end (default 4)")
+    parser.add_argument("--out", default="runs/activations", help="path without .png or .svg")
     args = parser.parse_args()
     if args.low >= args.high:
         raise UserError(f"--from {args.low:g} --to {args.high:g}: expected a range")

@@ -1,4 +1,4 @@
-"""Repeat the first batches of a run and compare their losses, to the last bit."""
+"""Repeat the first batches of a run and compare their losses bit for bit."""
 
 import subprocess
 from pathlib import Path
@@ -20,23 +20,24 @@ EXIT_DIFFERENT = 1
 
 def main() -> None:
     parser = cli.parser(
-        (__doc__ or "")
-        + "\n\nExit status: 0 equal to the bit, 1 different, 2 could not be repeated.",
+        (__doc__ or "") + "\n\nExit status: 0 bitwise equal, 1 different, 2 could not be repeated.",
         "python tools/reproduce.py runs/yolov4-pacsp-n-mish",
     )
-    parser.add_argument("run", metavar="FOLDER", help="the run's folder")
+    parser.add_argument("run", metavar="FOLDER", help="the run folder")
     parser.add_argument(
         "--batches",
         type=int,
         default=FIRST_BATCHES,
-        help=f"batches to compare, at most {FIRST_BATCHES}, the default",
+        help=f"batches to compare (default and maximum {FIRST_BATCHES})",
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", help="folder of the new run; default FOLDER-again"
+        "--out", metavar="FOLDER", help="run folder of the repetition; default FOLDER-again"
     )
     args = parser.parse_args()
     if not 1 <= args.batches <= FIRST_BATCHES:
-        raise UserError(f"--batches {args.batches}: a run records its first {FIRST_BATCHES}")
+        raise UserError(
+            f"--batches {args.batches}: expected 1 to {FIRST_BATCHES}, the batches that a run records"
+        )
 
     run = RunFolder(Path(args.run))
     if not run.config.is_file():
@@ -49,15 +50,15 @@ def main() -> None:
     command = [*train_command(world_size), "--cfg", str(run.config), "--out", str(again.path)]
     command += ["--batch-limit", str(args.batches), "train.log=[]"]
     if subprocess.run(command, env=train_environment(), check=False).returncode:
-        raise UserError(f"{run.path}: it could not be repeated; the reason is above")
+        raise UserError(f"{run.path}: could not be repeated; see the error above")
 
     compared, difference = compare_losses(before, read_first_losses(again.events), args.batches)
     if difference is None:
-        print(f"equal to the bit: the losses of {compared} batches of {run.path} and {again.path}")
+        print(f"bitwise equal: the losses of {compared} batches of {run.path} and {again.path}")
         return
     print(f"different: {difference}")
     reasons = compare_manifests(run.manifest, again.manifest)
-    unknown = "the manifests do not differ: is an operation nondeterministic on this device?"
+    unknown = "the manifests are equal; perhaps an operation is nondeterministic on this device"
     for line in reasons or [unknown]:
         print(f"  {line}")
     raise SystemExit(EXIT_DIFFERENT)

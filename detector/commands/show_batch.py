@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. bag.mixup=0.5")
     args = parser.parse_intermixed_args()
     if args.sample and args.each:
-        parser.error("--sample and --each exclude each other")
+        parser.error("give --sample or --each, not both")
 
     config = load_config(args.cfg, args.overrides, data=args.data)
     config = replace_values(config, {"data.workers": 0})

@@ -11,11 +11,13 @@ def main() -> None:
         __doc__ or "", "python tools/subset.py --data coco.yaml --images 8 --out runs/eight"
     )
     parser.add_argument("--data", metavar="YAML", required=True, help="the data set to copy from")
-    parser.add_argument("--split", choices=("train", "val"), default="train")
-    parser.add_argument("--images", type=int, default=8, help="number of images (default 8)")
-    parser.add_argument("--boxes", type=int, default=3, help="least boxes per image (default 3)")
     parser.add_argument(
-        "--side", type=float, default=8, help="least width and height of every box, px (default 8)"
+        "--split", choices=("train", "val"), default="train", help="(default train)"
+    )
+    parser.add_argument("--images", type=int, default=8, help="number of images (default 8)")
+    parser.add_argument("--boxes", type=int, default=3, help="minimum boxes per image (default 3)")
+    parser.add_argument(
+        "--side", type=float, default=8, help="minimum width and height of a box, px (default 8)"
     )
     parser.add_argument("--size", type=int, default=320, help="training size, px (default 320)")
     parser.add_argument("--out", metavar="FOLDER", required=True, help="the new data set")

@@ -60,10 +60,10 @@ def parse_arguments() -> argparse.Namespace:
     option = parser.add_argument
     option("--cfg", metavar="YAML", help="a path, a name in configs/, or a darknet .cfg")
     option("--data", metavar="YAML", help="the data set: a path, or a name in data/")
-    option("--weights", metavar="FILE", help="start from a .pt or a .weights")
+    option("--weights", metavar="FILE", help="weights to start from, a .pt or a .weights")
     option("--out", metavar="FOLDER", help="run folder; default runs/NAME-OF-CFG")
     option("--name", help="short for --out runs/NAME")
-    seeds_help = "one run after the other, each with its train.seed, in folders NAME-seedN"
+    seeds_help = "a run per train.seed, one after the other, in folders NAME-seedN"
     option("--seeds", metavar="N", nargs="+", default=[], help=seeds_help)
     option(
         "--resume",
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="?",
         const="",
         help="resume the run in FOLDER, or without FOLDER the newest one in runs/; with --cfg, resume "
-        "the runs that the same command has begun: finished ones are not repeated, missing ones start",
+        "the runs that the same command started: finished ones are not repeated, missing ones start",
     )
     option("--time-limit", metavar="TIME", help="stop after TIME, resumable: 90s, 55m, 7.5h")
     option("--batch-limit", metavar="N", type=int, help="stop after N batches, resumable")

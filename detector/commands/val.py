@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def evaluate(args: argparse.Namespace) -> list[Evaluation]:
-    """An evaluation of each weights or results file."""
+    """Evaluates each weights or results file."""
     if args.results:
         ground_truth = read_ground_truth(args.data)
         backend = args.backend or "auto"
@@ -93,7 +93,7 @@ def analyse_errors(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    """The options; `goal` is the goal that confidence thresholds are chosen for.
+    """Parses the options; `goal` is what confidence thresholds are chosen for.
 
     Raises:
         UserError: options that do not go together, or values out of range.
@@ -102,7 +102,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_intermixed_args()
     words = args.weights or []
     settings = [word for word in words if "=" in word and not Path(word).exists()]
-    args.overrides += settings  # given behind the files
+    args.overrides += settings  # given after the files
     args.weights = [word for word in words if word not in settings]
     if not args.weights and not args.results:
         parser.error("--weights needs a file")
@@ -141,7 +141,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--data",
         metavar="YAML",
-        help="or COCO's json file; default: what the run was trained on",
+        help="a data YAML, or with --results COCO's json file; default: the one trained on",
     )
     add("--out", metavar="JPG", help="picture of detections; default val.jpg beside the weights")
     add("overrides", nargs="*", metavar="key=value", help="e.g. data.workers=4")
@@ -171,7 +171,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="95 %% bootstrap confidence intervals from N resamples of the images (default "
         f"{RESAMPLES})",
     )
-    output.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    output.add_argument(
+        "--seed", type=int, default=0, help="random seed of the resamples (default 0)"
+    )
     output.add_argument("--json", metavar="FILE", help="write the numbers to this file")
     output.add_argument(
         "--save-results", metavar="FILE", help="write the detections, in COCO's format"

@@ -7,7 +7,8 @@ from detector.ops import implementation_table
 
 def main() -> None:
     """Prints the table, one line for each operator, device and dtype."""
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {threads} thread{'s' if threads > 1 else ''}")
     columns = ("op", "device", "dtype", "implementation", "reason")
     rows = [dict(zip(columns, columns, strict=True)), *implementation_table()]
     widths = {key: max(len(row[key]) for row in rows) for key in columns}

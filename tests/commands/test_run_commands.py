@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detector.api.kill_and_resume import is_running, kill_family
+from detector.api.kill_and_resume import is_running, kill_process_tree
 from detector.commands.cli import FLAGS
 from detector.engine import Console, RunFolder, load_checkpoint
 from detector.engine.checkpoint import digest
@@ -119,7 +119,7 @@ def test_torture_in_short(tool, digits_yaml, tmp_path):
     )
     assert status == 0, err
     assert "2 kills: " in out
-    assert "ended with the same weights, optimizer and results.csv, to the bit" in out
+    assert "ended with bitwise equal weights, optimizer and results.csv" in out
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
@@ -131,7 +131,7 @@ def test_the_torture_kills_what_torchrun_has_started():
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         assert is_running(pid)
-        kill_family(parent)
+        kill_process_tree(parent)
     assert not is_running(pid)
     assert parent.returncode == -signal.SIGKILL
 
@@ -279,8 +279,8 @@ def test_what_has_changed_when_a_run_goes_on(tool, digits_yaml, tmp_path):
     lines = [
         "runs/a/config.yaml is ignored when a run resumes; the settings in its checkpoint count "
         "(train.epochs: 1, now 7)",
-        "the train split has other file names, boxes or classes than before: the run will "
-        "differ from one that was never interrupted",
+        "file names, boxes or classes of the train split have changed: the run will differ from "
+        "one that was never interrupted",
     ]
     assert set(lines) <= set(out.splitlines())
     assert set(lines) <= set(json.loads(folder.manifest.read_text())["sessions"][-1]["notes"])
