@@ -1,4 +1,4 @@
-"""Slow, obvious twins of `decode` and `suppress`, by way of all boxes of a batch."""
+"""Slow, obvious reference implementations of `decode` and `suppress`, over all boxes of a batch."""
 
 from collections.abc import Sequence
 

@@ -49,23 +49,23 @@ def test_unmatched_boxes_are_those_that_training_gives_to_no_anchor(rng, ratio):
     assert lost == {n for n in range(300) if clear[n]} - given
 
 
-def test_clear_clusters_are_found(sizes):
-    found = flatten_anchors(cluster_anchors(sizes, YOLOV4_ANCHORS, ratio=4.0))
+def test_distinct_clusters_are_recovered(sizes):
+    clustered = flatten_anchors(cluster_anchors(sizes, YOLOV4_ANCHORS, ratio=4.0))
     expected = np.array(list(itertools.product((10, 40, 160), (12, 50, 200))), float)
-    nearest = np.abs(np.log(found[:, None] / expected)).max(-1).argmin(1)
+    nearest = np.abs(np.log(clustered[:, None] / expected)).max(-1).argmin(1)
     assert sorted(nearest) == list(range(9))
-    assert np.abs(np.log(found / expected[nearest])).max() < 0.05
+    assert np.abs(np.log(clustered / expected[nearest])).max() < 0.05
 
 
 @pytest.mark.parametrize("start", [YOLOV4_ANCHORS, TINY_ANCHORS])
 def test_no_worse_than_the_start_sorted_and_the_same_for_the_same_seed(rng, start):
     sizes = np.exp(rng.normal(3.5, 1, (500, 2)))
-    found = cluster_anchors(sizes, start, ratio=4.0, seed=3)
-    assert found == cluster_anchors(sizes, start, ratio=4.0, seed=3)
-    assert [len(level) for level in found] == [len(level) for level in start]
-    areas = flatten_anchors(found).prod(1)
+    clustered = cluster_anchors(sizes, start, ratio=4.0, seed=3)
+    assert clustered == cluster_anchors(sizes, start, ratio=4.0, seed=3)
+    assert [len(level) for level in clustered] == [len(level) for level in start]
+    areas = flatten_anchors(clustered).prod(1)
     assert (np.diff(areas) >= -1e-9).all()
-    before, after = (measure_fit(sizes, flatten_anchors(a), 4.0) for a in (start, found))
+    before, after = (measure_fit(sizes, flatten_anchors(a), 4.0) for a in (start, clustered))
     assert after.mean_iou + after.matched > before.mean_iou + before.matched + 0.01
 
 
@@ -83,7 +83,7 @@ def test_the_boxes_themselves_fit_perfectly():
     assert (fit.mean_iou, fit.matched) == (pytest.approx(1), 1)
 
 
-def test_slips_of_the_mouse_pull_no_anchor(sizes):
+def test_accidental_tiny_boxes_do_not_move_anchors(sizes):
     with_slips = np.concatenate([sizes, np.full((200, 2), 0.5)])
     assert flatten_anchors(cluster_anchors(with_slips, YOLOV4_ANCHORS, ratio=4.0)).min() > 5
 

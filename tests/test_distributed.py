@@ -42,19 +42,19 @@ def ranks(folder: Path) -> list[dict[str, dict[str, Any]]]:
     return run_two("tests.distributed_runs", folder)
 
 
-def test_torchrun_is_told_the_first_failure_only(tmp_path, monkeypatch, capsys):
-    """Not that of a process that lost another one: torchrun would take the earlier of the two."""
+def test_only_the_first_failure_is_reported_to_torchrun(tmp_path, monkeypatch, capsys):
+    """Not that of a rank that lost another one: torchrun would report the earlier of the two."""
     report = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
     lost = ProcessGroup(1, 2).explain_error(RuntimeError("[gloo] Connection closed by peer"))
-    for error, told in ((lost, False), (UserError("the disk is full\nmake room"), True)):
+    for error, reported in ((lost, False), (UserError("the disk is full\nmake room"), True)):
 
         def fail(error=error):
             raise error
 
         with pytest.raises(SystemExit, match="2"):
             cli.run(fail)
-        assert report.exists() == told
+        assert report.exists() == reported
     failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(report))
     assert failure.message == "the disk is full\nmake room"
     assert failure.timestamp > 0
@@ -62,7 +62,7 @@ def test_torchrun_is_told_the_first_failure_only(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("case", TRAIN_CASES)
-def test_two_ranks_train_as_one_process(folder, ranks, case):
+def test_two_ranks_train_as_one(folder, ranks, case):
     alone, tolerance = train(folder, ProcessGroup(), case), TRAIN_CASES[case][1]
     for kind in ("weights", "momentum"):
         for name, value in alone[kind].items():
@@ -76,7 +76,7 @@ def test_two_ranks_train_as_one_process(folder, ranks, case):
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_two_ranks_evaluate_to_the_bits_of_one_process(folder, ranks, placement):
+def test_two_ranks_evaluate_to_the_bits_of_one(folder, ranks, placement):
     alone = evaluate(folder, ProcessGroup(), placement)
     first, second = (rank["evaluate"][placement] for rank in ranks)
     assert list(first["numbers"]) == list(METRICS)

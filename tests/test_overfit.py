@@ -1,4 +1,4 @@
-"""The whole chain learns: eight images by heart, in small."""
+"""The whole chain learns: a small network overfits eight images."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["mish", "leaky_relu"])
-def test_eight_images_are_learnt_by_heart(tmp_path, activation):
+def test_a_network_can_overfit_eight_images(tmp_path, activation):
     """The smallest network in 200 steps; the published one is in CONTRIBUTING.md."""
     make_digits(tmp_path / "digits", 8, 1)
     annotations = tmp_path / "digits" / "annotations"

@@ -47,7 +47,7 @@ def reference(boxes_cxcywh, objectness, classes, conf, nms_iou, max_detections):
     return results
 
 
-def test_equals_its_slow_twin():
+def test_equals_the_reference_implementation():
     for seed, conf, iou, most in ((0, 0.001, 0.65, 300), (1, 0.3, 0.4, 300), (2, 0.1, 0.5, 7)):
         case = random_case(seed)
         fast = suppress(candidates_of(*case, conf), 3, nms_iou=iou, max_detections=most)
@@ -89,8 +89,8 @@ def test_an_image_alone_gives_the_same_as_in_a_batch():
             assert torch.equal(getattr(alone, name), getattr(together[number], name))
 
 
-def test_the_few_best_are_right_where_hundreds_cover_each_other():
-    """The best 200 candidates are of one object: those of the others lie behind them."""
+def test_the_best_detections_are_right_among_hundreds_of_overlapping_ones():
+    """The best 200 candidates are of one object: those of the others rank below them."""
     g = torch.Generator().manual_seed(0)
     crowd = torch.tensor([50.0, 50, 90, 90]) + torch.rand(200, 4, generator=g)
     corner = torch.arange(40)[:, None] * torch.tensor([100.0, 0]) + 200
@@ -101,8 +101,8 @@ def test_the_few_best_are_right_where_hundreds_cover_each_other():
     assert kept.boxes_xyxy.tolist() == [boxes[239].tolist(), *rest.flip(0)[:4].tolist()]
 
 
-def test_boxes_without_bounds_do_not_blur_the_others():
-    """A box of 1e10 px, as an untrained exp decoder gives, must not cost the others their digits."""
+def test_huge_boxes_do_not_cost_the_others_precision():
+    """A box of 1e10 px, as an untrained exp decoder gives, must not cost the others precision."""
     pair = torch.tensor([[10.0, 10, 20, 20], [10.0, 10.1, 20, 20.1]])
     boxes = torch.cat([pair, torch.tensor([[-1e10, -1e10, 1e10, 1e10]])])
     candidates = Candidates(
@@ -150,7 +150,7 @@ def darknet_reference(boxes, scores, threshold=0.6, beta=0.6):
     return kept
 
 
-def test_darknets_nms_equals_its_slow_twin():
+def test_darknets_nms_equals_the_reference_implementation():
     generator = torch.Generator().manual_seed(5)
     suppressed = 0
     for _ in range(20):

@@ -34,7 +34,7 @@ def test_both_splits_have_cocos_80_classes(coco_yaml):
         assert not index.findings
 
 
-def test_nothing_is_wrong_with_it(coco_yaml):
+def test_real_coco_has_no_problems(coco_yaml):
     config, root = load_data_yaml(coco_yaml)
     splits = {split: read_split(config, root, split) for split in ("train", "val")}
     report = check_dataset("coco", splits, size=640)
@@ -53,7 +53,7 @@ def test_every_sample_can_be_read_and_augmented(coco_yaml):
         assert (item.sample.boxes_xyxy <= 160).all()
 
 
-def test_the_whole_bag_on_real_images(coco_yaml):
+def test_every_augmentation_on_real_images(coco_yaml):
     everything = (
         "{preset: yolov4, mosaic9: 0.5, mixup: 0.3, paste: 0.5, erase: 0.3, perspective: 0.1, "
         "albumentations: [{name: GaussNoise, p: 0.3}, {name: Rotate, p: 0.3}]}"
@@ -72,18 +72,18 @@ def test_the_whole_bag_on_real_images(coco_yaml):
             break
 
 
-def test_the_truth_scores_one(coco_yaml):
-    """Truths as detections: AP 1 by construction, through category ids and back."""
+def test_ground_truth_as_detections_has_an_ap_of_one(coco_yaml):
+    """Ground truth as detections: AP 1 by construction, through category ids and back."""
     config, root = load_data_yaml(coco_yaml)
     index = read_split(config, root, "val")
-    found = []
+    detections = []
     for number, image_id in enumerate(index.image_ids):
         rows = slice(index.starts[number], index.starts[number + 1])
         real = ~torch.from_numpy(index.crowd[rows])
         boxes = torch.from_numpy(index.boxes_xyxy[rows])[real]
         labels = torch.from_numpy(index.labels[rows])[real]
-        found.append(
+        detections.append(
             ImageDetections(int(image_id), Detections(boxes, torch.ones(len(boxes)), labels))
         )
-    metrics = CocoAP(index.annotations, index.category_ids.tolist())(found)
+    metrics = CocoAP(index.annotations, index.category_ids.tolist())(detections)
     assert metrics["AP"] > 0.99

@@ -69,7 +69,7 @@ def unit_square(
             Text(47, y + 4, f"{value:g}", "end"),
         ]
     shapes += [*inside, Text(250, 305, x_label, "middle")]
-    shapes += [Text(11, 150, y_label, "middle", turned=True)]
+    shapes += [Text(11, 150, y_label, "middle", rotated=True)]
     return Drawing(name, label, 460, 312, shapes)
 
 
@@ -158,13 +158,13 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Drawing:
     side = cell * len(shown)
     shapes: list[Text | Box] = [
         Text(left + side / 2, 12, "predicted", "middle"),
-        Text(12, top + side / 2, "ground truth", "middle", turned=True),
+        Text(12, top + side / 2, "ground truth", "middle", rotated=True),
     ]
     for row, i in enumerate(shown):
         y = top + cell * row
         shapes.append(Text(left - 8, y + 19, _short(titles[i]), "end", "ink"))
         x = left + cell * row + 19
-        shapes.append(Text(x, top - 8, _short(titles[i]), role="ink", turned=True))
+        shapes.append(Text(x, top - 8, _short(titles[i]), role="ink", rotated=True))
         total = max(int(matrix[i].sum()), 1)
         for column, j in enumerate(shown):
             count = int(matrix[i, j])

@@ -32,12 +32,12 @@ class Text:
     words: str
     anchor: Literal["start", "middle", "end"] = "start"
     role: Role = "soft"
-    turned: bool = False  # reads upwards
+    rotated: bool = False  # reads upwards
     size: float = FONT_SIZE
 
     def svg(self) -> str:
         """An SVG element."""
-        turn = f' transform="rotate(-90 {self.x:g} {self.y:g})"' if self.turned else ""
+        turn = f' transform="rotate(-90 {self.x:g} {self.y:g})"' if self.rotated else ""
         size = "" if self.size == FONT_SIZE else f' style="font-size:{self.size:g}px"'
         return (
             f'<text x="{self.x:g}" y="{self.y:g}" text-anchor="{self.anchor}" '
@@ -53,7 +53,7 @@ class Text:
             self.words.replace("$", r"\$"),
             ha=align,
             va="baseline",
-            rotation=90 if self.turned else 0,
+            rotation=90 if self.rotated else 0,
             rotation_mode="anchor",
             color=PALETTE[self.role][0],
             fontsize=self.size,

@@ -1,4 +1,4 @@
-"""Which run is resumed, and what has to be the same for it."""
+"""Which run is resumed, and what must not have changed since."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ ALONE = ProcessGroup()
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch) -> Path:
-    """Runs a, a-2 and b, of which b wrote its checkpoint last; a-3 has none yet."""
+    """Runs a, a-2 and b, with the newest checkpoint in b; a-3 has none yet."""
     monkeypatch.chdir(tmp_path)
     for age, name in enumerate(["a-2", "a", "b", "a-3"]):
         folder = tmp_path / "runs" / name
@@ -36,18 +36,18 @@ def request(folder: Path) -> RunRequest:
     return RunRequest("yolov4-pacsp-n-mish", folder)
 
 
-def test_a_folder_and_a_checkpoint_in_it_name_the_run(runs):
+def test_a_run_is_named_by_its_folder_or_a_checkpoint_in_it(runs):
     for named in ("runs/a", "runs/a/last.pt", "runs/a/best.pt"):
         assert find_resumable_run(named, None, ALONE) == RunFolder(runs / "a")
 
 
-def test_the_newest_run_of_all_and_of_a_request(runs):
+def test_the_newest_run_in_all_folders_and_of_one_request(runs):
     assert find_resumable_run(NEWEST, None, ALONE) == RunFolder(runs / "b")
     assert find_resumable_run(NEWEST, request(runs / "a"), ALONE) == RunFolder(runs / "a")
     assert find_resumable_run(NEWEST, request(runs / "c"), ALONE) is None
 
 
-def test_without_resume_only_a_job_that_torchrun_restarted(runs, monkeypatch):
+def test_without_resume_only_a_job_restarted_by_torchrun_resumes(runs, monkeypatch):
     assert find_resumable_run(None, request(runs / "a"), ALONE) is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     RunFolder(runs / "a-2").write_job_id()
@@ -64,7 +64,7 @@ def test_no_run_at_all(tmp_path, monkeypatch):
         find_resumable_run(NEWEST, None, ALONE)
 
 
-def test_settings_that_differ_are_named():
+def test_settings_that_differ_are_refused_by_name():
     config = load_config("yolov4-pacsp-n-mish")
     folder = RunFolder(Path("runs/a"))
     require_same_config(folder, config, config)

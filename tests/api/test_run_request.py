@@ -1,4 +1,4 @@
-"""From a user's words to a config, weights and folders; and the summary of several seeds."""
+"""From a user's options to a config, weights and folders; and the summary of several seeds."""
 
 from pathlib import Path
 

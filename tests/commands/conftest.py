@@ -8,7 +8,7 @@ from tests.commands.running import load_command
 
 @pytest.fixture
 def tool(monkeypatch, capsys, tmp_path):
-    """tool("train", "--cfg", ...) -> (exit status, what it printed, what it said on stderr)."""
+    """tool("train", "--cfg", ...) -> (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def run(name, *words):

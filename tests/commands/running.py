@@ -13,5 +13,5 @@ def load_command(name: str) -> ModuleType:
 
 
 def table_of(text: str) -> list[str]:
-    """The twelve lines of numbers."""
+    """The twelve lines of AP and AR."""
     return [line for line in text.splitlines() if line.startswith(("  AP", "  AR"))]

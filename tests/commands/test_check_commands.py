@@ -1,4 +1,4 @@
-"""The commands that look at data, and what training says about it, as a user runs them."""
+"""The commands that check data, and what training reports about it, as a user runs them."""
 
 import json
 import shutil
@@ -17,8 +17,8 @@ from tests.data.scenes import scene
 # the fixture's name is an argument's, too
 
 
-def words_of(path):
-    """Clean digits pass; these are what a set of 12 images cannot help."""
+def problem_kinds(path):
+    """The kinds of problems in a report."""
     return {problem["kind"] for problem in json.loads(Path(path).read_text())["problems"]}
 
 
@@ -29,7 +29,7 @@ def test_check_data(tool, digits_yaml, tmp_path):
     assert "small.yaml: 10 classes; at 320 px" in out
     assert "train, anchors: mean best IoU 0.8" in out
     assert "17 images decoded" in out
-    assert "small data set" in words_of("report.json")
+    assert "small data set" in problem_kinds("report.json")
     for split in ("train", "val"):
         labels = cv2.imread(str(tmp_path / "plots" / f"{split}-labels.png"))
         assert labels.shape == (900, 1500, 3)
@@ -39,16 +39,16 @@ def test_check_data(tool, digits_yaml, tmp_path):
     assert tool("check_data", digits_yaml, "--fast", "--strict")[0] == 1
 
 
-def test_check_data_with_faults_ends_with_one(tool, coco_root, tmp_path):
+def test_check_data_with_errors_has_exit_status_one(tool, coco_root, tmp_path):
     (tmp_path / "mine.yaml").write_text("format: coco\nroot: coco\n")
     (coco_root / "train2017" / "b.jpg").write_bytes(b"\xff\xd8 truncated")
     shutil.copy(coco_root / "train2017" / "a.jpg", coco_root / "val2017" / "a.jpg")
     status, out, _ = tool("check_data", "mine.yaml", "--json", "r.json")
     assert status == 1
-    found = words_of("r.json")
-    assert {"unreadable image", "flat box", "box outside", "box partly outside"} <= found
+    kinds = problem_kinds("r.json")
+    assert {"unreadable image", "flat box", "box outside", "box partly outside"} <= kinds
     assert "b.jpg: the jpeg is truncated" in out
-    assert "same image in two splits" in found
+    assert "same image in two splits" in kinds
     assert "val2017/a.jpg = train2017/a.jpg" in out
     assert "unreadable image" not in tool("check_data", "mine.yaml", "--fast")[1]
 
@@ -70,7 +70,7 @@ def test_check_data_refuses(tool, coco_root, tmp_path, words, message):
     assert message in err
 
 
-def test_a_fault_of_the_whole_is_one_line(tool, coco_root, tmp_path):
+def test_an_unusable_annotation_file_is_one_line(tool, coco_root, tmp_path):
     (tmp_path / "mine.yaml").write_text("format: coco\nroot: coco\n")
     path = coco_root / "annotations" / "instances_train2017.json"
     path.write_text(path.read_text().replace('"image_id": 5', '"image_id": 99'))
@@ -79,7 +79,7 @@ def test_a_fault_of_the_whole_is_one_line(tool, coco_root, tmp_path):
     assert "unknown image id 99" in err
 
 
-def test_cluster_anchors_prints_what_a_config_takes(tool, digits_yaml, tmp_path):
+def test_cluster_anchors_prints_lines_that_a_config_accepts(tool, digits_yaml, tmp_path):
     words = ["--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml]
     status, out, err = tool("cluster_anchors", *words)
     assert status == 0, err
@@ -104,7 +104,7 @@ def test_too_few_boxes_for_anchors(tool, coco_root, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_auto_anchors_are_numbers_in_the_run_and_make_it_again(tool, digits_yaml, tmp_path):
+def test_auto_anchors_are_saved_as_numbers_that_reproduce_the_run(tool, digits_yaml, tmp_path):
     words = ["--cfg", "yolov4-pacsp-n-leaky", "--data", digits_yaml, *SMALL, "train.epochs=1"]
     status, out, err = tool("train", *words, "model.anchors=auto", "--out", "runs/auto")
     assert status == 0, err
@@ -133,7 +133,7 @@ def test_auto_anchors_need_a_data_set(tool):
     assert "model.anchors: should be 'auto', not 'aut'" in err
 
 
-def test_nothing_labelled_stops_training(tool, coco_root, tmp_path):
+def test_a_training_split_without_labels_stops_training(tool, coco_root, tmp_path):
     (tmp_path / "mine.yaml").write_text("format: coco\nroot: coco\n")
     path = coco_root / "annotations" / "instances_train2017.json"
     tree = json.loads(path.read_text())
@@ -145,15 +145,19 @@ def test_nothing_labelled_stops_training(tool, coco_root, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_training_says_what_is_odd_and_resume_refuses_other_classes(tool, coco_root, tmp_path):
+def test_training_reports_label_problems_and_resume_refuses_other_classes(
+    tool, coco_root, tmp_path
+):
     (tmp_path / "mine.yaml").write_text("format: coco\nroot: coco\n")
     words = ["--cfg", "yolov4-pacsp-n-mish", "--data", "mine.yaml", *SMALL, "train.epochs=1"]
     status, out, err = tool("train", *words, "--out", "runs/a")
     assert status == 0, err
-    told = [line for line in out.splitlines() if line.startswith("labels: ")]
-    assert 2 <= len(told) <= 5
-    assert any("small data set: 2 of 2 splits; train: 2 labelled images" in line for line in told)
-    assert told[-1].endswith("mine.yaml")
+    reported = [line for line in out.splitlines() if line.startswith("labels: ")]
+    assert 2 <= len(reported) <= 5
+    assert any(
+        "small data set: 2 of 2 splits; train: 2 labelled images" in line for line in reported
+    )
+    assert reported[-1].endswith("mine.yaml")
 
     for path in (coco_root / "annotations").iterdir():
         tree = json.loads(path.read_text())
@@ -185,7 +189,7 @@ def test_help_shows_an_example(tool, name):
 
 
 def test_a_yolo_folder_with_a_test_split(tool, tmp_path):
-    """The same kinds for every format; a test split without labels is no fault, but a leak is."""
+    """Every format has the same kinds of problems; a test split needs no labels, but a leak is one."""
     for split, first in (("train", 0), ("val", 10), ("test", 20)):
         for folder in ("images", "labels"):
             (tmp_path / "mine" / folder / split).mkdir(parents=True)
@@ -209,5 +213,5 @@ def test_a_yolo_folder_with_a_test_split(tool, tmp_path):
     assert status == 1, err
     expected = {"label not parsed", "box partly outside", "duplicate box", "label without image"}
     expected |= {"same image in two splits", "small data set", "rare class"}
-    assert words_of("r.json") == expected
+    assert problem_kinds("r.json") == expected
     assert "test/20.png = " in out

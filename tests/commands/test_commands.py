@@ -1,4 +1,4 @@
-"""The commands as a user runs them; most in this process, which saves the seconds torch needs."""
+"""The commands as a user runs them; most in this process, which saves the import of torch."""
 
 import csv
 import shutil
@@ -40,12 +40,12 @@ def test_train_validate_detect(tool, digits_yaml, digits_root, tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row["loss_box"]) > 0 for row in rows)
 
-    # validation prints the same numbers, and does not touch the run
+    # validation prints the same numbers, and does not change the run
     status, again, err = tool("val", "--weights", run / "best.pt", "--out", tmp_path / "v.jpg")
     assert status == 0, err
     assert table_of(again) == table_of(out)
 
-    # the resolved config makes the same run
+    # the resolved config reproduces the run
     status, copy, err = tool("train", "--cfg", run / "config.yaml", "--out", "runs/first")
     assert status == 0, err
     other = tmp_path / "runs" / "first-2"
@@ -68,7 +68,7 @@ def test_train_validate_detect(tool, digits_yaml, digits_root, tmp_path):
     assert err == "error: none of the images can be read\n"
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(tool, digits_yaml, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_to_the_same_weights(tool, digits_yaml, tmp_path, monkeypatch):
     words = ["--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, *SMALL, "train.epochs=2"]
     assert tool("train", *words, "--out", "runs/whole")[0] == 0
 
@@ -92,7 +92,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tool, digits_yaml, tmp_path, 
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2"]
 
 
-def test_coco_folder_with_faults_trains_and_names_them(tool, coco_root, tmp_path):
+def test_a_coco_folder_with_faults_trains_and_reports_them(tool, coco_root, tmp_path):
     (tmp_path / "mine.yaml").write_text("format: coco\nroot: coco\n")
     (coco_root / "train2017" / "b.jpg").write_bytes(b"\xff\xd8 truncated")
     (coco_root / "val2017" / "empty.jpg").write_bytes(b"")
@@ -120,7 +120,7 @@ def test_coco_folder_with_faults_trains_and_names_them(tool, coco_root, tmp_path
         (["--resume", "runs/none"], "no such checkpoint"),
     ],
 )
-def test_what_the_user_got_wrong_is_one_line(tool, digits_yaml, words, message):
+def test_a_users_mistake_is_one_line(tool, digits_yaml, words, message):
     words = [*words, *([] if "--data" in words or "--resume" in words else ["--data", digits_yaml])]
     status, _, err = tool("train", *words)
     assert status == 2
@@ -225,7 +225,7 @@ def test_a_users_own_darknet_model_is_evaluated_and_trained(
 
 
 def test_darknet_weights_of_other_classes_start_a_cfg(tool, my_darknet, digits_yaml, tmp_path):
-    """The usual way with darknet: a cfg edited for one's own classes, weights of other ones."""
+    """As usual with darknet: a cfg edited for the user's classes, weights trained on others."""
     cfg, weights = my_darknet
     theirs = read_config(str(cfg)).model
     text = texts.everything(classes=33)
@@ -241,7 +241,7 @@ def test_darknet_weights_of_other_classes_start_a_cfg(tool, my_darknet, digits_y
     assert "it was trained on 33 classes" in err
 
 
-def test_convert_there_and_back(tool, my_darknet, tmp_path):
+def test_convert_round_trip(tool, my_darknet, tmp_path):
     cfg, weights = my_darknet
     status, _, err = tool("convert_weights", weights, "--cfg", cfg, "-o", "my.pt")
     assert status == 0, err
@@ -257,7 +257,7 @@ def test_convert_there_and_back(tool, my_darknet, tmp_path):
 
 
 def test_train_from_other_classes(tool, digits_yaml, tmp_path):
-    """A head for other classes starts anew; the rest is taken over, and said so."""
+    """A head for other classes is initialised anew; the rest is transferred and reported."""
     model = randomize_norms(build_network(ModelConfig(arch="yolov4-pacsp-n"), 80))
     save_darknet(model, tmp_path / "n.weights", order="csp")
     words = ["--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, *SMALL, "train.epochs=1"]

@@ -10,7 +10,7 @@ FORMATS = ("coco", "yolo", "voc")
 
 @pytest.fixture
 def yamls(tmp_path):
-    """One small data set in three formats, which their YAMLs do not say."""
+    """One small data set in three formats, which their YAMLs do not name."""
     paths = {}
     for form, write in WRITERS.items():
         root = tmp_path / form
@@ -25,7 +25,7 @@ def numbers(text):
 
 
 def test_convert_and_validate(tool, yamls, tmp_path):
-    """From VOC to COCO to YOLO, with the same weights judged alike on each."""
+    """From VOC to COCO to YOLO: the same weights have the same metrics on each."""
     words = ["--data", yamls["voc"], "--to", "coco", "--out", "c"]
     status, out, err = tool("convert_data", *words)
     assert status == 0, err
@@ -76,7 +76,7 @@ def test_some_classes(tool, yamls):
     assert "classes: 'cat' is a duplicate" in err
 
 
-def test_odd_boxes_that_are_used_are_not_called_skipped(tool, yamls):
+def test_duplicate_boxes_are_not_reported_as_skipped(tool, yamls):
     path = yamls["yolo"].parent / "labels" / "train" / "a.txt"
     path.write_text(path.read_text() * 2 + "9 .5 .5 1 1\n")
     status, out, err = tool("convert_data", "--data", yamls["yolo"], "--to", "coco", "--out", "c")

@@ -24,7 +24,7 @@ def test_equal_to_the_bit(tool, run):
     assert out == "equal to the bit: the losses of 3 batches of runs/a and runs/a-again\n"
 
 
-def test_another_seed_is_found_and_explained(tool, run):
+def test_another_seed_is_detected_and_explained(tool, run):
     config = run / "config.yaml"
     text = config.read_text()
     assert "seed: 0" in text

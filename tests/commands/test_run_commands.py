@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed and cut short from outside; and the words that start them."""
+"""Runs that are stopped, killed and limited from outside; and the options that start them."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def start(*words, launcher=(), **options):
 
 
 def finish(process, seconds=120):
-    """Exit status, what it printed, what it said on stderr."""
+    """Exit status, stdout, stderr."""
     try:
         out, err = process.communicate(timeout=seconds)
     finally:
@@ -51,7 +51,7 @@ def finish(process, seconds=120):
 
 
 def wait_for(folder, event, process, times=1):
-    """Until the run has told its journal so."""
+    """Waits until events.jsonl has the event `times` times."""
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         if folder.events.exists():
@@ -67,7 +67,7 @@ def fingerprint(folder):
     return digest({name: training[name] for name in ("model", "average", "optimizer")})
 
 
-def test_sigterm_and_a_full_disk_cost_nothing(tool, digits_yaml, tmp_path):
+def test_after_sigterm_and_a_full_disk_the_weights_are_the_same(tool, digits_yaml, tmp_path):
     """Stopped by SIGTERM, resumed on a disk that is full, resumed once more: the same weights."""
     words = [*SMALL, "--data", digits_yaml, "--workers", "1", "--epochs", "4"]
     status, _, err = tool("train", *words, "--name", "whole")
@@ -110,7 +110,7 @@ def test_sigterm_and_a_full_disk_cost_nothing(tool, digits_yaml, tmp_path):
 
 
 @pytest.mark.slow
-def test_torture_in_short(tool, digits_yaml, tmp_path):
+def test_torture_with_two_kills(tool, digits_yaml, tmp_path):
     """Two SIGKILLs at random instants; `python tools/torture_resume.py` has twenty, in every phase."""
     status, out, err = tool(
         *("torture_resume", "--kills", 2, "--each", 0, "--data", digits_yaml, "--out", "torture"),
@@ -123,7 +123,7 @@ def test_torture_in_short(tool, digits_yaml, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-def test_the_torture_kills_what_torchrun_has_started():
+def test_the_torture_kills_all_processes_of_torchrun():
     """A child in a session of its own, which a signal for the parent's group does not reach."""
     child = "import subprocess; p = subprocess.Popen(['sleep', '99'], start_new_session=True); "
     child += "print(p.pid, flush=True); p.wait()"
@@ -136,7 +136,7 @@ def test_the_torture_kills_what_torchrun_has_started():
     assert parent.returncode == -signal.SIGKILL
 
 
-def test_two_do_not_train_in_one_folder(tool, digits_yaml, tmp_path):
+def test_two_processes_do_not_train_in_one_folder(tool, digits_yaml, tmp_path):
     words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "40", "--name", "a"]
     process = start(*words, "train.checkpoint_every=1", cwd=tmp_path)
     folder = RunFolder(tmp_path / "runs" / "a")
@@ -156,8 +156,8 @@ def test_two_do_not_train_in_one_folder(tool, digits_yaml, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_rank_starts_anew_by_itself(digits_yaml, tmp_path):
-    """torchrun starts all processes of a job again, and they go on from its checkpoint."""
+def test_torchrun_restarts_after_a_killed_rank_and_the_run_resumes(digits_yaml, tmp_path):
+    """torchrun restarts all ranks of a job, and they resume from its checkpoint."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "4"]
     words += ["train.checkpoint_every=1"]
@@ -196,8 +196,8 @@ def environment_of(pid):
     return {name: value for name, _, value in pairs}
 
 
-def test_parts_that_were_noted_are_taken_up(tool, digits_yaml, tmp_path):
-    """What one of several processes writes down when its memory is full."""
+def test_a_recorded_number_of_chunks_is_used_by_the_resumed_run(tool, digits_yaml, tmp_path):
+    """One of several ranks records it when it runs out of memory."""
     words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--name", "a"]
     assert tool("train", *words, "--time-limit", "0s")[0] == 0  # stops after the first step
     folder = RunFolder(tmp_path / "runs" / "a")
@@ -208,7 +208,7 @@ def test_parts_that_were_noted_are_taken_up(tool, digits_yaml, tmp_path):
 
 
 def test_seeds(tool, digits_yaml, tmp_path):
-    """Two runs; stopped in the first, finished by the same words and --resume, to the same end."""
+    """Two runs; stopped in the first, finished by the same command and --resume, to the same weights."""
     words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--seeds", 3, 5]
     status, out, err = tool("train", *words, "--name", "whole")
     assert status == 0, err
@@ -258,8 +258,8 @@ def test_the_time_limit_is_that_of_all_seeds(tool, digits_yaml, tmp_path, monkey
     assert [load_checkpoint(path)["epoch"] for path in last] == [1, 1, 0]
 
 
-def test_what_has_changed_when_a_run_goes_on(tool, digits_yaml, tmp_path):
-    """Its config.yaml: said. Labels: said. The number of images: the end."""
+def test_changes_since_a_run_was_stopped_are_reported_or_refused(tool, digits_yaml, tmp_path):
+    """Its config.yaml: reported. Labels: reported. The number of images: refused."""
     root = tmp_path / "digits"
     shutil.copytree(yaml.safe_load(digits_yaml.read_text())["root"], root)
     digits_yaml.write_text(f"format: coco\nroot: {root}\n")
@@ -299,7 +299,7 @@ def test_what_has_changed_when_a_run_goes_on(tool, digits_yaml, tmp_path):
     assert err.count("\n") == 1
 
 
-def test_no_run_to_go_on_with(tool):
+def test_no_run_to_resume(tool):
     status, _, err = tool("train", "--resume")
     assert (status, err) == (
         2,
@@ -313,7 +313,7 @@ def test_no_run_to_go_on_with(tool):
 
 
 def test_the_newest_run_of_a_command(tmp_path):
-    """Numbered folders are of the same command, longer names are not, and a run has a checkpoint."""
+    """Numbered folders belong to the same command, longer names do not; a run has a checkpoint."""
     assert RunFolder.find_newest_named(tmp_path / "a") is None
     for age, name in enumerate(["a-3", "a", "a-2", "ab", "a-b", "a-b-2"]):
         (tmp_path / name).mkdir()
@@ -321,9 +321,9 @@ def test_the_newest_run_of_a_command(tmp_path):
             file = tmp_path / name / ("previous.pt" if name == "a-2" else "last.pt")
             file.touch()
             os.utime(file, (age, age))
-    for wanted, found in (("a", "a-2"), ("a-b", "a-b-2"), ("b", None)):
+    for wanted, expected in (("a", "a-2"), ("a-b", "a-b-2"), ("b", None)):
         newest = RunFolder.find_newest_named(tmp_path / wanted)
-        assert (newest and newest.path.name) == found
+        assert (newest and newest.path.name) == expected
     assert RunFolder.find_newest(tmp_path).path.name == "a-b-2"
 
 
@@ -358,7 +358,7 @@ def test_the_newest_run_of_a_command(tmp_path):
         ),
     ],
 )
-def test_words_that_contradict(tool, digits_yaml, words, message):
+def test_contradictory_or_invalid_options(tool, digits_yaml, words, message):
     status, _, err = tool("train", "--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, *words)
     assert status == 2
     assert message in err
@@ -366,7 +366,7 @@ def test_words_that_contradict(tool, digits_yaml, words, message):
     assert not Path("runs").exists()
 
 
-def test_resume_takes_no_short_flags(tool):
+def test_resume_refuses_options_that_are_settings(tool):
     for flag in FLAGS:
         status, _, err = tool("train", "--resume", "runs/a", f"--{flag}", "1")
         assert status == 2

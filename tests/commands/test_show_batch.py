@@ -1,4 +1,4 @@
-"""Pictures of batches, samples and switches, and the loader's benchmark, by their commands."""
+"""Pictures of batches, samples and augmentations, and the loader's benchmark, by their commands."""
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ def test_a_batch_is_drawn(tool, digits_yaml, tmp_path):
     assert "an epoch has 3 batches" in err
 
 
-def test_a_sample_is_the_one_of_training(tool, digits_yaml, tmp_path):
+def test_a_drawn_sample_equals_that_of_training(tool, digits_yaml, tmp_path):
     words = ["data.size=96", "bag=yolov4", "train.seed=5"]
     status, out, _ = tool(
         "show_batch", *CFG, "--data", digits_yaml, "--sample", 2, 7, "--out", "s.png", *words
@@ -39,7 +39,7 @@ def test_a_sample_is_the_one_of_training(tool, digits_yaml, tmp_path):
     assert "no such sample" in err
 
 
-def test_each_switch_has_a_picture(tool, digits_yaml, tmp_path):
+def test_each_augmentation_has_a_picture(tool, digits_yaml, tmp_path):
     words = [*CFG, "--data", digits_yaml, "data.size=96", "bag.hsv_h=0.3"]
     status, out, _ = tool("show_batch", *words, "--each", "--out", "each")
     assert status == 0
@@ -62,7 +62,7 @@ def test_every_strength_of_the_bag_has_a_picture(digits_yaml):
     assert build_bag(preview.isolate("mosaic9").bag, mirrors=True) == Bag(mosaic=1.0, mosaic9=1.0)
 
 
-def test_training_with_the_whole_bag(tool, digits_yaml):
+def test_training_with_every_augmentation(tool, digits_yaml):
     status, out, err = tool(
         "train",
         *[*CFG, "--data", digits_yaml, "--out", "run", "data.size=64", "data.workers=0"],
@@ -76,7 +76,7 @@ def test_training_with_the_whole_bag(tool, digits_yaml):
     assert "epoch   1/1" in out
 
 
-def test_a_transform_that_does_not_fit_stops_before_the_run(tool, digits_yaml, tmp_path):
+def test_an_invalid_transform_is_refused_before_the_run(tool, digits_yaml, tmp_path):
     status, _, err = tool(
         "train",
         *[*CFG, "--data", digits_yaml, "--out", "run", "data.size=64", "data.workers=0"],
@@ -87,7 +87,7 @@ def test_a_transform_that_does_not_fit_stops_before_the_run(tool, digits_yaml, t
     assert not (tmp_path / "run").exists()
 
 
-def test_a_transform_that_mirrors_stops_where_nothing_may(tool, digits_yaml):
+def test_a_mirroring_transform_is_refused_where_mirrors_is_false(tool, digits_yaml):
     words = [*CFG, "--data", digits_yaml, "bag.albumentations=[{name: HorizontalFlip, p: 0.5}]"]
     status, _, err = tool("train", *words)
     assert status == 2
@@ -118,7 +118,7 @@ def test_the_loaders_benchmark(tool, digits_yaml, tmp_path, monkeypatch):
         assert message in err
 
 
-def test_does_a_training_wait_for_its_images(tool, digits_yaml, tmp_path):
+def test_bench_loader_reports_throughput_and_bottleneck(tool, digits_yaml, tmp_path):
     words = ["data.size=64", "data.workers=0", "train.batch_size=2", "data.cache=ram"]
     status, out, err = tool("bench_loader", *CFG, "--data", digits_yaml, *words)
     assert (status, err) == (0, "")

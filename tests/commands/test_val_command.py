@@ -21,7 +21,7 @@ from tests.models.networks import randomize_norms
 
 @pytest.fixture
 def two_runs(tmp_path, digits_yaml):
-    """Run folders of untrained networks that detect something, of two activations."""
+    """Run folders of untrained networks that detect something, with two activations."""
     for name in ("mish", "leaky_relu"):
         torch.manual_seed(len(name))
         config = Config(model=ModelConfig(arch="yolov4-pacsp-n", activation=name))
@@ -71,7 +71,7 @@ def test_saved_detections_give_the_same_numbers(tool, two_runs, digits_root, tmp
     assert len(read_results(tmp_path / "boxes.json", ground_truth)) > 100
 
 
-def test_models_side_by_side_with_intervals(tool, two_runs, tmp_path):
+def test_several_models_are_compared_with_intervals(tool, two_runs, tmp_path):
     words = ["--interval", "20", "--json", "a.json", *SMALL]
     status, out, err = tool("val", "--weights", "mish", "leaky_relu/best.pt", *words)
     assert status == 0, err
@@ -102,7 +102,7 @@ def test_models_side_by_side_with_intervals(tool, two_runs, tmp_path):
             assert change["difference"] == pytest.approx(expected)
 
 
-def test_a_model_differs_from_itself_by_nothing(tool, two_runs, tmp_path):
+def test_a_model_does_not_differ_from_itself(tool, two_runs, tmp_path):
     words = ["--interval", "10", "--json", "a.json", *SMALL]
     status, _, err = tool("val", "--weights", "mish", "mish/best.pt", *words)
     assert status == 0, err
@@ -211,7 +211,7 @@ def test_report_of_a_results_file_with_and_without_images(
         assert pictures == set(CHARTS)
 
 
-def test_a_wanted_precision_sets_a_threshold_for_each_class(tool, noisy, tmp_path, digits_root):
+def test_a_precision_goal_sets_a_threshold_for_each_class(tool, noisy, tmp_path, digits_root):
     words = ["--results", noisy, "--data", val_json(digits_root)]
     status, out, err = tool("val", *words, "--report", "report", "--want-precision", "0.9")
     assert status == 0, err
@@ -235,9 +235,7 @@ def test_a_wanted_precision_sets_a_threshold_for_each_class(tool, noisy, tmp_pat
     assert re.search("all classes +not reached, at most 0.", out)
 
 
-def test_charts_are_in_the_page_where_matplotlib_is_missing(
-    tool, noisy, tmp_path, digits_root, monkeypatch
-):
+def test_charts_are_in_the_page_without_matplotlib(tool, noisy, tmp_path, digits_root, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, out, err = tool(
         "val", "--results", noisy, "--data", val_json(digits_root), "--report", "report"

@@ -28,7 +28,7 @@ def test_none_switches_everything_off(tmp_path):
     assert config.loss.label_smoothing == 0
 
 
-def test_yolov4_adds_its_parts(tmp_path):
+def test_yolov4_sets_augmentations_and_label_smoothing(tmp_path):
     config, usual = load(tmp_path, "bag: yolov4"), Config()
     assert (config.bag.cutmix, config.bag.multi_scale, config.loss.label_smoothing) == (
         0.5,
@@ -55,7 +55,7 @@ def test_every_bag_can_be_written_as_a_word_or_a_section_and_round_trips(name, t
 
 @pytest.mark.parametrize("over", BAGS)
 @pytest.mark.parametrize("under", BAGS)
-def test_any_bag_can_be_laid_over_any_other(over, under, tmp_path):
+def test_any_bag_can_override_any_other(over, under, tmp_path):
     expected = load(tmp_path, f"bag: {over}")
     resolved = load(tmp_path, f"bag: {under}")
     assert load(tmp_path, dump_config(resolved), f"bag={over}") == expected
@@ -101,7 +101,7 @@ def test_mistakes(tmp_path, text, message):
     assert message in str(caught.value)
 
 
-def test_a_mistake_on_the_command_line_is_said_to_be_there(tmp_path):
+def test_a_mistake_on_the_command_line_is_located_there(tmp_path):
     for word in ("bag=yolo4", "bag=5", "bag.preset=x"):
         with pytest.raises(UserError, match=r"^command line: bag"):
             load(tmp_path, "bag: {mosaic: 0.5}", word)

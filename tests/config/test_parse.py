@@ -37,7 +37,7 @@ def test_every_published_config_loads_and_round_trips(path, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["-n", "-s", "", "-x"])
-def test_mish_and_leaky_files_differ_in_one_word(size):
+def test_mish_and_leaky_configs_differ_in_one_word(size):
     mish, leaky = (
         find_file(f"yolov4-pacsp{size}-{name}.yaml", "configs").read_text().split()
         for name in ("mish", "leaky")
@@ -60,7 +60,7 @@ def test_numbers_are_numbers(tmp_path, written, value):
 
 
 @pytest.mark.parametrize("word", ["yes", "on", "1", "'true'"])
-def test_only_true_and_false_are_truth_values(tmp_path, word):
+def test_only_true_and_false_are_booleans(tmp_path, word):
     text = complaint(tmp_path, f"train:\n  channels_last: {word}")
     assert "run.yaml:2: train.channels_last: should be a valid boolean" in text
 
@@ -98,7 +98,7 @@ def test_only_true_and_false_are_truth_values(tmp_path, word):
         ("extends: run.yaml", "extends itself: run.yaml -> run.yaml"),
     ],
 )
-def test_mistakes_name_file_line_key_and_way_out(tmp_path, text, expected):
+def test_mistakes_name_file_line_key_and_remedy(tmp_path, text, expected):
     assert expected in complaint(tmp_path, text)
 
 
@@ -132,7 +132,7 @@ def test_overrides_win_and_the_last_one_wins(tmp_path):
     assert config.train.lr == 0.3
 
 
-def test_a_child_is_laid_over_its_parent(tmp_path):
+def test_a_child_overrides_its_parent(tmp_path):
     (tmp_path / "parent.yaml").write_text(
         "model:\n  activation: {name: leaky_relu, negative_slope: 0.2}\n"
         "train:\n  lr: 0.5\n  epochs: 7\n"

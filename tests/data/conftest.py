@@ -108,7 +108,7 @@ WRITERS = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc}
 
 @pytest.fixture
 def written(tmp_path):
-    """written("yolo") -> the data YAML, which does not say the format."""
+    """written("yolo") -> the data YAML, which does not name the format."""
 
     def write(form):
         root = tmp_path / form

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def scene(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
-    """Something with large and small structure, uint8 [H, W, 3]; another one for another seed."""
+    """A picture with coarse and fine structure, uint8 [H, W, 3]; each seed gives another one."""
     rng = np.random.default_rng(seed)
     image = np.zeros((height, width, 3), np.float32)
     for cells in (4, 9, 30):

@@ -35,7 +35,7 @@ def test_boxes_follow_a_transform_that_moves_pixels(rng):
     assert result.ignore_xyxy.tolist() == [[70, 40, 80, 60]]
 
 
-def test_pixel_transforms_leave_boxes(rng):
+def test_pixel_transforms_do_not_change_boxes(rng):
     before = sample()
     result = Albumentations([("GaussNoise", {"p": 1.0})])(before, rng)
     assert result.boxes_xyxy is before.boxes_xyxy
@@ -94,7 +94,7 @@ def test_mistakes_are_one_clear_line(name, arguments, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_does_not_fit_the_image_or_leaves_no_bytes(rng):
+def test_transforms_that_fail_or_return_other_types(rng):
     with pytest.raises(UserError, match="fails on an image of 80x60 px"):
         Albumentations([("RandomCrop", {"height": 500, "width": 500, "p": 1.0})])(sample(), rng)
     with pytest.raises(UserError, match="ToTensorV2"):

@@ -1,4 +1,4 @@
-"""The whole of a training sample: which draws make it, and that no switch disturbs another."""
+"""The whole of a training sample: which draws make it, and that augmentations are independent."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def same(a, b):
 
 
 def reference_default(reader, seed, epoch, number, size):
-    """The default recipe, straight from its description: draws in order, a box at a time."""
+    """The default recipe, straight from its description: draws in order, one box at a time."""
     rng = np.random.default_rng([seed, epoch, number])
     rng.random()  # whether there is a mosaic: always
     numbers = [number, *rng.integers(0, len(reader), 3)]
@@ -119,7 +119,7 @@ def test_the_default_bag_is_the_recipe(digits_root):
 
 @pytest.mark.parametrize("bag", EACH)
 @pytest.mark.parametrize("size", [96, (64, 128)])
-def test_every_switch_keeps_samples_sound_and_repeatable(digits_root, bag, size):
+def test_every_augmentation_gives_valid_and_reproducible_samples(digits_root, bag, size):
     one, two = (train_set(digits_root, bag, size=size) for _ in range(2))
     height, width = (size, size) if isinstance(size, int) else size
     different = 0
@@ -141,8 +141,8 @@ def test_every_switch_keeps_samples_sound_and_repeatable(digits_root, bag, size)
     assert different >= 5  # a partner may have no object large enough to paste
 
 
-def test_a_switch_leaves_the_draws_of_the_others(digits_root):
-    """What is outside of the erased rectangle, and the weight of the first image, stay."""
+def test_an_augmentation_does_not_change_the_draws_of_the_others(digits_root):
+    """Pixels outside the erased rectangle, and the weight of the first image, do not change."""
     plain, erased, mixed = (
         train_set(digits_root, bag)
         for bag in (DEFAULT, replace(DEFAULT, erase=1.0), replace(DEFAULT, mixup=1e-9, cutmix=1e-9))
@@ -158,7 +158,7 @@ def test_a_switch_leaves_the_draws_of_the_others(digits_root):
         assert same(before, mixed[0, number].sample)  # switched on, but not for this sample
 
 
-def test_streams_are_apart():
+def test_streams_are_independent():
     drawn = {
         Streams(*key).generator(name).random()
         for key in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
@@ -180,7 +180,7 @@ def test_images_are_no_longer_mixed_where_mosaic_ends(digits_root, switch):
     assert same(mixed[2, 0].sample, plain[2, 0].sample)
 
 
-def test_an_index_beyond_the_images_is_one_of_them_augmented_anew(digits_root):
+def test_an_index_beyond_the_images_repeats_one_with_other_augmentation(digits_root):
     dataset = train_set(digits_root, DEFAULT)
     first, again = dataset[0, 4].sample, dataset[0, 4 + 12].sample
     assert first.image_id == again.image_id
@@ -189,7 +189,7 @@ def test_an_index_beyond_the_images_is_one_of_them_augmented_anew(digits_root):
     assert same(plain[0, 4].sample, plain[0, 16].sample)
 
 
-def test_broken_partners_are_named_and_left_out(coco_root):
+def test_unreadable_partners_are_named_and_skipped(coco_root):
     (coco_root / "train2017" / "b.jpg").write_bytes(b"")
     bag = Bag(mosaic=1.0, mosaic9=1.0, paste=1.0, cutmix=1.0, mixup=1.0)
     dataset = train_set(coco_root, bag)
@@ -204,7 +204,7 @@ def batches(dataset, workers, **options):
     return [batch for epoch in (0, 1) for batch in loader.epoch(epoch)]
 
 
-def test_workers_change_nothing_with_all_of_it_on(digits_root):
+def test_workers_change_nothing_with_every_augmentation(digits_root):
     extra = Albumentations([("GaussNoise", {"p": 0.5}), ("Rotate", {"p": 0.5})])
     order = EpochOrder(12, 3, np.linspace(0.5, 2, 12))
     dataset = train_set(digits_root, replace(EACH[-1], extra=extra), order=order)
@@ -220,10 +220,10 @@ def test_workers_change_nothing_with_all_of_it_on(digits_root):
 
 def test_batches_of_many_sizes(digits_root):
     dataset = train_set(digits_root, DEFAULT)
-    found = batches(dataset, 0, sizes=[64, 96, 128])
-    shapes = {tuple(batch.images.shape[2:]) for batch in found}
+    loaded = batches(dataset, 0, sizes=[64, 96, 128])
+    shapes = {tuple(batch.images.shape[2:]) for batch in loaded}
     assert len(shapes) > 1
-    for batch in found:
+    for batch in loaded:
         height, width = batch.images.shape[2:]
         assert {height, width} <= {64, 96, 128}
         assert (batch.boxes_xyxy[:, 2] <= width).all()

@@ -1,4 +1,4 @@
-"""Each fault is made in a clean data set, and has to be the only thing that is found."""
+"""Each fault is put into a clean data set, and has to be the only problem that is reported."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ def clean_splits(tmp_path_factory):
 
 @pytest.fixture
 def data(clean_splits, tmp_path):
-    """A copy of the clean data set that a test may spoil; pictures are linked until it does."""
+    """A copy of the clean data set that a test may change; images are links until it does."""
     for path in clean_splits.rglob("*"):
         target = tmp_path / "data" / path.relative_to(clean_splits)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,11 +131,11 @@ LABEL_FAULTS = [
     ),
     ("box without anchor", first_box(bbox=[4, 4, 4, 15]), "train2017/0.png: cat at"),
 ]
-FOLLOWS = {"tiny box": {"box without anchor"}}  # what a fault brings along
+FOLLOWS = {"tiny box": {"box without anchor"}}  # what a fault also causes
 
 
 @pytest.mark.parametrize(("kind", "change", "example"), LABEL_FAULTS)
-def test_each_fault_of_labels_is_the_one_that_is_found(data, kind, change, example):
+def test_each_label_fault_is_the_only_problem_reported(data, kind, change, example):
     edit(data, change)
     if kind == "class without boxes":
         edit(data, change, "val")
@@ -170,15 +170,15 @@ def test_unreadable_images(data, content):
 
 def test_size_mismatch(data):
     good = cv2.imread(str(data / "val2017" / "7.png"))
-    turned = cv2.imencode(".png", cv2.rotate(good, cv2.ROTATE_90_CLOCKWISE))[1].tobytes()
-    replace_file(data / "val2017" / "7.png", turned)
+    rotated = cv2.imencode(".png", cv2.rotate(good, cv2.ROTATE_90_CLOCKWISE))[1].tobytes()
+    replace_file(data / "val2017" / "7.png", rotated)
     problem = kinds(check(data))["size mismatch"]
     assert problem.examples == (
         "val2017/7.png: the image is 48 x 64, annotated as 64 x 48 (rotated?)",
     )
 
 
-def test_leaks_and_twins_are_named_in_pairs(data):
+def test_leaks_and_duplicates_are_named_in_pairs(data):
     train, val = data / "train2017", data / "val2017"
     similar = cv2.imencode(".jpg", cv2.imread(str(train / "4.png")))[1].tobytes()
     replace_file(val / "2.png", (train / "3.png").read_bytes())
@@ -186,8 +186,8 @@ def test_leaks_and_twins_are_named_in_pairs(data):
     replace_file(train / "9.png", (train / "8.png").read_bytes())
     replace_file(train / "20.png", (train / "20.png").read_bytes() + b"more")  # another content
     report = check(data)
-    found = {kind: problem.examples for kind, problem in kinds(report).items()}
-    assert found == {
+    problems = {kind: problem.examples for kind, problem in kinds(report).items()}
+    assert problems == {
         "same image in two splits": ("val2017/2.png = train2017/3.png",),
         "similar image in two splits": ("val2017/5.png ~ train2017/4.png",),
         "same image twice": ("train2017/9.png = train2017/8.png",),
@@ -199,9 +199,9 @@ def test_similar_images_in_one_split(data):
     train = data / "train2017"
     similar = cv2.imencode(".jpg", cv2.imread(str(train / "4.png")))[1].tobytes()
     replace_file(train / "50.png", similar)
-    found = kinds(check(data))
-    assert found.keys() == {"similar image twice"}
-    assert found["similar image twice"].examples == ("train2017/50.png ~ train2017/4.png",)
+    problems = kinds(check(data))
+    assert problems.keys() == {"similar image twice"}
+    assert problems["similar image twice"].examples == ("train2017/50.png ~ train2017/4.png",)
 
 
 def relabel(count, category):
@@ -218,10 +218,10 @@ def test_classes(data):
     edit(data, relabel(1, 3), "val")
     edit(data, relabel(220, 1))
     edit(data, relabel(3, 2))
-    found = kinds(check(data, decode=False))
-    assert found.keys() == {"class only in val", "rare class"}
-    assert found["class only in val"].examples == ("owl: in val",)
-    assert found["rare class"].examples == ("dog: 3 training boxes",)
+    problems = kinds(check(data, decode=False))
+    assert problems.keys() == {"class only in val", "rare class"}
+    assert problems["class only in val"].examples == ("owl: in val",)
+    assert problems["rare class"].examples == ("dog: 3 training boxes",)
 
 
 def test_imbalance(data):
@@ -234,15 +234,15 @@ def test_imbalance(data):
     edit(data, crowd_of_dogs)
     assert "class imbalance" not in kinds(check(data, decode=False))  # 9 cats are just rare
     edit(data, lambda tree: tree["annotations"][20].update(category_id=1))
-    found = kinds(check(data, decode=False))
-    assert found["class imbalance"].examples == ("cat: 10 boxes, dog: 1,189",)
+    problems = kinds(check(data, decode=False))
+    assert problems["class imbalance"].examples == ("cat: 10 boxes, dog: 1,189",)
 
 
 def test_other_classes(data):
     edit(data, lambda tree: tree["categories"][1].update(name="wolf"), "val")
-    found = kinds(check(data, decode=False))
+    problems = kinds(check(data, decode=False))
     assert "val: 2 classes, train: 2; label 1 is 'wolf', not 'dog'" in (
-        found["other classes"].examples
+        problems["other classes"].examples
     )
 
 
@@ -252,14 +252,14 @@ def test_a_small_data_set_and_one_without_labels(data):
 
     edit(data, few)
     edit(data, lambda tree: tree.update(annotations=[]), "val")
-    found = kinds(check(data, decode=False))
-    assert found["small data set"].examples[0].startswith("train: 99 labelled images")
-    assert found["no labelled image"].examples == ("val: none of 20 images has an object",)
-    assert found["no labelled image"].about.severity == "error"
+    problems = kinds(check(data, decode=False))
+    assert problems["small data set"].examples[0].startswith("train: 99 labelled images")
+    assert problems["no labelled image"].examples == ("val: none of 20 images has an object",)
+    assert problems["no labelled image"].about.severity == "error"
 
 
-def test_crowds_are_no_objects(data):
-    """Their size is no fault, and they are counted apart."""
+def test_crowds_are_not_objects(data):
+    """Their size is no problem, and they are counted separately."""
     before = check(data, decode=False)
 
     def crowds(tree):
@@ -283,7 +283,7 @@ def test_findings_of_readers_become_problems(data, kind, known):
     assert problem.about == (KINDS[kind] if known else UNKNOWN)
 
 
-def test_a_readers_finding_and_the_index_count_once_for_images_without_label(data):
+def test_an_image_without_label_is_counted_once(data):
     edit(data, lambda tree: tree.update(annotations=tree["annotations"][:-4]))
     splits = splits_of(data)
     finding = Finding("image without label", "109.png", "no label file")
@@ -292,7 +292,7 @@ def test_a_readers_finding_and_the_index_count_once_for_images_without_label(dat
     assert problem.count == 2
 
 
-def test_a_file_that_a_reader_left_out_and_one_that_a_check_found_are_two(data):
+def test_an_image_skipped_by_a_reader_and_one_seen_by_a_check_are_two(data):
     replace_file(data / "train2017" / "7.png", b"broken")
     splits = splits_of(data)
     finding = Finding("unreadable image", "500.png", "no image")
@@ -301,7 +301,7 @@ def test_a_file_that_a_reader_left_out_and_one_that_a_check_found_are_two(data):
     assert (problem.kind, problem.count, len(problem.examples)) == ("unreadable image", 2, 2)
 
 
-def test_repeated_boxes_equal_the_slow_way(rng, data):
+def test_duplicate_boxes_equal_the_reference_implementation(rng, data):
     index = splits_of(data)["train"]
     boxes = np.repeat(index.boxes_xyxy[:22], 10, axis=0) + rng.uniform(0, 2, (220, 4))
     index = replace(
@@ -326,7 +326,7 @@ def test_workers_change_nothing(data):
     assert one | {"looked_at": ""} == four | {"looked_at": ""}
 
 
-def test_the_json_says_all(data):
+def test_the_json_is_complete(data):
     edit(data, lambda tree: tree.update(annotations=tree["annotations"][:-10]))
     tree = json.loads(json.dumps(check(data).as_dict(), allow_nan=False))
     (problem,) = tree["problems"]
@@ -345,7 +345,7 @@ def test_an_empty_split_can_be_reported(data):
     assert kinds(report).keys() == {"no labelled image"}
 
 
-def test_examples_are_made_only_as_far_as_they_are_kept():
+def test_only_examples_that_are_kept_are_computed():
     made = []
     problem = Problem.collect(
         "flat box", 10**6, 10**6, (made.append(n) or str(n) for n in range(10**6))
@@ -353,7 +353,7 @@ def test_examples_are_made_only_as_far_as_they_are_kept():
     assert len(problem.examples) == len(made) == MAX_EXAMPLES
 
 
-def test_at_the_start_of_a_run_little_is_said(data):
+def test_at_the_start_of_a_run_few_problems_are_reported(data):
     options = {"size": 64, "anchors": ANCHORS, "ratio": 4.0}
     assert describe_label_problems("mine.yaml", splits_of(data), **options) == []
     edit(data, first_box(bbox=[0, 0, 64, 48]))  # one of 240: not worth a line
@@ -382,7 +382,7 @@ def test_a_bad_data_set_has_five_lines_at_most(data):
     assert "more kinds of problems; for details and advice" in lines[-1]
 
 
-def test_limits_are_said_in_pixels_of_the_training_image(data):
+def test_limits_are_in_pixels_of_the_training_image(data):
     """A box of 4 px in an image that is shrunk to a third is tiny."""
     edit(data, first_box(bbox=[4, 4, 4, 4]))
     assert "tiny box" not in kinds(check(data, decode=False))

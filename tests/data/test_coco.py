@@ -28,7 +28,7 @@ def test_index(coco_root):
     assert index.starts.tolist() == [0, 3, 4, 4]
     assert index.labels.tolist() == [1, 0, 0, 0]
     assert index.crowd.tolist() == [False, True, False, False]
-    assert index.boxes_xyxy[2].tolist() == [90, 50, 100, 60]  # cut at the border
+    assert index.boxes_xyxy[2].tolist() == [90, 50, 100, 60]  # clipped at the border
     assert len(index.findings) == 2
     assert "annotation 5" in str(index.findings[0])
     assert "annotation 6" in str(index.findings[1])
@@ -43,7 +43,7 @@ def test_samples(coco_root):
     assert len(reader.read(2).labels) == 0
 
 
-def test_names_of_the_yaml_give_the_order(coco_root):
+def test_labels_have_the_order_of_names_in_the_yaml(coco_root):
     index = read(coco_root, names=("seven", "three"))
     assert index.category_ids.tolist() == [7, 3]
     assert index.labels.tolist() == [0, 1, 1, 1]
@@ -75,7 +75,7 @@ def test_names_of_the_yaml_give_the_order(coco_root):
         (lambda t: t.update(categories=[]), "its list of categories is empty"),
     ],
 )
-def test_faults_of_the_whole(coco_root, change, message):
+def test_unusable_data_sets(coco_root, change, message):
     edit(coco_root, change)
     with pytest.raises(UserError, match=message) as caught:
         read(coco_root)
@@ -90,14 +90,14 @@ def test_not_a_json(coco_root, text):
         read(coco_root)
 
 
-def test_infinite_boxes_are_left_out(coco_root):
+def test_infinite_boxes_are_skipped(coco_root):
     edit(coco_root, lambda t: t["annotations"][0].update(bbox=[0, 0, float("nan"), 5]))
     index = read(coco_root)
     assert len(index.findings) == 3
     assert np.isfinite(index.boxes_xyxy).all()
 
 
-def test_missing_images_are_named_and_boxes_stay_with_their_images(coco_root):
+def test_missing_images_are_named_and_the_others_keep_their_boxes(coco_root):
     (coco_root / "train2017" / "a.jpg").unlink()
     index = read(coco_root)
     assert index.files.tolist() == ["b.jpg", "empty.jpg"]
@@ -112,7 +112,7 @@ def test_no_image_at_all(coco_root):
         read(coco_root)
 
 
-def test_missing_parts_name_the_layout(coco_root, tmp_path):
+def test_missing_files_name_the_expected_layout(coco_root, tmp_path):
     (coco_root / "annotations" / "instances_val2017.json").unlink()
     with pytest.raises(UserError, match=r"no such file; expected ROOT/annotations/instances_train"):
         read(coco_root, "val")

@@ -38,7 +38,7 @@ def converted(yaml, to, folder):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_there_and_back(written, tmp_path, form):
+def test_round_trip_of_formats(written, tmp_path, form):
     yaml = written(form)
     coco = converted(yaml, "coco", tmp_path / "c")
     yolo = converted(coco, "yolo", tmp_path / "y")
@@ -50,7 +50,7 @@ def test_there_and_back(written, tmp_path, form):
         assert not read(back, split).findings
 
 
-def test_a_json_keeps_what_an_index_has_no_place_for(written, tmp_path):
+def test_a_json_keeps_fields_that_an_index_lacks(written, tmp_path):
     yaml = written("coco")
     path = yaml.parent / "annotations" / "instances_train2017.json"
     tree = json.loads(path.read_text())
@@ -60,12 +60,12 @@ def test_a_json_keeps_what_an_index_has_no_place_for(written, tmp_path):
     assert again == tree
 
 
-def test_crowds_have_no_place_in_yolos_txt(written, tmp_path):
+def test_yolo_txt_cannot_represent_crowds(written, tmp_path):
     index = read(written("coco"))
     assert convert.write_yolo(index, tmp_path / "y", "train") == index.crowd.sum() == 1
 
 
-def test_images_of_one_name_in_two_folders(written, tmp_path):
+def test_images_with_the_same_name_in_two_folders(written, tmp_path):
     yaml = written("yolo")
     images = yaml.parent / "images"
     (images / "val" / "e.jpg").rename(images / "val" / "A.jpg")

@@ -81,7 +81,7 @@ def test_without_augmentation_it_is_the_letterboxed_image(digits_root):
         assert same(plain[0, number].sample, val[number].sample)
 
 
-def test_mosaic_ends_where_it_should(digits_root):
+def test_mosaic_ends_at_its_epoch(digits_root):
     dataset = train_set(digits_root, Bag(mosaic=1.0), size=320, mosaic_until=2)
     plain = train_set(digits_root, Bag(), size=320)
     assert not same(dataset[1, 0].sample, plain[1, 0].sample)
@@ -101,7 +101,7 @@ def test_workers_change_nothing(digits_root):
         assert torch.equal(a.image_index, b.image_index)
 
 
-def test_every_image_once_an_epoch_in_another_order(digits_root):
+def test_every_image_occurs_once_per_epoch_in_another_order(digits_root):
     dataset = train_set(digits_root, Bag())
     first, second = (
         [i for batch in batches(dataset, 0, epoch) for i in batch.image_ids] for epoch in (0, 1)
@@ -128,7 +128,7 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["empty", "truncated", "text", "missing"])
-def test_unreadable_images_are_named_and_left_out(coco_root, how):
+def test_unreadable_images_are_named_and_skipped(coco_root, how):
     index = index_of(coco_root)
     victim = coco_root / "train2017" / "b.jpg"
     victim.unlink() if how == "missing" else damage(victim, how)
@@ -159,8 +159,8 @@ def test_a_batch_can_be_empty(coco_root):
 def test_image_files(tmp_path, coco_root):
     folder = coco_root / "train2017"
     (folder / "notes.txt").write_text("")
-    found = list_images([str(folder / "b.jpg"), str(folder)])
-    assert [path.name for path in found] == ["b.jpg", "a.jpg", "b.jpg", "empty.jpg"]
+    paths = list_images([str(folder / "b.jpg"), str(folder)])
+    assert [path.name for path in paths] == ["b.jpg", "a.jpg", "b.jpg", "empty.jpg"]
     with pytest.raises(UserError, match="no such file"):
         list_images([str(tmp_path / "none.jpg")])
     (tmp_path / "nothing").mkdir()

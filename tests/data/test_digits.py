@@ -95,7 +95,7 @@ def small(monkeypatch):
     return made
 
 
-def test_made_once(small, tmp_path):
+def test_the_data_set_is_made_once(small, tmp_path):
     root = tmp_path / "digits"
     assert ensure_digits(root) == root
     first = hashlib.sha256((root / "manifest.json").read_bytes()).hexdigest()
@@ -105,7 +105,7 @@ def test_made_once(small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
-def test_an_older_one_is_made_anew(small, tmp_path, monkeypatch):
+def test_an_older_version_is_made_again(small, tmp_path, monkeypatch):
     root = tmp_path / "digits"
     ensure_digits(root)
     monkeypatch.setattr(digits, "GENERATOR_VERSION", 999)
@@ -113,7 +113,7 @@ def test_an_older_one_is_made_anew(small, tmp_path, monkeypatch):
     assert len(small) == 2
 
 
-def test_a_strange_folder_is_not_touched(tmp_path):
+def test_a_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UserError, match="not the digits data set"):
         ensure_digits(tmp_path)

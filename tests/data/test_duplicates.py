@@ -29,7 +29,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_changed_copies_are_found_and_others_are_not(name):
+def test_changed_copies_are_detected_and_other_images_are_not(name):
     images = [scene(seed) for seed in range(20)]
     images += [COPIES[name](scene(seed)) for seed in range(20)]
     bits, small = zip(*map(difference_hash, images), strict=True)
@@ -38,11 +38,11 @@ def test_changed_copies_are_found_and_others_are_not(name):
 
 
 def reference_pairs(hashes, thumbnails, split):
-    """Every pair, by the definition; of each image the most similar earlier one of either kind."""
+    """Every pair, by definition: for each image the most similar earlier one of either kind."""
     pairs = []
     for same in (True, False):
         for later in range(len(hashes)):
-            found = []
+            similar = []
             for earlier in range(later):
                 bits = int(np.unpackbits(hashes[earlier] ^ hashes[later]).sum())
                 a, b = (thumbnails[i].astype(float) for i in (earlier, later))
@@ -51,14 +51,14 @@ def reference_pairs(hashes, thumbnails, split):
                 word = (hashes[earlier].view(np.uint16) == hashes[later].view(np.uint16)).any()
                 alike = word and bits <= MAX_BITS and np.sqrt(((a - b) ** 2).mean()) <= limit
                 if alike and (split[earlier] == split[later]) == same:
-                    found.append((bits, earlier))
-            if found:
-                pairs.append([min(found)[1], later])
+                    similar.append((bits, earlier))
+            if similar:
+                pairs.append([min(similar)[1], later])
     return pairs
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_search_finds_what_comparing_all_pairs_does(seed):
+def test_the_search_equals_comparing_all_pairs(seed):
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 256, (6, 16), np.uint8)
     hashes = base[rng.integers(0, 6, 80)].copy()
@@ -68,10 +68,10 @@ def test_the_search_finds_what_comparing_all_pairs_does(seed):
     thumbnails = rng.integers(100, 103, (80, 16, 16), np.uint8)  # some pass, some do not
     thumbnails += rng.integers(0, 2, (80, 1, 1), np.uint8) * np.tri(16, dtype=np.uint8) * 30
     split = np.sort(rng.integers(0, 3, 80))
-    found = find_similar_pairs(hashes, thumbnails, split)
+    similar = find_similar_pairs(hashes, thumbnails, split)
     expected = reference_pairs(hashes, thumbnails, split)
     assert len(expected) > 20
-    assert found.tolist() == expected
+    assert similar.tolist() == expected
 
 
 def test_hashes_up_to_seven_bits_apart_are_always_compared(rng):
@@ -83,7 +83,7 @@ def test_hashes_up_to_seven_bits_apart_are_always_compared(rng):
         assert find_similar_pairs(hashes, even, np.zeros(2, int)).tolist() == [[0, 1]]
 
 
-def test_a_thousand_equal_pictures_name_one_partner_each():
+def test_a_thousand_equal_images_have_one_partner_each():
     hashes = np.zeros((1000, 16), np.uint8)
     even = np.zeros((1000, 16, 16), np.uint8)
     pairs = find_similar_pairs(hashes, even, np.repeat([0, 1], 500))
@@ -91,7 +91,7 @@ def test_a_thousand_equal_pictures_name_one_partner_each():
     assert set(pairs[:, 0].tolist()) == {0, 500}
 
 
-def test_equal_files_name_their_first():
+def test_equal_files_are_paired_with_the_first():
     digests = np.array([b"a", b"b", b"a", b"a", b"c", b"b"])
     assert find_equal_pairs(digests, np.array([0, 0, 0, 1, 1, 1])).tolist() == [
         [0, 2],
@@ -109,7 +109,7 @@ def test_nothing_to_compare():
     assert find_equal_pairs(np.zeros(0, "S2"), np.zeros(0, int)).shape == (0, 2)
 
 
-def test_an_even_image_has_an_even_hash():
+def test_a_uniform_image_has_a_uniform_hash():
     bits, small = difference_hash(np.full((50, 70, 3), 90, np.uint8))
     assert not bits.any()
     assert (small == 90).all()

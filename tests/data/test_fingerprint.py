@@ -14,11 +14,11 @@ def index(coco_root):
 
 
 def test_counts(index):
-    found = fingerprint(index)
-    assert found["images"] == 3
-    assert found["boxes"] == len(index.boxes_xyxy)
-    assert found["crowd"] == 1
-    assert found["classes"] == 2
+    description = fingerprint(index)
+    assert description["images"] == 3
+    assert description["boxes"] == len(index.boxes_xyxy)
+    assert description["crowd"] == 1
+    assert description["classes"] == 2
 
 
 @pytest.mark.parametrize(

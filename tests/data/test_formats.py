@@ -1,4 +1,4 @@
-"""What holds for every format, and how they are told apart."""
+"""What holds for every format, and how formats are detected."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_the_same_data_in_three_formats_gives_equal_samples(written):
         ("voc", "detected format Pascal VOC (Annotations/); `format: voc`"),
     ],
 )
-def test_what_was_recognised_is_said_once(written, form, note):
+def test_the_detected_format_is_reported_once(written, form, note):
     yaml = written(form)
     notes = read(yaml).notes
     assert note in notes[0]
@@ -67,10 +67,10 @@ def test_what_was_recognised_is_said_once(written, form, note):
     assert not [line for line in read(yaml).notes if "detected format" in line]
 
 
-def found_in(index, noise=0.0, seed=0):
-    """Truths as detections, moved by `noise` pixels."""
+def detections_of(index, noise=0.0, seed=0):
+    """Ground truth as detections, moved by `noise` pixels."""
     rng = np.random.default_rng(seed)
-    found = []
+    detections = []
     for number, image_id in enumerate(index.image_ids.tolist()):
         rows = slice(index.starts[number], index.starts[number + 1])
         real = ~index.crowd[rows]
@@ -78,20 +78,22 @@ def found_in(index, noise=0.0, seed=0):
         boxes = boxes + rng.normal(0, noise, boxes.shape)
         scores = torch.from_numpy(rng.random(len(boxes)))
         labels = torch.from_numpy(index.labels[rows][real])
-        found.append(ImageDetections(image_id, Detections(torch.from_numpy(boxes), scores, labels)))
-    return found
+        detections.append(
+            ImageDetections(image_id, Detections(torch.from_numpy(boxes), scores, labels))
+        )
+    return detections
 
 
-def judge(index, found):
-    return CocoAP(coco_tree(index), index.category_ids.tolist())(found)
+def evaluate_ap(index, detections):
+    return CocoAP(coco_tree(index), index.category_ids.tolist())(detections)
 
 
 def test_cocos_ap_is_the_same_in_every_format(written):
     metrics = {}
     for form in FORMATS:
         index = read(written(form), "val")
-        assert judge(index, found_in(index))["AP"] == pytest.approx(1.0)
-        metrics[form] = judge(index, found_in(index, noise=3.0))
+        assert evaluate_ap(index, detections_of(index))["AP"] == pytest.approx(1.0)
+        metrics[form] = evaluate_ap(index, detections_of(index, noise=3.0))
     assert 0 < metrics["coco"]["AP"] < 1
     assert metrics["voc"] == pytest.approx(metrics["coco"])
     assert metrics["yolo"]["AP75"] == pytest.approx(metrics["coco"]["AP75"])
@@ -117,7 +119,9 @@ def test_some_of_the_classes(written, form):
     assert [some.names[n] for n in some.labels] == [whole.names[n] for n in whole.labels[kept]]
     assert some.starts[-1] == kept.sum()
     assert some.category_ids.tolist() == whole.category_ids[[2, 0]].tolist()
-    assert judge(some, found_in(some))["AP"] == pytest.approx(1.0)  # others are not missed
+    assert evaluate_ap(some, detections_of(some))["AP"] == pytest.approx(
+        1.0
+    )  # others are not missed
     with pytest.raises(UserError, match=r"has no class 'fire trucks'; did you mean fire truck\?"):
         read(yaml, classes=("person", "fire trucks"))
 
@@ -216,7 +220,7 @@ def test_mistakes_in_a_yaml(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_keys_of_other_toolkits_are_told_and_not_used(written):
+def test_keys_of_other_toolkits_are_reported_and_ignored(written):
     yaml = written("yolo")
     yaml.write_text(
         yaml.read_text() + "download: |\n  import os\nroboflow:\n  license: MIT\ncolors: [1, 2]\n"
@@ -231,7 +235,7 @@ def test_numbers_as_names(written):
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "data").glob("*.yaml")), ids=lambda p: p.name)
-def test_the_yamls_that_come_along(path):
+def test_the_packaged_yamls(path):
     config = load_yaml_as(DatasetConfig, path)
     assert config.format is not None
     assert config.names is None or len(config.names) == 20

@@ -12,7 +12,7 @@ from detector.structures import Sample
 
 
 def block(height, width, boxes, colours=None):
-    """Black image with each box painted in its own colour: a box can be found again by its pixels."""
+    """A black image with each box in its own colour, by which its pixels can be recognised."""
     image = np.zeros((height, width, 3), np.uint8)
     for number, (x1, y1, x2, y2) in enumerate(boxes):
         image[y1:y2, x1:x2] = colours[number] if colours else (250, 0, 0)
@@ -145,7 +145,7 @@ def test_mosaic_tiles_meet_and_boxes_follow_pixels():
     ]
 
 
-def test_mosaic_cuts_what_leaves_the_canvas():
+def test_mosaic_clips_boxes_at_the_canvas():
     tiles = [block(64, 64, [(0, 0, 64, 64)]) for _ in range(4)]
     result = Mosaic(32, 96).apply(tiles, 64)
     assert result.boxes_xyxy[0].tolist() == [0, 32, 32, 96]
@@ -167,8 +167,8 @@ def test_hsv_identity_and_range(rng):
     assert HSV.draw(rng, h=0, s=0, v=0) == HSV()
 
 
-def test_the_map_shows_nothing_but_its_view(rng):
-    """Whatever is outside of the view, the result is the same."""
+def test_affine_uses_only_its_visible_region(rng):
+    """Pixels outside it do not change the result."""
     smaller = 0
     for size in [(64, 64), (64, 96), (96, 32)] * 20:
         canvas = (2 * size[0], 2 * size[1])
@@ -187,8 +187,8 @@ def test_the_map_shows_nothing_but_its_view(rng):
     assert tilted.visible_region(128, 128, 64) == (0, 0, 128, 128)
 
 
-def test_outside_of_what_the_image_covers_there_is_one_grey(rng):
-    """So that colours change there as everywhere, without being computed."""
+def test_outside_the_covered_region_there_is_uniform_grey(rng):
+    """So that colour jitter there can be computed from one pixel."""
     smaller = 0
     for number in range(60):
         image = rng.integers(0, 256, (128, 96, 3), np.uint8)
@@ -210,7 +210,7 @@ def test_outside_of_what_the_image_covers_there_is_one_grey(rng):
 
 
 @pytest.mark.parametrize("grid", [2, 3])
-def test_a_mosaic_is_whole_within_its_view(rng, grid):
+def test_a_mosaic_is_complete_within_its_visible_region(rng, grid):
     for _ in range(20):
         tiles = [
             sample_of(rng.integers(0, 256, (*rng.integers(20, 90, 2), 3), np.uint8))
@@ -222,7 +222,7 @@ def test_a_mosaic_is_whole_within_its_view(rng, grid):
         assert np.array_equal(whole.image[y1:y2, x1:x2], part.image[y1:y2, x1:x2])
 
 
-def test_boxes_are_upright_around_their_moved_corners(rng):
+def test_transformed_boxes_bound_their_moved_corners(rng):
     low = rng.uniform(0, 50, (40, 2))
     boxes = np.concatenate([low, low + rng.uniform(1, 50, (40, 2))], 1).astype(np.float32)
     for tilt in (0.0, 0.2):

@@ -1,4 +1,4 @@
-"""What `read_image` makes of the files people have, and that headers agree with it."""
+"""How `read_image` reads all kinds of files, and that sizes from headers agree with it."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is kept changes the time alone; what is not the image any more is never taken for it."""
+"""Caching affects only speed; outdated or damaged pixels are never used."""
 
 import errno
 import os
@@ -106,7 +106,7 @@ def test_a_ring_decodes_each_image_of_an_epoch_once(digits_root, files_read):
     assert sorted(files_read) == sorted(index.files)
 
 
-def test_what_is_mixed_in_comes_from_the_window(digits_root):
+def test_mixed_in_images_come_from_the_window(digits_root):
     index = index_of(digits_root)
     order = EpochOrder(12, 3, np.full(12, 1.5)).indices(4).tolist()
     data = TrainSet(
@@ -139,7 +139,7 @@ def test_what_is_mixed_in_comes_from_the_window(digits_root):
         ("disk", "spawn"),
     ],
 )
-def test_workers_share_it_and_change_nothing(place, context, digits_root, tmp_path):
+def test_workers_share_the_cache_and_change_nothing(place, context, digits_root, tmp_path):
     index, window = index_of(digits_root), 5 if place == "ring" else 0
     store = kept_in(place, index, tmp_path)
     if place == "ring":
@@ -182,7 +182,7 @@ def test_a_file_that_changed_is_read_again(digits_root, tmp_path, files_read):
     assert files_read == [index.files[5], index.files[3]]
 
 
-def test_bytes_that_were_lost_are_found_out(digits_root, tmp_path, files_read):
+def test_lost_bytes_are_detected(digits_root, tmp_path, files_read):
     index, place = index_of(digits_root), open_disk_file(tmp_path, "train.pixels")
     store, _ = open_image_cache(index, SIDE, place, 1.0)
     reader = ImageReader(index, SIDE, store=store)
@@ -197,7 +197,7 @@ def test_bytes_that_were_lost_are_found_out(digits_root, tmp_path, files_read):
     assert files_read == [index.files[10]]
 
 
-def test_more_than_the_limit_is_read_each_time(digits_root, files_read):
+def test_images_beyond_the_limit_are_read_each_time(digits_root, files_read):
     index = index_of(digits_root)
     one = SIDE * SIDE * 3
     store, line = open_image_cache(index, SIDE, open_memory_file(), (one * 5 + 12 * 16 + 100) / 1e9)
@@ -212,7 +212,7 @@ def test_more_than_the_limit_is_read_each_time(digits_root, files_read):
     assert set(files_read) == set(index.files[5:])
 
 
-def test_a_disk_that_fills_costs_the_cache_alone(digits_root, tmp_path, monkeypatch):
+def test_a_full_disk_only_disables_the_cache(digits_root, tmp_path, monkeypatch):
     index = index_of(digits_root)
     plain = everything(train_set(index))
     data = train_set(index, kept_in("disk", index, tmp_path))
@@ -225,13 +225,13 @@ def test_a_disk_that_fills_costs_the_cache_alone(digits_root, tmp_path, monkeypa
         return write(file, content, start)
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.warns(RuntimeWarning, match=r"No space left.*read from their files") as told:
-        found = everything(data)
-    assert_same(plain, found)
-    assert len(told) == 1
+    with pytest.warns(RuntimeWarning, match=r"No space left.*read from their files") as warned:
+        samples = everything(data)
+    assert_same(plain, samples)
+    assert len(warned) == 1
 
 
-def test_an_image_of_another_size_than_annotated_is_not_kept(digits_root):
+def test_an_image_with_another_size_than_annotated_is_not_cached(digits_root):
     index = index_of(digits_root)
     sizes = index.sizes.copy()
     sizes[2] = [300, 320]
@@ -241,7 +241,7 @@ def test_an_image_of_another_size_than_annotated_is_not_kept(digits_root):
     assert store.count() == 11
 
 
-def test_whoever_opens_it_sees_what_another_has_put_there(digits_root):
+def test_another_process_sees_cached_images(digits_root):
     index = index_of(digits_root)
     store, _ = open_image_cache(index, SIDE, open_memory_file(), 1.0)
     other = pickle.loads(pickle.dumps(store))
@@ -252,7 +252,7 @@ def test_whoever_opens_it_sees_what_another_has_put_there(digits_root):
     assert not other.get(7, None, 8).flags.writeable
 
 
-def test_another_size_or_list_has_a_file_of_its_own(digits_root, monkeypatch):
+def test_each_size_and_image_list_has_its_own_file(digits_root, monkeypatch):
     index = index_of(digits_root)
     names = {
         cache_name(index, "train", 96),
@@ -265,14 +265,14 @@ def test_another_size_or_list_has_a_file_of_its_own(digits_root, monkeypatch):
     assert len(names) == 5
 
 
-def test_a_ring_that_does_not_fit_is_said(digits_root, monkeypatch):
+def test_a_ring_that_does_not_fit_is_reported(digits_root, monkeypatch):
     monkeypatch.setattr(image_store, "free_memory", lambda: 2 * 10**6)
     store, line = open_tile_buffer(index_of(digits_root), 320, 100, open_memory_file())
     assert store is None
     assert "the last 100 training images need 0.03 GB, more than half of the free memory" in line
 
 
-def test_there_has_to_be_a_folder_to_write_to(tmp_path, monkeypatch):
+def test_a_cache_without_a_writable_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").write_text("")
     assert open_disk_file(tmp_path / "data", "a.pixels").path.parent.name == ".detector"
@@ -287,7 +287,7 @@ def test_the_shapes_are_those_that_shrinking_gives(rng):
         assert list(shrink_image(np.zeros((height, width, 3), np.uint8), 96).shape[:2]) == shape
 
 
-def test_the_memory_of_a_container_is_what_its_group_has_left(tmp_path, monkeypatch):
+def test_the_free_memory_of_a_container_is_that_of_its_group(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "GROUPS", tmp_path)
     monkeypatch.setattr(memory, "_control_groups", lambda: [tmp_path / "job", tmp_path])
     whole = memory.free_memory()

@@ -25,7 +25,7 @@ def index_of(boxes, labels, owner, images=3, size=(50, 80)):
     )
 
 
-def test_texts_are_a_sequence():
+def test_string_arrays_are_sequences():
     words = ["a.jpg", "", "\u00e4/\u4e2d.png", "x" * 1000, "odd-\udcff.jpg"]
     texts = StringArray.pack(words)
     assert list(texts) == texts.tolist() == words
@@ -44,20 +44,20 @@ def duplicates_slowly(boxes, labels, owner):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_duplicates_are_told_and_stay(seed):
+def test_duplicates_are_reported_and_kept(seed):
     rng = np.random.default_rng(seed)
     owner = np.sort(rng.integers(0, 3, 40))
     labels = rng.integers(0, 2, 40).tolist()
     corner = rng.integers(0, 3, (40, 2)) * 10.0
     boxes = np.concatenate([corner, corner + rng.integers(1, 3, (40, 2)) * 5.0], 1)
     index = index_of(boxes, labels, owner)
-    told = [int(f.where.split()[1]) for f in index.findings if f.kind == "duplicate box"]
-    assert told == duplicates_slowly(boxes, labels, owner.tolist())
+    reported = [int(f.where.split()[1]) for f in index.findings if f.kind == "duplicate box"]
+    assert reported == duplicates_slowly(boxes, labels, owner.tolist())
     assert len(index.boxes_xyxy) == 40
     assert not any(finding.skipped for finding in index.findings)
 
 
-def test_boxes_are_cut_and_faulty_ones_named():
+def test_boxes_are_clipped_and_faulty_ones_reported():
     nan = float("nan")
     boxes = [
         *([-5, -5, 5, 5], [5, 5, 5, 9], [9, 9, 5, 20], [80, 0, 90, 9], [nan, 0, 1, 1]),
@@ -86,7 +86,7 @@ def test_choosing_classes():
         choose_classes(index, ("d",))
 
 
-def test_spawned_workers_get_it_whole():
+def test_an_index_can_be_pickled():
     index = index_of([[0, 0, n, n] for n in range(1, 6)], [0, 1, 2, 1, 0], [0, 0, 1, 1, 2])
     again = pickle.loads(pickle.dumps(index))
     assert list(again.files) == list(index.files)

@@ -22,7 +22,7 @@ LABELS = {
 
 @pytest.fixture(autouse=True)
 def _small_sets_count(monkeypatch, tmp_path):
-    """As if the data set were large, and written a while ago."""
+    """Makes the small data set count as large, and as written a while ago."""
     monkeypatch.setattr(splits, "CACHED_FROM", 1)
     monkeypatch.setattr(splits, "CACHED_JSON", 1)
     monkeypatch.setattr(cache, "SETTLED", 0.0)
@@ -67,7 +67,7 @@ def files_of(root):
 
 
 def times(path):
-    """Sets a file's times back to what they were (all but the change of its inode)."""
+    """Restores a file's times (except that of its inode's change)."""
     about = path.stat()
     return lambda: os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
 
@@ -104,7 +104,7 @@ def test_findings_are_kept(written, opened, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_changed_label_is_seen_though_size_and_time_are_the_same(written, opened, form):
+def test_a_changed_label_of_the_same_size_and_time_is_detected(written, opened, form):
     yaml = written(form)
     path = yaml.parent / LABELS[form]
     back = times(path)
@@ -139,7 +139,7 @@ def change_image(root):
 
 
 @pytest.mark.parametrize("change", [add_label, add_image, remove_image, change_image])
-def test_whatever_changes_the_index_is_seen(written, opened, change):
+def test_every_change_of_the_files_is_detected(written, opened, change):
     yaml = written("yolo")
     before = read(yaml)
     change(yaml.parent)
@@ -152,7 +152,7 @@ def test_whatever_changes_the_index_is_seen(written, opened, change):
     )
 
 
-def test_an_image_of_a_json_that_goes_is_seen(written):
+def test_a_removed_image_of_a_json_is_detected(written):
     yaml = written("coco")
     assert len(read(yaml)) == 3
     (yaml.parent / "train2017" / "a.jpg").unlink()
@@ -167,7 +167,7 @@ def test_an_image_of_a_json_that_goes_is_seen(written):
         ("voc", "names", "voc_zero_based: true\nnames"),
     ],
 )
-def test_options_matter(written, opened, form, old, new):
+def test_other_options_have_another_cache_entry(written, opened, form, old, new):
     yaml = written(form)
     first = read(yaml)
     text = yaml.read_text()
@@ -179,7 +179,7 @@ def test_options_matter(written, opened, form, old, new):
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise", "flipped", "version"])
-def test_a_damaged_file_is_read_anew(written, opened, damage, monkeypatch):
+def test_a_damaged_cache_is_read_again(written, opened, damage, monkeypatch):
     yaml = written("voc")
     first = read(yaml)
     (path,) = files_of(yaml.parent)
@@ -196,7 +196,7 @@ def test_a_damaged_file_is_read_anew(written, opened, damage, monkeypatch):
     assert len(opened) == 2  # and written again
 
 
-def test_files_that_may_still_change_are_not_trusted(written, opened, monkeypatch):
+def test_recently_changed_files_are_not_cached(written, opened, monkeypatch):
     monkeypatch.setattr(cache, "SETTLED", 60.0)
     yaml = written("yolo")
     read(yaml), read(yaml)
@@ -204,7 +204,9 @@ def test_files_that_may_still_change_are_not_trusted(written, opened, monkeypatc
     assert not files_of(yaml.parent)
 
 
-def test_the_users_folder_where_the_data_cannot_be_written(written, opened, monkeypatch, tmp_path):
+def test_the_users_cache_folder_is_used_if_the_data_is_read_only(
+    written, opened, monkeypatch, tmp_path
+):
     yaml = written("yolo")
     real = cache.save_index
 
@@ -222,7 +224,7 @@ def test_the_users_folder_where_the_data_cannot_be_written(written, opened, monk
     assert len(opened) == 2
 
 
-def test_nothing_half_written_stays(written, monkeypatch):
+def test_no_incomplete_file_remains(written, monkeypatch):
     yaml = written("yolo")
 
     def full(*words, **arrays):
@@ -233,7 +235,7 @@ def test_nothing_half_written_stays(written, monkeypatch):
     assert not files_of(yaml.parent)
 
 
-def test_small_sets_leave_no_file(written, monkeypatch):
+def test_small_data_sets_are_not_cached(written, monkeypatch):
     monkeypatch.setattr(splits, "CACHED_FROM", 100)
     yaml = written("yolo")
     read(yaml)

@@ -26,7 +26,7 @@ def random_boxes(rng, count, side=SIDE):
 
 
 def reference_occlude(box, cover):
-    """Pixel by pixel: what is seen of one box."""
+    """Pixel by pixel: the visible part of one box."""
     seen = np.zeros((SIDE, SIDE), bool)
     x1, y1, x2, y2 = box.astype(int)
     seen[y1:y2, x1:x2] = True
@@ -63,7 +63,7 @@ def test_cutmix_takes_pixels_and_boxes_of_the_region_from_the_other_image():
         [0, 0, 20, 20],  # out of the region's way
         [10, 20, 30, 30],  # half of it covered: what is seen
         [30, 30, 50, 60],  # of the other: wholly inside
-        [40, 10, 62, 62],  # cut by its border; (0, 0, 31, 31) shows too little
+        [40, 10, 62, 62],  # clipped at its border; (0, 0, 31, 31) is not visible enough
     ]
     assert mixed.labels.tolist() == [0, 2, 0, 2]
     assert mixed.ignore_xyxy.tolist() == [[50, 0, 60, 10]]
@@ -85,7 +85,7 @@ def test_cutmix_keeps_both_by_visible_area(rng):
 
 
 def reference_visible(box, image, colour):
-    """Share of a box's pixels with a colour, and the sides of the box around those."""
+    """Fraction of a box's pixels with a colour, and width and height of the box around those."""
     x1, y1, x2, y2 = box.astype(int)
     mine = (image[y1:y2, x1:x2] == colour).all(-1)
     if not mine.any():
@@ -106,7 +106,7 @@ def test_mixup_blends_pixels_and_joins_boxes(rng):
     assert np.var(shares) == pytest.approx(1 / (4 * 17), rel=0.15)  # of Beta(8, 8)
 
 
-def test_pasted_objects_bring_their_pixels_and_drop_what_they_cover():
+def test_pasted_objects_replace_pixels_and_drop_covered_boxes():
     donor = plain([(4, 6, 20, 22), (0, 0, 3, 3)], 250)
     below = plain([(10, 10, 24, 24), (30, 30, 60, 60)], 10)
     result = Paste(((0, 8, 8),)).apply(below, donor)
@@ -130,7 +130,7 @@ def test_paste_finds_free_places(rng):
             assert max(x2, y2) <= SIDE
 
 
-def test_paste_leaves_out_what_is_too_small_or_too_large(rng):
+def test_paste_skips_objects_that_are_too_small_or_too_large(rng):
     donor = plain([(0, 0, 60, 60), (0, 0, 5, 5)], 250)
     assert Paste.draw(rng, plain(), donor).objects == ()
     assert Paste.draw(rng, plain(), plain()).objects == ()
@@ -172,7 +172,7 @@ def test_nine_tiles_meet_about_the_first():
     assert place[8] == [104, 106, 136, 126]
 
 
-def test_nine_tiles_of_any_shape_never_lie_over_each_other(rng):
+def test_nine_tiles_of_any_shape_never_overlap(rng):
     for _ in range(20):
         shapes = rng.integers(10, 49, (9, 2))
         tiles = [coloured(n, *shape) for n, shape in enumerate(shapes)]

@@ -34,7 +34,7 @@ def test_batches_are_sorted_by_aspect_ratio():
     ids=lambda p: type(p).__name__,
 )
 @pytest.mark.parametrize(("height", "width"), [(37, 53), (201, 77), (96, 96), (640, 427)])
-def test_there_and_back_again(protocol, height, width):
+def test_placing_and_mapping_back_round_trips(protocol, height, width):
     boxes = [[0, 0, width, height], [3, 5, width / 2, height / 3]]
     _, (shape,) = protocol.plan(np.array([[height, width]]), 1)
     placed, way = protocol.place(sample_of(height, width, boxes), shape)
@@ -48,10 +48,10 @@ def test_darknet_stretches_without_grey():
     assert (placed.image == 200).all()
 
 
-def test_pytorch_cuts_sizes_and_centres():
+def test_pytorch_yolov4_truncates_sizes_and_centres():
     placed, way = PyTorchYOLOv4(100).place(sample_of(333, 500), (128, 128))
     rows = (placed.image[:, 64, 0] == 200).nonzero()[0]
-    assert len(rows) == 66  # 333 * 0.2 = 66.6, cut
+    assert len(rows) == 66  # 333 * 0.2 = 66.6, truncated
     assert (way.top, way.left) == (31, 14)
     assert rows[0] == 31
 

@@ -37,14 +37,14 @@ def test_repeat_factors_by_hand():
     assert repeat_factors(index_of(labels, 3), 0.001).tolist() == [1.0] * 8
 
 
-def test_crowds_are_no_objects_and_classes_without_images_no_fault():
+def test_crowds_are_not_objects_and_classes_may_have_no_images():
     labels = [[0], [0, 1], [0]]
     assert repeat_factors(index_of(labels, 4, crowds=[2]), 0.9).tolist() == [1.0] * 3
     assert class_balance(index_of(labels, 4, crowds=[2])).tolist() == [1.0] * 3
     assert class_balance(index_of([[], []], 2)).tolist() == [1.0, 1.0]
 
 
-def test_class_balance_shows_every_class_equally_often():
+def test_class_balance_samples_every_class_equally_often():
     labels = [[0]] * 90 + [[1]] * 9 + [[2]] + [[]] * 10
     factors = class_balance(index_of(labels, 3))
     by_class = [factors[:90].sum(), factors[90:99].sum(), factors[99]]
@@ -64,7 +64,7 @@ def test_an_epoch_holds_the_whole_parts_and_draws_the_fractions(rng):
     assert counts / 4000 == pytest.approx(repeats, abs=0.05)
 
 
-def test_once_each_is_once_each(rng):
+def test_repeats_of_one_give_each_image_once(rng):
     assert sorted(draw_order(rng, np.ones(50))) == list(range(50))
 
 
@@ -88,7 +88,7 @@ def test_a_batch_has_one_size_which_seed_epoch_and_batch_fix():
     sizes = [batch[0][2] for batch in batches]
     assert all(key[2] == size for batch, size in zip(batches, sizes, strict=True) for key in batch)
     assert set(sizes) == {(h, w) for h in sides for w in sides}
-    sampler.start = 5  # a run that goes on within the epoch
+    sampler.start = 5  # a run that resumes within the epoch
     assert keys_of(sampler, 1) == batches[5:]
     sampler.start = 0
     shares = [
@@ -99,7 +99,7 @@ def test_a_batch_has_one_size_which_seed_epoch_and_batch_fix():
     assert sizes != [batch[0][2] for batch in keys_of(sampler, 2)]
 
 
-def test_without_sides_the_order_is_the_one_without_sizes():
+def test_sizes_do_not_change_the_order():
     plain, sized = (
         EpochSampler(EpochOrder(20, 7), 4),
         EpochSampler(EpochOrder(20, 7), 4, sizes=[32, 64]),
@@ -117,7 +117,7 @@ def test_the_key_of_a_sample():
 
 
 @pytest.mark.parametrize("repeats", [None, np.linspace(0.1, 3, 20)])
-def test_positions_are_the_other_way_round(repeats):
+def test_position_is_the_inverse_of_indices(repeats):
     order = EpochOrder(20, 7, repeats)
     for epoch in (2, 3, 2):
         indices = order.indices(epoch).tolist()

@@ -38,13 +38,13 @@ def test_difficult_objects_are_neither_object_nor_background(written):
 
 
 @pytest.mark.parametrize("value", ["<difficult>Unspecified</difficult>", ""])
-def test_not_difficult_unless_said(written, value):
+def test_objects_are_not_difficult_by_default(written, value):
     yaml = written("voc")
     edit(yaml, "<difficult>1</difficult>", value)
     assert not read(yaml).crowd.any()
 
 
-def test_without_names_they_are_those_that_occur(written):
+def test_without_names_the_classes_are_those_that_occur(written):
     yaml = written("voc")
     yaml.write_text("root: .\n")
     edit(yaml, "fire truck", "aeroplane", "b.b")
@@ -83,7 +83,7 @@ def test_without_names_they_are_those_that_occur(written):
         ("<xmin>11</xmin>", "<xmin>nan</xmin>", "not finite", "nan"),
     ],
 )
-def test_a_faulty_object_is_named_and_the_others_count(written, old, new, kind, message):
+def test_a_faulty_object_is_reported_and_the_others_are_used(written, old, new, kind, message):
     yaml = written("voc")
     edit(yaml, old, new)
     index = read(yaml)
@@ -104,10 +104,10 @@ def test_another_size_in_the_xml(written):
     assert index.sizes[0].tolist() == [60, 100]
     edit(yaml, "<size>", "<no>", "c d")
     (yaml.parent / "Annotations" / "c d.xml").write_text("<annotation/>")
-    assert len(read(yaml).findings) == 1  # none said is none wrong
+    assert len(read(yaml).findings) == 1  # a file without a size is no fault
 
 
-def test_a_broken_xml_leaves_the_image_out(written):
+def test_an_image_with_a_broken_xml_is_skipped(written):
     yaml = written("voc")
     edit(yaml, "</annotation>", "")
     index = read(yaml)
@@ -131,8 +131,8 @@ def test_partners(written):
     root = yaml.parent
     (root / "Annotations" / "a.xml").rename(root / "Annotations" / "z.xml")
     (root / "JPEGImages" / "b.b.png").unlink()
-    found = sorted((f.kind, f.where, f.skipped) for f in read(yaml).findings)
-    assert found == [
+    result = sorted((f.kind, f.where, f.skipped) for f in read(yaml).findings)
+    assert result == [
         ("image without label", "JPEGImages/a.jpg", False),
         ("label without image", "Annotations/b.b.xml", True),
         ("label without image", "Annotations/z.xml", True),
@@ -188,7 +188,7 @@ def test_images_and_xml_in_one_folder(written):
     assert not index.findings
 
 
-def test_faults_of_the_whole(written):
+def test_unusable_data_sets(written):
     yaml = written("voc")
     lists = yaml.parent / "ImageSets" / "Main"
     (lists / "train.txt").write_text("")
@@ -212,5 +212,5 @@ def test_no_xml_at_all(written):
 
 def test_entities_do_not_blow_up():
     bomb = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "lol"}">' for n in range(10))
-    found = parse_voc(f"<!DOCTYPE a [{bomb}]><annotation>&e9;</annotation>".encode(), lambda _: 0)
-    assert not found.usable
+    result = parse_voc(f"<!DOCTYPE a [{bomb}]><annotation>&e9;</annotation>".encode(), lambda _: 0)
+    assert not result.usable

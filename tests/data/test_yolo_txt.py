@@ -33,10 +33,10 @@ def test_a_polygon_becomes_its_box():
 
 
 @pytest.mark.parametrize("text", ["", "\n \r\n", "\ufeff0 .5 .5 1 1\r\n", "0.0\t.5 .5 1 1"])
-def test_what_programs_write(text):
-    found = parse_yolo(text.encode(), (10, 10), 1)
-    assert not found.faults
-    assert len(found.boxes) == ("5" in text)
+def test_lines_as_other_programs_write_them(text):
+    parsed = parse_yolo(text.encode(), (10, 10), 1)
+    assert not parsed.faults
+    assert len(parsed.boxes) == ("5" in text)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_what_programs_write(text):
         ("1 50 40 20 20", "label not parsed", "expected fractions of the image"),
     ],
 )
-def test_a_faulty_line_is_named_and_the_others_count(written, line, kind, message):
+def test_a_faulty_line_is_reported_and_the_others_are_used(written, line, kind, message):
     yaml = written("yolo")
     path = yaml.parent / "labels" / "train" / "a.txt"
     path.write_text(f"{line}\n{path.read_text()}")
@@ -69,25 +69,25 @@ def test_a_faulty_line_is_named_and_the_others_count(written, line, kind, messag
 
 
 @pytest.mark.parametrize(
-    ("line", "kind", "left_out"),
+    ("line", "kind", "skipped"),
     [
         ("0 .5 .5 0 .5", "flat box", True),
         ("0 1.6 .5 .2 .5", "box outside", True),
         ("0 nan .5 .2 .5", "not finite", True),
-        ("0 1.0 .5 .2 .5", None, False),  # cut at the border
+        ("0 1.0 .5 .2 .5", None, False),  # clipped at the border
         ("SAME", "duplicate box", False),
     ],
 )
-def test_faulty_boxes(written, line, kind, left_out):
+def test_faulty_boxes(written, line, kind, skipped):
     yaml = written("yolo")
     path = yaml.parent / "labels" / "train" / "b.b.txt"
     path.write_text(path.read_text() + line.replace("SAME", path.read_text()))
     index = read(yaml)
     assert kinds(index) == ([] if kind is None else [kind])
-    assert len(index.boxes_xyxy) == (3 if left_out else 4)
+    assert len(index.boxes_xyxy) == (3 if skipped else 4)
     if kind:
         assert index.findings[0].where == "labels/train/b.b.txt: line 2"
-        assert index.findings[0].skipped == left_out
+        assert index.findings[0].skipped == skipped
 
 
 def test_images_and_labels_without_their_partner(written):
@@ -103,7 +103,7 @@ def test_images_and_labels_without_their_partner(written):
     assert index.starts.tolist() == [0, 0, 1, 1]
 
 
-def test_binary_labels_leave_the_image_out(written):
+def test_an_image_with_a_binary_label_file_is_skipped(written):
     yaml = written("yolo")
     (yaml.parent / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe\x00\x81")
     index = read(yaml)
@@ -111,7 +111,7 @@ def test_binary_labels_leave_the_image_out(written):
     assert index.files.tolist() == ["images/train/b.b.png", "images/train/c d.jpg"]
 
 
-def test_an_unreadable_image_is_named_and_its_truths_stay(written):
+def test_an_unreadable_image_is_named_and_its_ground_truth_is_kept(written):
     yaml = written("yolo")
     (yaml.parent / "images" / "val" / "e.jpg").write_bytes(b"no image")
     index = read(yaml, "val")
@@ -122,7 +122,7 @@ def test_an_unreadable_image_is_named_and_its_truths_stay(written):
     assert "e.jpg" in batch.unreadable[0]
 
 
-def test_sizes_are_those_of_the_turned_image(written):
+def test_sizes_are_those_after_exif_rotation(written):
     yaml = written("yolo")
     path = yaml.parent / "images" / "train" / "a.jpg"
     exif = Image.Exif()
@@ -184,7 +184,7 @@ def test_labels_beside_the_images(written, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["images/{}", "{}/images", "valid/images"])
-def test_usual_places_need_no_splits_in_the_yaml(written, layout):
+def test_default_folders_need_no_splits_in_the_yaml(written, layout):
     yaml = written("yolo")
     root = yaml.parent
     (root / "images").rename(root / "i")
@@ -226,7 +226,7 @@ def remove_images(root):
         ),
     ],
 )
-def test_faults_of_the_whole(written, change, text, message):
+def test_unusable_data_sets(written, change, text, message):
     yaml = written("yolo")
     if change:
         change(yaml.parent)

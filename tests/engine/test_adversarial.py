@@ -13,7 +13,7 @@ WEIGHTS = {"box": 1.0, "obj": 2.0}
 
 
 class Criterion:
-    """Objectness of every cell, as the detector's own: 0 where there is no box."""
+    """Objectness loss of every cell, like the detector's: the target is 0 where there is no box."""
 
     def __call__(self, raw, batch, total):
         (level,) = raw
@@ -68,14 +68,14 @@ def objectness(adversary, images):
         return adversary.model(images)[0].sigmoid().mean((1, 2, 3))
 
 
-def test_the_network_finds_less_in_each_image():
+def test_the_network_detects_less_in_each_image():
     adversary, images = make(strength=0.02), 0.2 + 0.6 * torch.rand(4, 3, 12, 12)
     before = objectness(adversary, images)
     assert (objectness(adversary, changed(adversary, images)) < before).all()
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
-def test_the_change_is_as_large_as_said(progress):
+def test_the_perturbation_has_the_given_strength(progress):
     images = 0.4 + 0.2 * torch.rand(3, 3, 12, 12)  # far from the ends, where nothing is clamped
     change = changed(make(strength=0.01), images, progress) - images
     assert change.square().mean((1, 2, 3)).sqrt().tolist() == pytest.approx(
@@ -83,7 +83,7 @@ def test_the_change_is_as_large_as_said(progress):
     )
 
 
-def test_images_stay_in_their_range_and_the_given_ones_as_they_are():
+def test_perturbed_images_stay_in_range_and_the_input_is_unchanged():
     images = torch.rand(2, 3, 12, 12).round()
     before = images.clone()
     out = changed(make(strength=0.5), images)
@@ -113,7 +113,7 @@ def test_only_the_image_changes():
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-def test_an_image_changes_alike_alone_and_among_others():
+def test_an_image_is_perturbed_equally_alone_and_in_a_batch():
     adversary, images = make(), torch.rand(3, 3, 12, 12)
     together = changed(adversary, images)
     for i in range(3):
@@ -129,7 +129,7 @@ def test_a_scaled_loss_gives_the_same_images():
         torch.testing.assert_close(out, plain, atol=1e-5, rtol=0)
 
 
-def test_without_a_finite_gradient_an_image_stays():
+def test_an_image_without_a_finite_gradient_is_unchanged():
     adversary, images = make(), torch.rand(2, 3, 12, 12)
     for factor in (0.0, float("inf")):
         out = changed(adversary, images, scale=lambda loss, f=factor: loss * f)

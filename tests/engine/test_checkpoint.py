@@ -45,7 +45,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "best.pt").read_bytes() == before
 
 
-def test_the_one_before_stays_and_takes_over(tmp_path):
+def test_the_previous_checkpoint_is_kept_and_used_if_the_last_is_damaged(tmp_path):
     last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     for number in range(3):
         save_checkpoint(last, {**content(), "number": number}, previous=previous)
@@ -69,7 +69,7 @@ def test_the_one_before_stays_and_takes_over(tmp_path):
         load_newest(last, previous)
 
 
-def test_a_bit_that_a_disk_has_changed_is_found(tmp_path):
+def test_a_flipped_bit_is_detected(tmp_path):
     path = tmp_path / "x.pt"
     save_checkpoint(path, {**content(), "big": torch.arange(1000.0)})
     whole = path.read_bytes()
@@ -80,7 +80,7 @@ def test_a_bit_that_a_disk_has_changed_is_found(tmp_path):
 
 
 def test_a_full_disk_leaves_both_files(tmp_path):
-    """By a limit on the size of files, in a process of its own."""
+    """Simulated by a limit on the size of files, in a separate process."""
     last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     for number in range(2):
         save_checkpoint(last, {**content(), "number": number}, previous=previous)
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_both_files(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
 
 
-def test_the_first_format_is_brought_up(tmp_path):
+def test_the_first_format_is_migrated(tmp_path):
     path = tmp_path / "last.pt"
     training = {"generators": {"cpu": 1}, "progress": {"epoch": 3, "best_ap": 0.25}}
     torch.save({"format": "detector-1", **content(), "training": training}, path)

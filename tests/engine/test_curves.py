@@ -12,18 +12,18 @@ def values(made, final):
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
 @pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
-def test_every_curve_is_a_share_and_ends_where_it_should(name, final):
-    found = values(make_lr_curve(name), final)
-    assert all(0 <= value <= 1 + 1e-12 for value in found)
-    assert max(found) == pytest.approx(1.0)
-    assert found[-1] == pytest.approx(1.0 if name == "constant" else final)
+def test_every_curve_is_a_fraction_and_ends_at_the_final_one(name, final):
+    curve = values(make_lr_curve(name), final)
+    assert all(0 <= value <= 1 + 1e-12 for value in curve)
+    assert max(curve) == pytest.approx(1.0)
+    assert curve[-1] == pytest.approx(1.0 if name == "constant" else final)
     if name != "one_cycle":
-        assert found[0] == 1.0
-        assert found == sorted(found, reverse=True)
+        assert curve[0] == 1.0
+        assert curve == sorted(curve, reverse=True)
 
 
-def test_the_schedule_is_a_cosine_unless_said():
-    """To the bit what it was before there were others."""
+def test_the_default_schedule_is_a_cosine():
+    """Bit-identical to what it was before there were other schedules."""
     schedule = Schedule(7, 3, 0.01, 0.1, 0.9, 0, 0.8, 0.1, 1)
     for batch in range(22):
         share = (1 + math.cos(math.pi * (batch / 21))) / 2
@@ -46,14 +46,14 @@ def test_steps_have_equal_ratios():
 
 
 def test_one_cycle_goes_up_and_down():
-    found = values(make_lr_curve("one_cycle", peak=0.25, start=0.1), 0.01)
-    assert found[0] == pytest.approx(0.1)
-    assert found[25] == pytest.approx(1.0)
-    assert found[:26] == sorted(found[:26])
-    assert found[25:] == sorted(found[25:], reverse=True)
+    curve = values(make_lr_curve("one_cycle", peak=0.25, start=0.1), 0.01)
+    assert curve[0] == pytest.approx(0.1)
+    assert curve[25] == pytest.approx(1.0)
+    assert curve[:26] == sorted(curve[:26])
+    assert curve[25:] == sorted(curve[25:], reverse=True)
 
 
-def test_the_warm_up_lies_over_every_curve():
+def test_the_warm_up_applies_to_every_curve():
     schedule = Schedule(10, 1, 0.1, 0.0, 0.9, 4, 0.8, 0.0, 1, make_lr_curve("constant"))
     assert [schedule.settings_at(batch).lr for batch in range(6)] == pytest.approx(
         [0, 0.025, 0.05, 0.075, 0.1, 0.1]

@@ -106,16 +106,16 @@ def make(
 
 class Note(Observer):
     def __init__(self, *names):
-        self.names, self.found = names, []
+        self.names, self.events = names, []
 
     def on_event(self, trainer, about):
         if about["event"] in self.names:
-            self.found.append(about)
+            self.events.append(about)
 
 
 @pytest.mark.parametrize("factors", [(NAN, 1.0), (float("inf"), 1.0), (1.0, NAN)])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-def test_weights_never_meet_numbers_that_are_not_finite(factors, clip):
+def test_weights_never_become_non_finite(factors, clip):
     class Keep(Observer):
         def on_step(self, trainer):
             self.bits = copy.deepcopy(bits(trainer))
@@ -129,7 +129,7 @@ def test_weights_never_meet_numbers_that_are_not_finite(factors, clip):
         trainer.run()
     assert all(map(torch.equal, keep.bits, bits(trainer)))
     assert all(tensor.isfinite().all() for tensor in bits(trainer))
-    (about,) = note.found
+    (about,) = note.events
     assert about["images"] == [0, 1, 2, 3]
     finite_loss = factors[0] == 1.0
     assert about["culprit"] == ("3.bias" if finite_loss else "")
@@ -137,7 +137,7 @@ def test_weights_never_meet_numbers_that_are_not_finite(factors, clip):
 
 
 def poisoned(**more):
-    """A run whose second batch makes BatchNorm see numbers that are none."""
+    """A run whose second batch feeds NaN to BatchNorm."""
     trainer = make(epochs=3, **more)
 
     def spoil(module, args):
@@ -154,8 +154,8 @@ def poisoned(**more):
     return trainer
 
 
-def test_a_step_that_is_left_out_is_as_if_it_had_not_been(capsys):
-    """All but the positions: weights, statistics, momentum and average equal those of a shorter run."""
+def test_a_skipped_step_leaves_no_trace(capsys):
+    """Except positions: weights, statistics, momentum and EMA equal those of a shorter run."""
     note = Note("not finite")
     trainer = poisoned(skip_limit=1, observers=[note, Console()])
     trainer.run()
@@ -182,7 +182,7 @@ def test_a_step_that_is_left_out_is_as_if_it_had_not_been(capsys):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_a_run_that_leaves_steps_out_resumes_to_the_same_bits(step, accumulate):
+def test_a_run_with_skipped_steps_resumes_to_the_same_bits(step, accumulate):
     more = {"skip_limit": 2, "accumulate": accumulate}
     whole = poisoned(**more)
     whole.run()
@@ -201,7 +201,7 @@ def test_a_run_that_leaves_steps_out_resumes_to_the_same_bits(step, accumulate):
     ]
 
 
-def test_too_many_left_out_in_a_row_end_the_run():
+def test_too_many_skipped_steps_in_a_row_end_the_run():
     trainer = make(skip_limit=2)
     trainer.criterion.factors = {0: (NAN, 1.0), 2: (NAN, 1.0), 3: (NAN, 1.0), 4: (NAN, 1.0)}
     with pytest.raises(
@@ -211,7 +211,7 @@ def test_too_many_left_out_in_a_row_end_the_run():
     assert trainer.progress.skipped == 4
 
 
-def test_an_epoch_without_a_good_step_goes_by():
+def test_an_epoch_may_consist_of_skipped_steps():
     trainer = make(skip_limit=3)
     trainer.criterion.factors = dict.fromkeys(range(3), (1.0, NAN))
     trainer.run()
@@ -219,7 +219,7 @@ def test_an_epoch_without_a_good_step_goes_by():
     assert trainer.progress.history[1]["loss_a"] > 0
 
 
-def test_fp16_overflow_is_the_scalers_business_until_its_scale_is_tiny():
+def test_fp16_overflow_is_handled_by_the_scaler_until_its_scale_is_tiny():
     fp16 = Hardware(torch.device("cpu"), "fp16", torch.channels_last)
     trainer, plain = make(hardware=fp16, epochs=3), make(hardware=fp16, epochs=3)
     trainer.criterion.factors[7] = (1.0, float("inf"))
@@ -239,7 +239,7 @@ def test_fp16_overflow_is_the_scalers_business_until_its_scale_is_tiny():
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_full_memory_changes_nothing_but_rounding(limit, accumulate):
-    """Without BatchNorm: the gradients are those of the joined batch, in parts of 2 and of 1."""
+    """Without BatchNorm: the gradients are those of the whole batch, in chunks of 2 and of 1."""
     note = Note("split")
     settings = {"norm": False, "accumulate": accumulate, "epochs": 3, "sizes": (4, 5, 2)}
     plain, tight = make(**settings), make(**settings, limit=limit, observers=[note])
@@ -252,20 +252,20 @@ def test_full_memory_changes_nothing_but_rounding(limit, accumulate):
         assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-13)
     for mine, theirs in zip(plain.progress.history, tight.progress.history, strict=True):
         assert mine["loss_a"] == pytest.approx(theirs["loss_a"], rel=1e-12)
-    parts = {1: [2, 4, 8], 2: [2, 4], 3: [2]}[limit]
-    assert [about["parts"] for about in note.found] == parts  # each said once, then remembered
-    assert tight.progress.chunks == parts[-1]
+    chunks = {1: [2, 4, 8], 2: [2, 4], 3: [2]}[limit]
+    assert [about["parts"] for about in note.events] == chunks  # each is announced once, then kept
+    assert tight.progress.chunks == chunks[-1]
 
 
 def test_a_repeated_step_counts_once_in_the_statistics(capsys):
     plain, tight = make(), make(limit=2, observers=[Console()])
     plain.run(), tight.run()
     batches = [trainer.model[1].num_batches_tracked.item() for trainer in (plain, tight)]
-    assert batches == [6, 12]  # 3 batches in 2 epochs, each in two parts
+    assert batches == [6, 12]  # 3 batches in 2 epochs, each in two chunks
     assert "in 2 chunks of up to 2 images" in capsys.readouterr().out
 
 
-def test_parts_are_remembered_in_a_checkpoint():
+def test_the_number_of_chunks_is_in_the_checkpoint():
     tight = make(limit=2)
     tight.run()
     other = make(limit=2)
@@ -296,13 +296,13 @@ class Two(ProcessGroup):
         return model
 
 
-def test_with_several_processes_a_full_memory_ends_the_run_and_says_how_it_goes_on():
+def test_out_of_memory_on_several_ranks_ends_the_run_and_says_how_to_resume():
     with pytest.raises(MemoryFull, match=r"rank 1 of 2. with up to 4 .* 2 chunks") as caught:
         make(limit=2, process_group=Two()).run()
     assert caught.value.parts == 2
 
 
-def test_parts_of_a_batch(rng):
+def test_chunks_of_a_batch(rng):
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
     index = torch.tensor([0, 0, 2, 3, 4, 4])
     ignored = torch.tensor([1, 4])
@@ -321,13 +321,13 @@ def test_parts_of_a_batch(rng):
 
 
 def replaying(counts):
-    """A `total` that knows the answers."""
+    """A `total` that returns recorded counts."""
     known = iter(counts)
     return lambda _: next(known)
 
 
-def test_losses_of_parts_add_up_to_those_of_the_batch(digits_yaml):
-    """The real loss on given maps, whatever is where."""
+def test_losses_of_chunks_add_up_to_those_of_the_batch(digits_yaml):
+    """The real loss on given maps, wherever the objects are."""
     words = ["data.size=96", "data.workers=0", "train.batch_size=5", "train.device=cpu"]
     config = load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml))
     data = build.build_data(config)
@@ -361,7 +361,7 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(digits_yaml):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 16, 64])
-def test_the_search_finds_the_largest(limit):
+def test_the_search_finds_the_largest_batch(limit):
     for true in range(limit + 3):
         asked = []
 
@@ -369,13 +369,13 @@ def test_the_search_finds_the_largest(limit):
             asked.append(number)
             return number <= true
 
-        found = find_max_batch_size(fits, limit)
-        assert found == min(true, limit)
+        largest = find_max_batch_size(fits, limit)
+        assert largest == min(true, limit)
         assert len(asked) == len(set(asked)) <= 2 * limit.bit_length() + 1
         assert all(1 <= n <= limit for n in asked)
 
 
-def test_the_nominal_batch_is_shared_evenly():
+def test_the_nominal_batch_is_divided_evenly():
     for largest in range(1, 70):
         size = divide_nominal_batch(64, largest)
         batches = round(64 / size)
@@ -393,7 +393,7 @@ def test_the_probe_counts_images_that_fit():
 
 
 class Killed:
-    """A data set whose reader is killed at its first image."""
+    """A data set whose worker is killed at its first image."""
 
     order = EpochOrder(8, 0)
 
@@ -414,7 +414,7 @@ class Killed:
         (signal.SIGBUS, r"shared memory.*--shm-size=8g.*data.workers"),
     ],
 )
-def test_a_reader_that_dies_is_explained(number, message):
+def test_a_killed_worker_is_explained(number, message):
     loader = TrainLoader(Killed(number), batch_size=4, workers=1)
     with pytest.raises(RuntimeError) as caught:
         list(loader.epoch(0))
@@ -441,7 +441,7 @@ def test_a_full_disk_is_one_line(observer, tmp_path):
         make(observers=[observer(path)]).run()
 
 
-def test_a_line_that_was_cut_short_spoils_no_other(tmp_path):
+def test_an_incomplete_line_does_not_damage_the_next(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"time": 1, "event": "start"}\n{"time": 2, "ev')
     make(epochs=1, observers=[EventLog(path)]).run()
@@ -450,7 +450,7 @@ def test_a_line_that_was_cut_short_spoils_no_other(tmp_path):
     assert all("event" in json.loads(line) for line in [lines[0], *lines[2:]])
 
 
-def test_compile_is_asked_for_training_alone(monkeypatch):
+def test_only_training_is_compiled(monkeypatch):
     calls = []
 
     def compiled(model):
@@ -470,7 +470,7 @@ def test_compile_is_asked_for_training_alone(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of the compiler's own
-def test_a_compiled_network_learns_the_same(digits_yaml):
+def test_a_compiled_network_trains_equally(digits_yaml):
     words = ["data.size=64", "data.workers=0", "train.batch_size=4", "train.epochs=1"]
     words += ["train.precision=fp32", "train.device=cpu", "train.nominal_batch=4"]
     losses = []
@@ -497,7 +497,7 @@ def test_deterministic(monkeypatch):
         torch.backends.cudnn.deterministic = False
 
 
-def test_auto_is_the_default_on_a_cpu(digits_yaml):
+def test_auto_batch_size_is_the_default_on_a_cpu(digits_yaml):
     words = ["train.batch_size=auto", "train.device=cpu"]
     config = load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml))
     with pytest.raises(UserError, match=r"auto becomes a number when tools/train\.py starts"):
@@ -508,8 +508,8 @@ def test_auto_is_the_default_on_a_cpu(digits_yaml):
     assert build.resolve_batch_size(resolved, 10, CPU, ProcessGroup()) == (resolved, [])
 
 
-def test_collate_is_what_parts_are_made_of(digits_yaml):
-    """A part of a batch is the batch of a part."""
+def test_chunks_equal_collated_batches(digits_yaml):
+    """A chunk of a collated batch equals the collated samples of that chunk."""
     config = load_config("yolov4-pacsp-n-mish", ["data.size=64"], data=str(digits_yaml))
     train = build.build_data(config).train
     items = [train[(0, n)] for n in range(4)]

@@ -26,7 +26,7 @@ def test_patterns_name_parts_and_parameters(pattern, names):
     assert list(match_parameters(model(), pattern, "k")) == names
 
 
-def test_a_part_is_a_whole_word():
+def test_a_pattern_matches_whole_words():
     with pytest.raises(
         UserError, match=r"^k: no part is named 'back'.* \(parts: backbone, head\)$"
     ):
@@ -44,7 +44,7 @@ def test_what_is_frozen_is_counted_and_gets_no_gradient():
     assert str(frozen).startswith("frozen: 116 of 130 parameters")
 
 
-def test_frozen_norms_are_held():
+def test_frozen_norms_keep_their_statistics():
     net = model()
     frozen = freeze(net, ["backbone"])
     net.train()

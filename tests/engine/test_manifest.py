@@ -103,6 +103,6 @@ def test_git_state(tmp_path, monkeypatch):
     assert read_git_state(tmp_path) == {**state, "dirty": True}
 
 
-def test_what_ran():
+def test_versions_and_kernels_are_collected():
     assert {"python", "torch", "torchvision", "numpy", "opencv"} <= collect_versions().keys()
     assert collect_kernels()["mish"]["cpu float32"] in ("compiled", "torch")

@@ -41,12 +41,12 @@ def test_factors_multiply_the_rate_and_the_last_pattern_counts(name):
     )
     settings = SCHEDULE.settings_at(5)
     apply_settings(optimizer, settings)
-    found = rates(optimizer)
-    assert found[id(net["body"][0].weight)] == pytest.approx(0.1 * settings.lr)
-    assert found[id(net["body"][0].bias)] == pytest.approx(0.1 * settings.bias_lr)
-    assert found[id(net["body"][1].weight)] == pytest.approx(0.5 * settings.lr)
-    assert found[id(net["head"].weight)] == settings.lr
-    assert found[id(net["head"].bias)] == settings.bias_lr
+    lr_of = rates(optimizer)
+    assert lr_of[id(net["body"][0].weight)] == pytest.approx(0.1 * settings.lr)
+    assert lr_of[id(net["body"][0].bias)] == pytest.approx(0.1 * settings.bias_lr)
+    assert lr_of[id(net["body"][1].weight)] == pytest.approx(0.5 * settings.lr)
+    assert lr_of[id(net["head"].weight)] == settings.lr
+    assert lr_of[id(net["head"].bias)] == settings.bias_lr
 
 
 def test_the_momentum_reaches_adams_first_beta():

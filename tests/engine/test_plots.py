@@ -10,7 +10,7 @@ ROWS = [
 ]
 
 
-def test_history_is_drawn_with_what_there_is(tmp_path):
+def test_history_is_drawn_without_missing_values(tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "curves.png"
     plot_history(path, ROWS[:1])

@@ -1,4 +1,4 @@
-"""What a config can ask of a trainer, through `build`, on the small network."""
+"""The training options of a config, through `build`, on the small network."""
 
 import copy
 
@@ -103,7 +103,7 @@ def test_every_switch_changes_training(digits_yaml, word):
     assert not all(map(torch.equal, weights(plain), weights(other)))
 
 
-def test_frozen_parts_end_as_they_began(digits_yaml):
+def test_frozen_parts_do_not_change(digits_yaml):
     trainer = make(digits_yaml, "train.freeze=[backbone]")
     before = copy.deepcopy(trainer.model.state_dict())
     trainer.run()
@@ -133,8 +133,8 @@ def test_the_gradient_of_a_step_is_clipped(digits_yaml):
 
 
 @pytest.mark.parametrize("words", [["train.clip_norm=0.125"], ["bag.sat=1.0"]], ids=["clip", "sat"])
-def test_a_scaled_loss_trains_alike(digits_yaml, words):
-    """As float16 needs it: the norm is that of the gradient without the scale, a power of two."""
+def test_a_scaled_loss_trains_equally(digits_yaml, words):
+    """As with float16: the norm is that of the unscaled gradient, since the scale is a power of two."""
     plain, scaled = make(digits_yaml, *words), make(digits_yaml, *words)
     scaled.step.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     plain.run(), scaled.run()
@@ -156,7 +156,7 @@ def test_patience_ends_a_run_and_a_resumed_one(digits_yaml):
     assert not more.seen
 
 
-def test_a_better_score_renews_the_patience(digits_yaml):
+def test_a_better_score_resets_the_patience(digits_yaml):
     words = ["train.epochs=5", "train.patience=2"]
     trainer = make(digits_yaml, *words, scores=[0.1, 0.05, 0.2, 0.1, 0.3])
     trainer.run()
@@ -177,7 +177,7 @@ def test_self_adversarial_training_waits_for_the_warm_up(digits_yaml):
     assert asked == [n / (3 * batches) for n in range(batches, 3 * batches)]
 
 
-def test_dropblock_is_in_the_neck_and_in_no_file(digits_yaml):
+def test_dropblock_is_in_the_neck_and_not_in_the_state_dict(digits_yaml):
     plain, other = make(digits_yaml), make(digits_yaml, "bag.dropblock=0.1")
     assert isinstance(other.model.neck.drop, DropBlock2d)
     assert list(plain.model.state_dict()) == list(other.model.state_dict())
@@ -194,8 +194,8 @@ def test_dropblock_is_in_the_neck_and_in_no_file(digits_yaml):
 
 
 @pytest.mark.parametrize("arch", ["yolov4-pacsp-n", "yolov4", "csdarknet53-yolov3", "yolov4-tiny"])
-def test_every_map_of_every_neck_goes_through_it(arch):
-    """Where nothing else is left, the heads see what the drop gives them."""
+def test_every_map_of_every_neck_passes_through_dropblock(arch):
+    """With a DropBlock that returns zeros, the heads see only zeros."""
 
     class Nothing(nn.Module):
         def forward(self, x):
@@ -213,11 +213,11 @@ def test_every_map_of_every_neck_goes_through_it(arch):
     assert all(not level.any() for level in model.neck.eval()(features))
 
 
-def test_adamw_brings_its_own_defaults():
+def test_adamw_has_its_own_defaults():
     plain = load_config("yolov4-pacsp-mish", ["train.optimizer=adamw"]).train
     assert (plain.lr, plain.weight_decay, plain.warmup_bias_lr) == (0.001, 0.05, 0.0)
-    said = load_config("yolov4-pacsp-mish", ["train.optimizer=adamw", "train.lr=0.002"]).train
-    assert (said.lr, said.weight_decay) == (0.002, 0.05)
+    explicit = load_config("yolov4-pacsp-mish", ["train.optimizer=adamw", "train.lr=0.002"]).train
+    assert (explicit.lr, explicit.weight_decay) == (0.002, 0.05)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_the_last_bit_makes_a_difference():
         compare_losses(one, {(2, 0): {}}, 20)
 
 
-def test_a_line_that_a_kill_cut_short_is_passed_over(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     path = tmp_path / "a.jsonl"
     losses = recorded(path)
     path.write_text(path.read_text() + '{"event": "first lo')
@@ -76,8 +76,10 @@ def test_what_may_explain_a_difference(tmp_path):
     tree["sessions"][0]["versions"]["torch"] = "0.1"
     tree["sessions"][0]["git"] = None
     paths[1].write_text(json.dumps(tree))
-    found = compare_manifests(*paths)
-    assert any(line.startswith("versions.torch: ") and line.endswith("now 0.1") for line in found)
+    differences = compare_manifests(*paths)
+    assert any(
+        line.startswith("versions.torch: ") and line.endswith("now 0.1") for line in differences
+    )
     assert compare_manifests(paths[0], tmp_path / "c.json") == [
         f"{tmp_path / 'c.json'}: missing or unreadable"
     ]

@@ -35,7 +35,7 @@ def clock(monkeypatch):
 
 
 def run(clock, monitor, *, batches, workers, waited, learning, making, reading, size=1):
-    """Batches of 8 that take so long each -> what was announced."""
+    """Runs batches of 8 with these times, in seconds; returns the announced event."""
     events = []
     trainer = SimpleNamespace(
         loader_seconds=waited,

@@ -83,7 +83,7 @@ def test_a_resumed_run_has_each_point_once(step, accumulate, norms_every):
 
 
 def test_a_run_that_was_killed_after_its_checkpoint_has_each_point_once():
-    """It logged more than the checkpoint knows of; those points are logged again."""
+    """It logged points after its checkpoint; the resumed run logs them again."""
     whole, parts, states = {}, {}, []
 
     class Keep(StopAtStep):
@@ -167,16 +167,16 @@ def test_pictures_are_logged_at_the_number_of_batches():
 def test_norms_equal_their_definition():
     trainer = make()
     trainer.model(torch.rand(2, 3, 8, 8)).sum().mul(8.0).backward()
-    found = compute_norms(trainer.model, scale=8.0)
+    norms = compute_norms(trainer.model, scale=8.0)
     for name, part in trainer.model.named_children():
         parameters = list(part.parameters())
         if not parameters:
-            assert f"weight_norm/{name}" not in found
+            assert f"weight_norm/{name}" not in norms
             continue
         squares = sum(p.double().square().sum().item() for p in parameters)
         slopes = sum((p.grad.double() / 8).square().sum().item() for p in parameters)
-        assert found[f"weight_norm/{name}"] == pytest.approx(math.sqrt(squares), rel=1e-5)
-        assert found[f"gradient_norm/{name}"] == pytest.approx(math.sqrt(slopes), rel=1e-4)
+        assert norms[f"weight_norm/{name}"] == pytest.approx(math.sqrt(squares), rel=1e-5)
+        assert norms[f"gradient_norm/{name}"] == pytest.approx(math.sqrt(slopes), rel=1e-4)
 
 
 def test_learning_rates_are_the_optimizers():

@@ -20,7 +20,7 @@ from detector.errors import UserError
 from tests.engine.small_trainer import Loader, StopAtStep, batch_of, equal, make
 
 
-def test_random_layers_go_on_with_the_same_draws():
+def test_random_layers_continue_with_the_same_draws():
     """Dropout, a random activation: a checkpoint holds the generators."""
     first = make()
     state = copy.deepcopy(first.state_dict())
@@ -85,11 +85,11 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bits(step, a
     assert equal(whole, resumed)
     assert (
         reports["resumed"] == reports["whole"]
-    )  # losses of the epoch that was cut in two, as well
+    )  # also the losses of the epoch in which the run was resumed
 
 
-def test_a_run_of_two_processes_goes_on_alone():
-    """It says what is not the same, and has what both had seen of the epoch."""
+def test_a_run_of_two_ranks_resumes_on_one():
+    """It reports what will differ, and has the losses of both ranks in the epoch so far."""
     reports = {}
 
     class Note(Observer):
@@ -146,7 +146,7 @@ def test_an_evaluation_is_stopped_at_once_and_repeated():
     assert equal(trainer, resumed)
 
 
-def test_every_generator_goes_on():
+def test_every_generator_continues():
     first = make()
     state = copy.deepcopy(first.state_dict())
     drawn = random.random(), np.random.rand(), torch.rand(2)  # noqa: NPY002
@@ -222,7 +222,7 @@ def test_the_csv_of_a_resumed_run_has_each_epoch_once(tmp_path):
     assert [row.split(",")[0] for row in rows] == ["1", "2"]
 
 
-def test_a_loss_that_is_no_number_stops_the_run():
+def test_a_nan_loss_stops_the_run():
     trainer = make()
     with torch.no_grad():
         trainer.model[0].weight.fill_(float("nan"))
@@ -232,7 +232,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
     assert "precision" not in str(caught.value)  # it is fp32 already
 
 
-def test_empty_batches_are_passed_over():
+def test_empty_batches_are_skipped():
     class Gaps(Loader):
         def all(self, number):
             good = next(iter(super().all(number)))
@@ -257,7 +257,7 @@ def test_bf16_trains():
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trainer.model.parameters())
 
 
-def test_hardware_that_is_not_there():
+def test_missing_hardware_is_refused():
     for name in ("cuda:99", "nonsense"):
         with pytest.raises(UserError, match=f"device '{name}' cannot be used: .*; try cpu"):
             Hardware.choose(name, "auto", channels_last=True)

@@ -24,7 +24,7 @@ def problem(rng):
     return rng.uniform(0, 1, count).round(1), correct, int(correct.sum() + rng.integers(1, 9))
 
 
-def test_no_threshold_serves_the_goal_better(rng):
+def test_no_other_threshold_is_better_for_the_goal(rng):
     reached = set()
     for _ in range(300):
         case = problem(rng)

@@ -15,7 +15,7 @@ SHAPES = [
     Line([(60, 10), (60, 90)], "warm", 4),
     Dot(100, 50, 15, "green"),
     Text(130, 50, "$a & <b>", "start", "ink"),
-    Text(190, 90, "up", turned=True),
+    Text(190, 90, "up", rotated=True),
 ]
 DRAWING = Drawing("some", "what it shows", 200, 100, SHAPES)
 
@@ -48,6 +48,6 @@ def test_png_has_each_shape_in_its_place(tmp_path):
     assert (image[70:110, 260:380] < 100).any()  # words
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_path_that_cannot_be_written_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"some\.png: cannot be written"):
         DRAWING.save_png(tmp_path / "nowhere")

@@ -20,10 +20,10 @@ THREE_CELLS = (0.5, 0.5, 0.5)  # the reach of the (2s)^2 decoder on each level
 
 
 def reference_assign(boxes, image_index, shapes, ratio=4.0, reach=0.5):
-    """The sentence of the recipe in nested loops: sets of (image, anchor, row, column, box)."""
+    """The definition in nested loops: sets of (image, anchor, row, column, box)."""
     levels = []
     for anchors, stride, (rows, columns) in zip(ANCHORS.tolist(), STRIDES, shapes, strict=True):
-        found = set()
+        matches = set()
         for number, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
             x, y = (x1 + x2) / 2 / stride, (y1 + y2) / 2 / stride
             for a, (width, height) in enumerate(anchors):
@@ -42,8 +42,8 @@ def reference_assign(boxes, image_index, shapes, ratio=4.0, reach=0.5):
                     cells.append((row + 1, column))
                 for r, c in cells:
                     r, c = min(max(r, 0), rows - 1), min(max(c, 0), columns - 1)
-                    found.add((int(image_index[number]), a, r, c, number))
-        levels.append(found)
+                    matches.add((int(image_index[number]), a, r, c, number))
+        levels.append(matches)
     return levels
 
 
@@ -73,7 +73,7 @@ def random_case(generator, quarter_pixels):
 
 
 @pytest.mark.parametrize("quarter_pixels", [False, True])
-def test_equals_its_slow_twin(quarter_pixels):
+def test_equals_the_reference_implementation(quarter_pixels):
     generator = torch.Generator().manual_seed(1)
     for _ in range(200):
         boxes, image_index, shapes = random_case(generator, quarter_pixels)
@@ -123,7 +123,7 @@ def test_no_boxes():
 
 
 @pytest.mark.parametrize("reach", [0.0, 0.025, 0.1])
-def test_a_decoder_that_reaches_less_far_gets_fewer_cells(reach):
+def test_a_decoder_with_less_reach_gets_fewer_cells(reach):
     generator = torch.Generator().manual_seed(4)
     for _ in range(100):
         boxes, image_index, shapes = random_case(generator, False)

@@ -68,8 +68,13 @@ def reference_loss(raw, batch, num_classes, balance=(4.0, 1.0, 0.4), smooth=0.0)
             i, a, r, c = (int(t[k]) for t in (m.image, m.anchor, m.row, m.column))
             s = level[i, a, r, c].sigmoid().tolist()
             w, h = (anchors[a] / stride).tolist()
-            found = (2 * s[0] - 0.5 + c, 2 * s[1] - 0.5 + r, 4 * s[2] ** 2 * w, 4 * s[3] ** 2 * h)
-            value = ciou(found, m.boxes_cxcywh[k].tolist())
+            predicted = (
+                2 * s[0] - 0.5 + c,
+                2 * s[1] - 0.5 + r,
+                4 * s[2] ** 2 * w,
+                4 * s[3] ** 2 * h,
+            )
+            value = ciou(predicted, m.boxes_cxcywh[k].tolist())
             cious.append(value)
             target[i, a, r, c] = max(float(target[i, a, r, c]), value, 0)
             wanted = torch.full((num_classes,), smooth / 2)
@@ -83,7 +88,7 @@ def reference_loss(raw, batch, num_classes, balance=(4.0, 1.0, 0.4), smooth=0.0)
 
 
 @pytest.mark.parametrize("smooth", [0.0, 0.1])
-def test_equals_its_slow_twin(smooth):
+def test_equals_the_reference_implementation(smooth):
     for seed in range(5):
         raw = make_raw(seed=seed)
         fast = make_loss(label_smoothing=smooth)(raw, TWO)
@@ -102,7 +107,7 @@ def test_the_order_of_boxes_does_not_matter_even_where_they_share_cells():
     )
 
 
-def test_perfect_predictions_cost_nothing():
+def test_perfect_predictions_have_no_loss():
     batch = make_batch([[20, 22, 36, 40]], [2], [0])
     raw = make_raw()
     loss = make_loss()
@@ -122,7 +127,7 @@ def test_perfect_predictions_cost_nothing():
     assert candidates.labels[best] == 2
 
 
-def test_images_without_objects_only_teach_the_background():
+def test_images_without_objects_only_have_an_objectness_loss():
     raw = [level.requires_grad_() for level in make_raw()]
     losses = make_loss()(raw, make_batch([], [], []))
     assert losses["box"] == 0

@@ -19,7 +19,7 @@ def build_on_meta(arch: str, classes: int | None = None, **settings) -> nn.Modul
 
 
 def randomize_norms(model: nn.Module) -> nn.Module:
-    """Running statistics and affine parameters that differ from their initial values; evaluation mode."""
+    """Draws running statistics and affine parameters at random; sets evaluation mode."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

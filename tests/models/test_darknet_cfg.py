@@ -104,7 +104,7 @@ def test_raw_heads_agree_with_opencv(tmp_path, text, outputs):
 @pytest.mark.skipif(not HAS_READER, reason="OpenCV 5 has no darknet reader")
 @pytest.mark.parametrize("new_coords", [0, 1])
 def test_boxes_agree_with_opencv(tmp_path, new_coords):
-    """Its region layer gives centre and size as shares of the image, and the scores."""
+    """Its region layer gives centre and size as fractions of the image, and the scores."""
     model, raw, (fine, coarse) = both_on_an_image(
         texts.everything(new_coords), tmp_path, ["yolo_21", "yolo_14"], height=64, width=64
     )

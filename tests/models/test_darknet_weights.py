@@ -21,8 +21,8 @@ def fresh(arch, classes=None):
 
 def raw(model, x):
     with torch.no_grad():
-        found = model(x)
-    return [found] if isinstance(found, torch.Tensor) else found
+        output = model(x)
+    return [output] if isinstance(output, torch.Tensor) else output
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def prefix_of(model, order, count, path, source):
 
 @pytest.mark.parametrize("count", [1, 31, 55, 60])
 @pytest.mark.parametrize("order", ["pacsp", "csp"])
-def test_a_prefix_fills_what_it_holds(small, tmp_path, order, count):
+def test_a_prefix_fills_the_layers_that_it_contains(small, tmp_path, order, count):
     paths, model = small
     path = prefix_of(model, order, count, tmp_path / "yolov4.conv.99", paths[order])
     config = Config(model=ModelConfig(arch="yolov4-pacsp-s"))
@@ -164,7 +164,7 @@ def test_a_prefix_fills_what_it_holds(small, tmp_path, order, count):
     )
 
 
-def test_a_prefix_has_to_be_called_one_and_to_end_with_a_convolution(small, tmp_path):
+def test_a_prefix_needs_partial_and_ends_with_a_convolution(small, tmp_path):
     paths, model = small
     config = Config(model=ModelConfig(arch="yolov4-pacsp-s"))
     path = prefix_of(model, "csp", 31, tmp_path / "a.weights", paths["csp"])
@@ -176,7 +176,7 @@ def test_a_prefix_has_to_be_called_one_and_to_end_with_a_convolution(small, tmp_
         read_darknet(path, config, DarknetOptions(partial=True))
 
 
-def test_a_custom_number_of_classes_is_read_off_the_size(tmp_path):
+def test_the_number_of_classes_is_derived_from_the_file_size(tmp_path):
     path = tmp_path / "mine.weights"
     for arch in ("yolov4-pacsp-n", "yolov4-tiny"):
         save_darknet(randomize_norms(fresh(arch, 7)), path)
@@ -190,7 +190,7 @@ def test_the_size_of_another_network_is_recognised(small):
         read_darknet(small[0]["csp"], config, DarknetOptions())
 
 
-def test_learned_activations_have_no_place_in_a_file(tmp_path):
+def test_learned_activations_cannot_be_saved_to_a_file(tmp_path):
     model = build_network(ModelConfig(arch="yolov4-pacsp-n", activation="srelu"), 2)
     with pytest.raises(
         UserError, match=r"not written: the activations of this network have [\d,]+ learned"

@@ -61,7 +61,7 @@ def test_convolutions_one_by_one(path):
     model = build_on_meta(arch, **settings)
     acts = {m.conv: m.act for m in model.modules() if isinstance(m, ConvNormAct)}
     kinds = {"Mish": "mish", "LeakyReLU": "leaky", "NoneType": "linear"}
-    found = [
+    actual = [
         {
             "cin": str(layer.conv.in_channels),
             "cout": str(layer.conv.out_channels),
@@ -72,7 +72,7 @@ def test_convolutions_one_by_one(path):
         }
         for layer in list_layers(model, order)
     ]
-    assert found == rows
+    assert actual == rows
 
 
 @pytest.mark.parametrize("arch", DETECTORS)

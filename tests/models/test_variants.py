@@ -57,7 +57,7 @@ def test_activation_parameters_from_yaml(tmp_path):
     assert act.negative_slope == 0.25
 
 
-def test_head_starts_from_rare_objects():
+def test_the_head_is_initialised_for_rare_objects():
     model = build.build_model(Config().model, 80)
     outputs = [m for m in model.head.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
     means = [output.bias.view(3, 85)[:, 4].mean().item() for output in outputs]

@@ -110,7 +110,7 @@ def test_every_entry_is_tested_and_documented():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", FORMULAS)
-def test_no_number_is_too_large(name, dtype):
+def test_values_and_slopes_are_finite_for_every_number(name, dtype):
     """Values and slopes stay finite up to the dtype's limits, and the dtype stays."""
     if (name, dtype) == ("rrelu", torch.float16):
         pytest.skip("torch has no such kernel on the CPU")
@@ -158,7 +158,7 @@ def test_rrelu_draws_from_the_seeded_generator():
     assert torch.allclose(act.eval()(x), torch.full((1000,), -0.25))
 
 
-def test_a_new_one_is_a_function_and_a_name():
+def test_a_new_activation_is_a_function_and_a_name():
     name = "test_only_double"
     try:
 

@@ -1,4 +1,4 @@
-"""BatchNormAct2d: as BatchNorm2d and then the activation, in one process and over several."""
+"""BatchNormAct2d: equal to BatchNorm2d and then the activation, on one rank and on several."""
 
 import copy
 import sys
@@ -74,7 +74,7 @@ def test_an_activation_changed_later_is_the_one_that_runs():
     torch.testing.assert_close(block(x), nn.functional.leaky_relu(plain, 0.3))
 
 
-def test_an_activation_of_the_users_own_class_is_not_taken_for_its_parent():
+def test_a_subclass_of_a_fused_activation_is_not_fused():
     class Doubled(Mish):
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
@@ -169,7 +169,7 @@ def train_two_steps(
 ) -> dict[str, list[Tensor]]:
     """Outputs, input gradients, parameter gradients and statistics of conv-BatchNorm-activation.
 
-    `rank` None is one process with all images; another has its share of them.
+    `rank` None computes all images in one process; any other its share of them.
     """
     here = slice(None)
     if rank is not None:
@@ -201,12 +201,12 @@ def train_two_steps(
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory) -> list[dict[str, dict[str, list[Tensor]]]]:
-    """What each of two processes found: case -> activation -> tensors."""
+    """The results of each of two ranks: case -> activation -> tensors."""
     return run_two("tests.nn.test_batch_norm", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_train_as_one_on_the_joined_batch(two_ranks, case):
+def test_two_ranks_train_as_one_on_the_joined_batch(two_ranks, case):
     options = CASES[case]
     tolerance = 1e-12 if options["dtype"] == "float64" else 2e-5
     for act, wanted in train_two_steps(None, **options).items():
@@ -222,13 +222,13 @@ def test_two_processes_train_as_one_on_the_joined_batch(two_ranks, case):
         for own in (first, second):
             near(own[2], mean, "running mean")
             near(own[3], var, "running variance")
-        assert torch.equal(first[2], second[2])  # to the bit, so that processes never drift apart
+        assert torch.equal(first[2], second[2])  # to the bit, so that ranks never drift apart
         assert torch.equal(first[3], second[3])
         for i, expected in enumerate(grads):
             near(first[4 + i] + second[4 + i], expected, f"gradient of parameter {i}")
 
 
-def test_no_second_derivative_over_several_processes_says_so(monkeypatch):
+def test_a_second_derivative_over_several_ranks_is_refused(monkeypatch):
     norm, x = BatchNormAct2d(3), torch.randn(2, 3, 4, 4, requires_grad=True)
     monkeypatch.setattr(BatchNormAct2d, "_group", lambda self: "a group")
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 1)
@@ -243,7 +243,7 @@ def test_no_second_derivative_over_several_processes_says_so(monkeypatch):
         torch.autograd.grad(z, x, create_graph=True)
 
 
-def test_one_process_may_evaluate_while_the_others_do_not(monkeypatch):
+def test_one_rank_may_evaluate_while_the_others_do_not(monkeypatch):
     """Even without running statistics: only training exchanges them."""
     norm = BatchNormAct2d(3, track_running_stats=False).eval()
     norm.sync = True
@@ -261,11 +261,11 @@ def test_synchronised_models_are_copied_and_run_alone():
 
 
 def main() -> None:
-    """One of the two processes."""
+    """Runs as one of the two ranks."""
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     meet(folder, rank)
-    found = {case: train_two_steps(rank, **options) for case, options in CASES.items()}
-    torch.save(found, folder / f"{rank}.pt")
+    results = {case: train_two_steps(rank, **options) for case, options in CASES.items()}
+    torch.save(results, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -14,15 +14,15 @@ def dropped(size, probability, shape, **options):
 
 @pytest.mark.parametrize("size", [1, 4, 7])
 def test_every_cell_is_dropped_as_often_as_asked_for(size):
-    found = dropped(size, 0.2, (64, 64, 14, 14)).float().mean((0, 1))  # [14, 14]
-    assert found.mean() == pytest.approx(0.2, abs=0.01)
+    frequency = dropped(size, 0.2, (64, 64, 14, 14)).float().mean((0, 1))  # [14, 14]
+    assert frequency.mean() == pytest.approx(0.2, abs=0.01)
     assert (
-        found - 0.2
+        frequency - 0.2
     ).abs().max() < 0.04  # at the border, too: 5 standard deviations of 4096 draws
 
 
 @pytest.mark.parametrize("size", [3, 4, 7])
-def test_what_is_dropped_is_squares(size):
+def test_only_whole_squares_are_dropped(size):
     """Every dropped cell lies in a whole dropped square, as far as the map goes."""
     holes = dropped(size, 0.02, (1, 100, 40, 40))[0]
     beyond = torch.ones(100, 40 + 2 * size, 40 + 2 * size, dtype=torch.bool)
@@ -90,7 +90,7 @@ def test_draws_come_from_torchs_generator():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_narrow_types_keep_their_type_and_scale(dtype):
-    """More cells than float16 can count, and a share that bfloat16 would round."""
+    """More cells than float16 can count, and a scale that bfloat16 would round."""
     out = DropBlock2d(block_size=7, target=0.1).train()(torch.ones(8, 64, 16, 16, dtype=dtype))
     assert out.dtype == dtype
     assert out.float().mean() == pytest.approx(1.0, abs=4e-3)
@@ -108,7 +108,7 @@ def test_maps_smaller_than_a_square_and_whole_maps_dropped():
     assert torch.equal(out, torch.zeros(1, 1, 3, 3))
 
 
-def test_it_has_nothing_to_save_and_copies():
+def test_dropblock_has_no_state_and_can_be_copied():
     drop = DropBlock2d(block_size=7, target=0.1)
     assert not drop.state_dict()
     assert repr(copy.deepcopy(drop)) == "DropBlock2d(block_size=7, probability=0.1)"

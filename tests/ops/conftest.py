@@ -10,7 +10,7 @@ from detector.ops import _load
 
 
 def decide() -> _load.Status:
-    """Without the warning, which would be an error of whichever test came first."""
+    """Loads the kernels without the warning, which would be an error in the first test that runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return _load.status()
@@ -48,7 +48,7 @@ def compiled(kernels: _load.Status, request) -> None:
 
 @pytest.fixture
 def undecided() -> Iterator[None]:
-    """As in a process that has not used the kernels yet; decided anew afterwards."""
+    """As in a process that has not used the kernels yet; they are loaded again afterwards."""
     _load.status.cache_clear()
     yield
     _load.status.cache_clear()

@@ -1,4 +1,4 @@
-"""BatchNorm + activation against torch's own two, on each device, and against itself on other threads."""
+"""BatchNorm + activation against torch's operators, on each device and on any number of threads."""
 
 import pytest
 import torch
@@ -142,7 +142,7 @@ def test_sliced_and_transposed_maps():
 
 @compiled_only  # torch's own loses it in channels_last
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_a_large_mean_does_not_drown_the_variance(memory_format):
+def test_a_large_mean_does_not_distort_the_variance(memory_format):
     norm = module(5)
     x = (1e4 + draw((4, 5, 40, 40), torch.contiguous_format)).contiguous(
         memory_format=FORMATS[memory_format]
@@ -161,8 +161,8 @@ def test_a_large_mean_does_not_drown_the_variance(memory_format):
 
 @compiled_only
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_one_wild_value_does_not_drown_the_variance(memory_format):
-    """The first of all, which a kernel may have taken for a typical one."""
+def test_one_outlier_does_not_distort_the_variance(memory_format):
+    """The very first element, which a kernel may use as the pivot."""
     x = draw((2, 3, 64, 64), FORMATS[memory_format])
     x[0, :, 0, 0] = 1e6
     _, var = torch.ops.detector_ops.bn_stats(x)
@@ -202,7 +202,7 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them():
 
 @compiled_only
 def test_large_values_of_swish():
-    """sigmoid is 1 there; what it is short of 1 must not be multiplied by them."""
+    """sigmoid is 1 there; its rounding error must not be multiplied by them."""
     x = torch.tensor([1e3, 1e6, 1e30, -1e3, -1e30, 20.5, 19.5]).view(1, 1, 7, 1).requires_grad_()
     one, zero = torch.ones(1), torch.zeros(1)
     for beta in (1.0, 2.0):
@@ -216,7 +216,7 @@ def test_large_values_of_swish():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # torch's own, at first use
-def test_derivatives_forwards_are_those_of_torchs_operators():
+def test_forward_mode_derivatives_equal_torchs_operators():
     norm, x = module(2).eval(), draw((2, 2, 3, 4), torch.contiguous_format)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, torch.randn_like(x))

@@ -201,7 +201,7 @@ def test_batch_norm_statistics(emulated: Libraries, shape, last, offset, dtype):
 
 
 @pytest.mark.parametrize("last", [0, 1])
-def test_batch_norm_statistics_of_a_large_mean_and_of_one_wild_value(emulated: Libraries, last):
+def test_batch_norm_statistics_with_a_large_mean_and_an_outlier(emulated: Libraries, last):
     _, maps = drawn_maps((2, 8, 3000), last, torch.float32)
     stats, mean, var = emulated("bn_act").bn_stats_float32, torch.empty(8), torch.empty(8)
     large = maps.float() + 1e4 * torch.arange(1, 9).view(1, 8, 1)  # another one in each channel

@@ -1,4 +1,4 @@
-"""Without the library: the same values, and one warning or, where asked for, none."""
+"""Without the library: the same values, and one warning or, if switched off, none."""
 
 import json
 import os
@@ -46,7 +46,7 @@ print(json.dumps({
 
 
 def report(folder: Path, **environment: str) -> dict:
-    """What a fresh process computes and says with the libraries of this folder."""
+    """What a new process computes and prints with the libraries of this folder."""
     done = subprocess.run(
         [sys.executable, "-c", VALUES + REPORT, str(folder)],
         env={**os.environ, "DETECTOR_NATIVE": "", **environment},
@@ -71,7 +71,7 @@ def test_switched_off_silently():
     assert_same_values_here(native["values"])
 
 
-def test_missing_library_is_told_once(tmp_path):
+def test_a_missing_library_is_reported_once(tmp_path):
     (tmp_path / "_C_cpu_build_error.txt").write_text("no C++ compiler: g++ not found\n")
     missing = report(tmp_path)
     ((category, message),) = missing["warnings"]
@@ -82,7 +82,7 @@ def test_missing_library_is_told_once(tmp_path):
 
 
 @pytest.mark.usefixtures("undecided")
-def test_broken_library_is_told_at_the_callers_line(monkeypatch, tmp_path):
+def test_a_broken_library_is_reported_at_the_callers_line(monkeypatch, tmp_path):
     (tmp_path / "_C_cpu.so").write_text("not a library")
     monkeypatch.setattr(_load, "FOLDER", tmp_path)
     monkeypatch.delenv("DETECTOR_NATIVE", raising=False)
@@ -93,7 +93,7 @@ def test_broken_library_is_told_at_the_callers_line(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled", "undecided")
-def test_wrong_values_are_noticed(monkeypatch):
+def test_wrong_values_are_detected(monkeypatch):
     monkeypatch.setattr(_load, "_load", lambda device: None)  # loaded before; its fakes exist once
     monkeypatch.setattr(torch.ops.detector_ops, "mish_forward", lambda x: x.relu())
     with pytest.warns(RuntimeWarning, match="self-test failed"):

@@ -1,4 +1,4 @@
-"""Downloads, against a server on loopback that cuts, lies and refuses."""
+"""Downloads, from a server on loopback that breaks connections, sends wrong sizes and refuses."""
 
 import hashlib
 import http.server
@@ -14,7 +14,7 @@ CONTENT = bytes(range(256)) * 5000  # 1.28 MB
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; the class attributes say how badly."""
+    """Serves CONTENT; the class attributes select its faults."""
 
     cut_after: int | None = None  # bytes of one answer after which the connection is cut
     ranges = True
@@ -61,10 +61,10 @@ def test_a_whole_file(server, tmp_path):
     assert path.read_bytes() == CONTENT
     assert [p.name for p in path.parent.iterdir()] == ["a.weights"]
     download(url, path, size=len(CONTENT), sha256=digest)
-    assert len(handler.log) == 1, "what is there and right is not fetched again"
+    assert len(handler.log) == 1, "a complete file is not downloaded again"
 
 
-def test_a_cut_connection_goes_on_where_it_was(server, tmp_path):
+def test_a_broken_connection_is_resumed(server, tmp_path):
     handler, url = server
     handler.cut_after = 500_000
     path = tmp_path / "a.weights"
@@ -73,7 +73,7 @@ def test_a_cut_connection_goes_on_where_it_was(server, tmp_path):
     assert handler.log == [None, "bytes=500000-", "bytes=1000000-"]
 
 
-def test_a_stopped_download_goes_on_with_the_next_call(server, tmp_path):
+def test_an_interrupted_download_is_resumed_by_the_next_call(server, tmp_path):
     handler, url = server
     handler.cut_after = 0
     path, part = tmp_path / "a.weights", tmp_path / "a.weights.part"
@@ -88,7 +88,7 @@ def test_a_stopped_download_goes_on_with_the_next_call(server, tmp_path):
     assert handler.log[-1] == "bytes=777-"
 
 
-def test_a_server_without_ranges_starts_anew(server, tmp_path):
+def test_without_range_requests_the_download_starts_again(server, tmp_path):
     handler, url = server
     handler.ranges = False
     (tmp_path / "a.weights.part").write_bytes(b"rubbish")
@@ -103,14 +103,14 @@ def test_a_wrong_size_is_refused_before_it_is_fetched(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_that_is_too_long_is_thrown_away(server, tmp_path):
+def test_a_part_that_is_too_long_is_discarded(server, tmp_path):
     _, url = server
     (tmp_path / "a.weights.part").write_bytes(CONTENT + b"more")
     download(url, tmp_path / "a.weights", size=len(CONTENT), pause=0)
     assert (tmp_path / "a.weights").read_bytes() == CONTENT
 
 
-def test_a_part_that_is_whole_is_taken(server, tmp_path):
+def test_a_complete_part_is_used(server, tmp_path):
     _, url = server
     (tmp_path / "a.weights.part").write_bytes(CONTENT)
     download(url, tmp_path / "a.weights", size=len(CONTENT))
@@ -124,7 +124,7 @@ def test_a_wrong_hash_is_refused(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_file_in_the_place_is_left_alone(server, tmp_path):
+def test_an_existing_other_file_is_not_overwritten(server, tmp_path):
     handler, url = server
     path = tmp_path / "a.weights"
     path.write_bytes(b"mine")

@@ -1,4 +1,4 @@
-"""Weights of both kinds: what travels with them, what is assumed and said, what is transferred."""
+"""Weights of both kinds: settings saved with them, assumed and reported; and what is transferred."""
 
 import shutil
 
@@ -37,7 +37,7 @@ def named(path, folder, name):
 
 
 @pytest.mark.parametrize(
-    ("order", "name", "decoder", "eps", "said"),
+    ("order", "name", "decoder", "eps", "note"),
     [
         # current files of PyTorch_YOLOv4: known, nothing open
         ("csp", "yolov4-pacsp-s.weights", ("sigmoid", (2.0,)), 1e-4, "as PyTorch_YOLOv4 published"),
@@ -46,18 +46,18 @@ def named(path, folder, name):
         ("csp", "mine.weights", ("sigmoid", (2.0, 2.0, 2.0)), 1e-5, "--decoder exp"),
     ],
 )
-def test_decoder_and_eps_follow_the_file(small, tmp_path, order, name, decoder, eps, said):
+def test_decoder_and_eps_follow_the_file(small, tmp_path, order, name, decoder, eps, note):
     path = named(small[order], tmp_path, name)
     weights = read_darknet(path, S, DarknetOptions())
     model = weights.config.model
     assert (model.decoder.size, model.decoder.scale_x_y) == decoder
     assert model.bn_eps == eps
     (line,) = [note for note in weights.notes if note.startswith("decoder")]
-    assert said in line
+    assert note in line
     assert weights.order == order
 
 
-def test_what_the_user_says_wins(small, tmp_path):
+def test_the_users_settings_take_precedence(small, tmp_path):
     path = named(small["csp"], tmp_path, "yolov4-pacsp-s.weights")
     options = DarknetOptions(decoder="exp", bn_eps=1e-3)
     model = read_darknet(path, S, options).config.model
@@ -68,7 +68,7 @@ def test_what_the_user_says_wins(small, tmp_path):
     assert kept.decoder == own.decoder
 
 
-def test_darknets_yolov4_is_assumed_where_two_have_one_name(tmp_path, monkeypatch):
+def test_darknets_yolov4_is_assumed_if_name_and_size_are_ambiguous(tmp_path, monkeypatch):
     """Name and size of yolov4.weights are darknet's and PyTorch_YOLOv4's: a smaller network stands in."""
     tiny = ModelConfig(arch="yolov4-tiny", activation="leaky_relu")
     path = tmp_path / "yolov4.weights"
@@ -91,7 +91,7 @@ def test_the_decoder_reaches_model_and_loss(small, tmp_path):
     assert {m.eps for m in loaded.model.modules() if hasattr(m, "eps")} == {1e-5}
 
 
-def test_there_and_back_again(small, tmp_path):
+def test_conversion_round_trips(small, tmp_path):
     for order, path in small.items():
         source = named(path, tmp_path, f"{order}.weights")
         weights = read_darknet(source, S, DarknetOptions())
@@ -144,13 +144,13 @@ def test_transfer_to_other_classes(small, tmp_path):
     assert all(torch.equal(own[n], weights.tensors[n]) for n in same)
 
 
-def test_transfer_to_the_same_classes_takes_head_and_decoder(small, tmp_path):
+def test_transfer_to_the_same_classes_includes_head_and_decoder(small, tmp_path):
     path = named(small["csp"], tmp_path, "a.weights")
     weights = read_darknet(path, S, DarknetOptions(decoder="exp"))
     config = adopt_settings(S, weights, 80)
     assert config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.0,))
-    said = ModelConfig(arch="yolov4-pacsp-s", bn_eps=1e-3, decoder=DecoderConfig())
-    assert adopt_settings(Config(model=said), weights, 80).model == said
+    chosen = ModelConfig(arch="yolov4-pacsp-s", bn_eps=1e-3, decoder=DecoderConfig())
+    assert adopt_settings(Config(model=chosen), weights, 80).model == chosen
     model = build_network(config.model, 80)
     table = transfer(model, weights, 80)
     assert all(line.rstrip().endswith("-") for line in table.splitlines()[2:])

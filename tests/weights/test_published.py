@@ -1,4 +1,4 @@
-"""The index of published files: nothing in it may contradict the networks."""
+"""The index of published files agrees with the networks."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_names_are_unique_and_addresses_are_files():
         assert entry.url is None or entry.url.endswith(f"/{entry.file}")
 
 
-def test_a_name_that_is_not_there():
+def test_an_unknown_name():
     with pytest.raises(UserError, match="did you mean yolov4-pacsp-mish"):
         find_published("yolov4-pacsp-mihs")
 
