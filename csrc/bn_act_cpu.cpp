@@ -1,10 +1,10 @@
 // BatchNorm + activation on the CPU; the formulas are in bn_act_operators.h.
 //
-// Both memory formats run through the same loops. The tensor is cut into tiles: pieces of one plane
+// Both memory formats run through the same loops. The tensor is divided into tiles: pieces of one plane
 // (contiguous), or runs of whole pixels (channels_last). A loop walks a tile in rows of `width`
 // elements, and element i of a row is lane i. In a piece of a plane all lanes belong to one channel;
-// in a run of pixels lane i belongs to channel i % C. A sum is kept a lane in float, then folded to
-// channels and added over the tiles in double, in their order: the tiles depend on the shape alone,
+// in a run of pixels lane i belongs to channel i % C. Each lane keeps a sum in float; lanes are then
+// folded to channels and tiles added in double, in their order: the tiles depend on the shape alone,
 // so the bits of a result do not depend on the number of threads.
 #include <algorithm>
 #include <vector>
@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kTileSize = 32768;  // elements: 128 KB, a task for a thread and half of an L2 cache
 constexpr int64_t kMinWidth = 256;    // lanes: enough to hide the latency of the additions
 
-// A value of the channel in lane i: the same for all lanes, or each its own.
+// The value for the channel of lane i: the same for all lanes, or one for each.
 struct Same {
   float value;
   HOST_DEVICE float operator[](int64_t) const { return value; }
@@ -30,8 +30,8 @@ struct Each {
 
 // ---- The four loops; x, grad and the results point at the first element of a tile ----
 
-// sum[i] of d and square[i] of d * d with d = x - pivot[i]. The pivot, the mean of the tile's first row,
-// takes a large mean out before anything is squared.
+// Sums of d in sum[i] and of d * d in square[i], d = x - pivot[i]. The pivot, the mean of the tile's first
+// row, removes a large mean before anything is squared.
 template <typename T>
 SIMD_CLONES void stats_loop(const T* x, int64_t count, int64_t width, const float* pivot,
                             float* sum, float* square) {
@@ -58,7 +58,7 @@ SIMD_CLONES void apply_loop(const T* x, T* z, int64_t count, int64_t width, Act 
   }
 }
 
-// dy, sum[i] of dy and product[i] of dy * (x - mean).
+// dy, and the sums of dy in sum[i] and of dy * (x - mean) in product[i].
 template <typename T, typename Act, typename Values>
 SIMD_CLONES void reduce_loop(const T* grad, const T* x, T* dy, int64_t count, int64_t width,
                              Act act, Values mean, Values scale, Values bias, float* sum,
@@ -100,7 +100,7 @@ struct Tile {
   int64_t channel;  // the first channel
 };
 
-// A thread's scratch, a value for each lane; the two sums start at 0 in every tile.
+// A thread's scratch memory, one value per lane; the two sums start at 0 in every tile.
 struct Lanes {
   std::vector<float> pivot, first, second;
 };
@@ -117,7 +117,7 @@ void repeat(const Value* values, int64_t channels, std::vector<float>& lanes) {
   }
 }
 
-// How maps are cut. See the top of the file.
+// How maps are divided into tiles. See the top of the file.
 class Tiles {
  public:
   explicit Tiles(const Maps& maps)
@@ -144,7 +144,7 @@ class Tiles {
   }
 
   // body(tile, lanes, pick) for every tile, on torch's threads. pick(values) gives the lanes of the
-  // tile their values, from one value a channel as `spread` left them.
+  // tile their values, from one value per channel as returned by `spread`.
   template <typename Body>
   void parallel(const Body& body) const {
     const int64_t grain = std::max<int64_t>(1, kTileSize / std::min(tile_, run_));
@@ -163,7 +163,7 @@ class Tiles {
     });
   }
 
-  // One value a channel, as `pick` wants it: repeated for all lanes where a lane is a channel.
+  // One value per channel, as `pick` expects it: repeated for all lanes where a lane is a channel.
   std::vector<float> spread(const float* values) const {
     std::vector<float> result(channels_in_tile_ == 1 ? channels_ : width_);
     repeat(values, channels_, result);
@@ -174,7 +174,7 @@ class Tiles {
   int64_t channels_, channels_in_tile_, run_, width_, tile_, tiles_in_run_, count_;
 };
 
-// Adds the lanes of each channel: sums[c] of lanes[c], lanes[c + channels], ...
+// Adds the lanes of each channel: sums[c] = lanes[c] + lanes[c + channels] + ...
 void fold(const std::vector<float>& lanes, int64_t channels, double* sums) {
   if (channels == 1) {
     double sum = 0;
@@ -223,7 +223,7 @@ class Partials {
   std::vector<double> first_, second_;
 };
 
-// What a lane needs to know of its channel to come from x to y.
+// What a lane needs of its channel to compute y from x.
 struct LaneAffine {
   std::vector<float> mean, scale, bias;
 
@@ -321,7 +321,7 @@ struct Cpu {
     }
   }
 
-  // Finds dy in grad_x, and so needs neither grad nor the activation.
+  // dy is in grad_x: neither grad nor the activation is needed.
   template <typename T, typename Act>
   void backward_apply(const T*, const T* x, T* grad_x, const Maps& maps, const Affine& affine, Act,
                       Sums<const float> sums, float count) const {

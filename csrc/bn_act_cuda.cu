@@ -7,10 +7,10 @@
 namespace detector {
 namespace {
 
-// Rows of a channel are counted in 32 bits, which spares the kernels their dearest divisions.
+// Rows of a channel are counted in 32 bits, since 64-bit divisions are expensive.
 void check_count(const Maps& maps) {
   STD_TORCH_CHECK(maps.count_in_channel() < (int64_t{1} << 31) && maps.channels < (1 << 30),
-                  "detector_ops: BatchNorm on a GPU takes less than 2^31 elements a channel");
+                  "detector_ops: BatchNorm on a GPU takes less than 2^31 elements per channel");
 }
 
 struct Cuda : Gpu {
@@ -30,7 +30,7 @@ struct Cuda : Gpu {
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
-  // Leaves grad_x alone.
+  // Does not write to grad_x.
   template <typename T, typename Act>
   void backward_reduce(const T* grad, const T* x, T*, const Maps& maps, const Affine& affine,
                        Act act, Sums<float> sums) const {

@@ -12,7 +12,7 @@
 
 namespace detector {
 
-// What a thread needs to know of its channels to come from x to y.
+// What a thread needs of its channels to compute y from x.
 template <int kChannels>
 struct ThreadAffine {
   float mean[kChannels], scale[kChannels], bias[kChannels];
@@ -122,8 +122,8 @@ static __global__ void __launch_bounds__(kFinalBlock)
   }
 }
 
-// grad_x = scale * (dy - offset - (x - mean) * slope); dy is computed once more, which is cheaper than
-// to have written it.
+// grad_x = scale * (dy - offset - (x - mean) * slope); dy is computed again, which is cheaper than
+// storing it.
 template <typename Layout, typename T, typename Act>
 __global__ void __launch_bounds__(kBlock)
     bn_act_backward_kernel(const T* __restrict__ grad, const T* __restrict__ x,
@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kBlock)
   });
 }
 
-// ---- Launches; scratch(count) gives memory for as many pairs, valid until the kernels have run ----
+// ---- Launches; scratch(count) returns memory for that many pairs, valid until the kernels have run ----
 
 template <typename T, typename Act>
 void launch_bn_act_apply(const T* x, T* z, const Maps& maps, const Affine& affine, Act act,

@@ -7,12 +7,13 @@
 //   bn_act_backward_apply_  grad_x = scale * (dy - sum(dy) / n - xhat * sum(dy * xhat) / n)
 //
 // Ranks exchange their sums after the first and after the third. With frozen statistics the sums in
-// grad_x are 0. Of the maps only x is saved between forward and backward. Source: S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3.
+// grad_x are 0. The only map that is saved for the backward pass is x. Source: S. Ioffe and C. Szegedy,
+// "Batch Normalization", 2015, section 3.
 //
 // bn_act_backward_reduce may leave an intermediate result in grad_x for bn_act_backward_apply_: on a CPU
 // dy, since the exponential costs more than the memory traffic; on a GPU nothing, since it costs less.
 //
-// A Device is made from the tensor that it works for, and has, for maps of float, BFloat16 and Half,
+// A Device is constructed from the tensor that it works on, and has, for maps of float, BFloat16 and Half,
 //
 //   void stats(const T* x, const Maps& maps, float* mean, float* var) const;
 //   void apply(const T* x, T* z, const Maps&, const Affine&, Act) const;
@@ -33,7 +34,7 @@
 
 namespace detector {
 
-// function(element) with an element of the type of x's.
+// function(element) with a value of the element type of x.
 template <typename Function>
 void with_map_type_of(const Tensor& x, const Function& function) {
   switch (x.scalar_type()) {
@@ -110,7 +111,7 @@ struct BatchNormOperators {
     return {dy, dy_xhat};
   }
 
-  // `count`: elements per channel behind the sums; more than x has where ranks share them.
+  // `count`: elements per channel in the sums; more than in x if they are those of several ranks.
   static void backward_apply(const Tensor& grad, const Tensor& x, const Tensor& mean,
                              const Tensor& rstd, const Tensor& weight, const Tensor& bias,
                              int64_t activation, double parameter, const Tensor& sum_dy,

@@ -1,16 +1,16 @@
 // How the BatchNorm kernels on a GPU divide maps among threads. Torch-free.
 //
 // Both memory formats run through the same kernels. A thread owns one vector of channels, or one
-// channel of planes, and walks over every so many vectors of it; its sums stay in registers:
+// channel of planes, and walks over its vectors with a fixed step; its sums stay in registers:
 //
 //              a vector holds        a thread's channels   the rows that it walks over
 //   Planes     pieces of a plane     1                     all vectors of the channel
 //   Pixels     channels of a pixel   as the vector         all pixels
 //
-// blockIdx.x and threadIdx.x choose the channels; blockIdx.y, of `splits`, and threadIdx.y the rows. A
-// block adds up its rows in shared memory and writes one pair for each channel; a last, small kernel
-// adds up the splits in double. All of it depends on the shape alone, and nothing is added by atomics:
-// the bits of a result are the same in every run and on every GPU of one kind.
+// blockIdx.x and threadIdx.x select the channels; blockIdx.y, of `splits`, and threadIdx.y the rows. A
+// block sums its rows in shared memory and writes one pair for each channel; a small final kernel sums
+// the splits in double. The order depends on the shape alone, and there are no atomics: the bits of a
+// result are the same in every run and on every GPU of one kind.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -24,11 +24,11 @@
 namespace detector {
 
 constexpr int kBlock = 256;           // threads
-constexpr uint32_t kBlocks = 2048;    // aimed at: enough for 170 multiprocessors, few enough to add up
-constexpr uint32_t kRowsAThread = 4;  // at least, or the adding up costs more than the rows
+constexpr uint32_t kBlocks = 2048;      // target: enough for 170 multiprocessors, few enough to sum
+constexpr uint32_t kRowsPerThread = 4;  // at least, or summing the splits costs more than the rows
 constexpr int kFinalBlock = 64;
 
-// Two sums of a channel, or mean and squares: what kernels hand to each other.
+// Two sums of a channel, or mean and squares: what one kernel passes to the next.
 struct Pair {
   float first, second;
 };
@@ -39,10 +39,10 @@ struct Pair {
 template <int kWidthValue>
 struct Planes {
   static constexpr int kWidth = kWidthValue, kChannels = 1;
-  static constexpr unsigned kAcross = 1;  // most threads of a block side by side in the channels
+  static constexpr unsigned kAcross = 1;  // maximum threads of a block along the channels
   uint32_t rows, channels, rows_in_plane;
 
-  // Where the rows first, first + step, ... begin, without a division for each.
+  // Where the rows first, first + step, ... start, without a division for each.
   class Walk {
    public:
     __device__ Walk(const Planes& maps, uint32_t channel, uint32_t first, uint32_t step)
@@ -93,7 +93,7 @@ struct Pixels {
   };
 };
 
-// How one launch shares out the work.
+// How one launch divides the work.
 struct Shape {
   dim3 grid, block;
   uint32_t splits;
@@ -107,7 +107,7 @@ struct Shape {
     }
     block = dim3(across, kBlock / across);
     const uint32_t groups = (columns + across - 1) / across;
-    const uint32_t rows_in_block = block.y * kRowsAThread;
+    const uint32_t rows_in_block = block.y * kRowsPerThread;
     const uint32_t useful = (maps.rows + rows_in_block - 1) / rows_in_block;
     splits = std::min((kBlocks + groups - 1) / groups, useful);
     grid = dim3(groups, splits);
@@ -124,10 +124,10 @@ class Rows {
   // Whether it has any: the last block may reach beyond the channels.
   __device__ bool inside() const { return channel_ < maps_.channels; }
 
-  // Its c-th channel; some channel for a thread that has none.
+  // Its c-th channel; a valid one even for a thread that has none.
   __device__ uint32_t channel(int c) const { return inside() ? channel_ + c : 0; }
 
-  // function(where a vector begins)
+  // function(index of the first element of a vector)
   template <typename Function>
   __device__ void each(const Function& function) const {
     if (inside()) {
@@ -150,7 +150,7 @@ class Rows {
   uint32_t channel_;
 };
 
-// Elements of a channel that the rows of split `split` hold; the last `block_y` rows may be cut.
+// Elements of a channel in the rows of split `split`; the last group of `block_y` rows may be incomplete.
 template <typename Layout>
 __device__ uint32_t count_in_split(const Layout& maps, uint32_t split, uint32_t splits,
                                    uint32_t block_y) {

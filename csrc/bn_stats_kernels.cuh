@@ -10,8 +10,8 @@
 
 namespace detector {
 
-// Count, mean and sum of squared distances from it. Merged as by T. Chan, G. Golub and R. LeVeque, "Updating
-// Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+// Count, mean and sum of squared distances from it. Merged as by T. Chan, G. Golub and R. LeVeque,
+// "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
 template <typename Float>
 struct Moments {
   Float count, mean, squares;
@@ -27,7 +27,7 @@ struct Moments {
   }
 };
 
-// The first element of a channel; one for all blocks, or splits could not be merged.
+// The first element of a channel: the same for all blocks, or splits could not be merged.
 template <int kWidth, typename T>
 __device__ float pivot_of(const T* x, const Planes<kWidth>& maps, uint32_t channel) {
   return load(x[int64_t{channel} * maps.rows_in_plane * kWidth]);
@@ -38,7 +38,7 @@ __device__ float pivot_of(const T* x, const Pixels<kWidth>&, uint32_t channel) {
 }
 
 // The moments of each channel over the rows of a block, in partials[channel * splits + split], the mean
-// as a distance from `pivot`, the channel's first element: so a large mean costs no digits.
+// as a distance from `pivot`, the channel's first element: a large mean costs no precision.
 template <typename Layout, typename T>
 __global__ void __launch_bounds__(kBlock)
     bn_stats_kernel(const T* __restrict__ x, Layout maps, Pair* __restrict__ partials) {
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kFinalBlock)
   }
 }
 
-// scratch(count) gives memory for as many pairs, valid until the kernels have run.
+// scratch(count) returns memory for that many pairs, valid until the kernels have run.
 template <typename T, typename Scratch>
 void launch_bn_stats(const T* x, const Maps& maps, float* mean, float* var, const Scratch& scratch,
                      cudaStream_t stream) {

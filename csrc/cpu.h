@@ -1,4 +1,4 @@
-// What every CPU kernel here shares: SIMD clones and threads.
+// SIMD clones and threads, shared by all CPU kernels.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -10,7 +10,7 @@
 #include "mish_math.h"
 
 // One function, compiled for AVX-512, for AVX2 and for the baseline; the loader picks the best for
-// the machine. The levels are feature levels: GCC answers "arch=haswell" on Intel's Haswell only,
+// the machine. The levels are feature levels: GCC selects "arch=haswell" on Intel's Haswell only,
 // which leaves an AMD machine with the baseline, three times slower.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #if __GNUC__ >= 12
@@ -24,8 +24,8 @@
 
 namespace detector {
 
-// body(begin, end) over [0, count) on torch's own threads. `grain`: the least work worth a thread;
-// up to it the pool is not even asked, which saves a microsecond on small tensors.
+// body(begin, end) over [0, count) on torch's own threads. `grain`: the minimum work per thread; up to
+// it the thread pool is not called at all, which saves a microsecond on small tensors.
 template <typename Body>
 void parallel_for(int64_t count, int64_t grain, const Body& body) {
   if (count <= grain) {

@@ -1,5 +1,5 @@
-// The launch of a kernel in plain C++, without <<<>>>, which g++ does not know: so it compiles the
-// kernels too, and runs them on a CPU (tests/ops/emulator).
+// The launch of a kernel in plain C++, without <<<>>>, which g++ does not parse: g++ can then compile
+// the kernels, and the tests run them on a CPU (tests/ops/emulator).
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,4 +1,4 @@
-// What the CUDA operators share: the device, the stream and memory of torch.
+// Torch's device, stream and memory, shared by the CUDA operators.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -14,10 +14,10 @@
 
 namespace detector {
 
-// The GPU of a tensor, current for as long as this lives, and torch's stream on it.
+// The GPU of a tensor, current for the lifetime of this object, and torch's stream on it.
 //
-// The CUDA runtime is linked in statically, so that one library serves every torch of any CUDA; it
-// has its own idea of the current device, which is told as well.
+// The CUDA runtime is linked in statically, so that one library works with a torch for any CUDA version;
+// it has its own current device, which is set as well.
 class Gpu {
  public:
   explicit Gpu(const Tensor& x) : beside_(x), guard_(x.get_device_index()) {
@@ -29,8 +29,8 @@ class Gpu {
 
   cudaStream_t stream() const { return stream_; }
 
-  // Memory from torch, for as long as this lives. Kernels may still run then: torch hands it out again
-  // on the same stream only, behind them.
+  // Memory from torch, for the lifetime of this object. Kernels may run longer: torch reuses the memory
+  // only on the same stream, after them.
   template <typename T>
   T* scratch(int64_t count) const {
     const int64_t floats = (count * sizeof(T) + sizeof(float) - 1) / sizeof(float), stride = 1;

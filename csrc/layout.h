@@ -1,4 +1,4 @@
-// What kernels of every device ask of a tensor before they walk it by one flat index, and new tensors.
+// Checks of a tensor before kernels of any device walk it by one flat index, and new tensors.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -11,8 +11,8 @@ namespace detector {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Whether x fills its memory without holes, in whatever order of dimensions: then an elementwise
-// kernel is one flat loop. (An overlapping x, as from expand, spans less than its elements.)
+// Whether x fills its memory without gaps, in any order of dimensions: then an elementwise kernel is one
+// flat loop. (An overlapping x, as from expand, spans less memory than its elements.)
 inline bool is_dense(const Tensor& x) {
   int64_t span = 1;
   for (int64_t d = 0; d < x.dim(); ++d) {
@@ -21,8 +21,8 @@ inline bool is_dense(const Tensor& x) {
   return x.numel() == 0 || span == x.numel();
 }
 
-// Whether a and b have one shape, dtype and device, and one order in memory. The strides
-// of dimensions of size 1 mean nothing.
+// Whether a and b have the same shape, dtype, device and order in memory. The strides of dimensions of
+// size 1 are ignored.
 inline bool same_layout(const Tensor& a, const Tensor& b) {
   bool same = a.dim() == b.dim() && a.scalar_type() == b.scalar_type() &&
               a.get_device_index() == b.get_device_index();

@@ -7,7 +7,7 @@ STABLE_TORCH_LIBRARY(detector_ops, library) {
   library.def("mish_out(Tensor x, Tensor(a!) y) -> ()");
   library.def("mish_(Tensor(a!) x) -> ()");
 
-  // BatchNorm + activation, cut where processes that share statistics exchange them.
+  // BatchNorm + activation, split where ranks that share statistics exchange them.
   library.def("bn_stats(Tensor x) -> (Tensor mean, Tensor var)");
   library.def(
       "bn_act_apply(Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor bias, "

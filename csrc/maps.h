@@ -1,12 +1,12 @@
-// What the BatchNorm kernels are told: maps, and values a channel; torch-free.
+// The arguments of the BatchNorm kernels: maps, and values per channel; torch-free.
 #pragma once
 
 #include <cstdint>
 
 namespace detector {
 
-// Feature maps [batch, channels, plane] of one pointer: plane after plane, or (channels_last) pixel
-// after pixel, the channels of each side by side.
+// Feature maps [batch, channels, plane] at one pointer: plane after plane, or (channels_last) pixel
+// after pixel, each with all its channels.
 struct Maps {
   int64_t batch, channels, plane;
   bool channels_last;

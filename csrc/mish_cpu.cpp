@@ -5,7 +5,7 @@
 namespace detector {
 namespace {
 
-constexpr int64_t kGrain = 16384;  // elements; about 10 us of work, the price of waking a thread
+constexpr int64_t kGrain = 16384;  // elements; about 10 us of work, the cost of waking a thread
 
 // y may be x itself: every element is read before it is written.
 template <typename T>

@@ -1,7 +1,7 @@
 // Mish on a GPU: the two kernels and how they are launched. Pointers and sizes only, no torch.
 //
-// Both are bound by memory, so everything here is about it: each thread moves kUnroll vectors of 16
-// bytes, all loaded before the first is used, and neighbouring threads move neighbouring vectors.
+// Both are memory-bound: each thread moves kUnroll vectors of 16 bytes, all loaded before the first is
+// used, and neighbouring threads move neighbouring vectors.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,11 +14,11 @@
 
 namespace detector {
 
-constexpr int kThreads = 256;  // a block
-constexpr int kUnroll = 2;     // vectors a thread: 32 bytes in flight, and blocks enough at 1 M elements
+constexpr int kThreads = 256;  // per block
+constexpr int kUnroll = 2;     // vectors per thread: 32 bytes in flight, enough blocks at 1 M elements
 
-// function(i) for the first element of each full vector of this thread, rest(i) for each element of the
-// one vector that the end of the tensor cuts.
+// function(u, i) for the first element i of each full vector u of this thread, rest(j) for each element
+// of a vector that is incomplete at the end of the tensor.
 template <int kWidth, typename Function, typename Rest>
 __device__ __forceinline__ void each_vector(int64_t count, const Function& function,
                                             const Rest& rest) {
@@ -36,7 +36,7 @@ __device__ __forceinline__ void each_vector(int64_t count, const Function& funct
   }
 }
 
-// y may be x itself: a thread has read all its elements before it writes the first.
+// y may be x itself: a thread reads all its elements before it writes the first.
 template <int kWidth, typename T>
 __global__ void __launch_bounds__(kThreads) mish_kernel(const T* x, T* y, int64_t count) {
   Vector<T, kWidth> in[kUnroll];
@@ -80,14 +80,14 @@ __global__ void __launch_bounds__(kThreads)
       [&](int64_t j) { store(&grad_x[j], load(grad[j]) * mish_derivative(load(x[j]))); });
 }
 
-// Blocks for `count` elements; 2^31 of them reach further than any memory.
+// Blocks for `count` elements; 2^31 blocks cover more than any memory.
 template <int kWidth>
 unsigned blocks_for(int64_t count) {
   constexpr int64_t kElements = int64_t{kThreads} * kUnroll * kWidth;
   return static_cast<unsigned>((count + kElements - 1) / kElements);
 }
 
-// Element by element where a pointer is not at a multiple of 16 bytes, as in x[1:].
+// Element by element if a pointer is not a multiple of 16 bytes, as in x[1:].
 template <typename T>
 void launch_mish(const T* x, T* y, int64_t count, cudaStream_t stream) {
   if (aligned(x, y)) {

@@ -23,18 +23,18 @@ inline constexpr int kIdentityFrom = 20;  // torch's softplus threshold; exp(20)
 // 2^k as a float; k in [-126, 127].
 HOST_DEVICE float power_of_two(int32_t k) { return as_float(static_cast<uint32_t>(k + 127) << 23); }
 
-// exp(x) for x <= 20, relative error below 2^-23; 0 below about -104. NaN never gets here.
+// exp(x) for x <= 20, relative error below 2^-23; 0 below about -104. x is not NaN.
 //
 // x = k * log(2) + r with |r| <= log(2) / 2, a polynomial in r (minimax, 5e-9), times 2^k in two
 // steps since a denormal result has k below -126. Branch-free, so that it vectorises.
 //
-// On a GPU, the hardware's 2^t. x * log2(e), rounded, is off by up to 2^-20, which 2^t would show as a
-// relative error; the fused multiply-add finds what was lost, and it is put back to first order.
+// On a GPU, the hardware's 2^t. Rounding x * log2(e) loses up to 2^-20, which would become a relative
+// error of 2^t; the fused multiply-add computes the lost part, which corrects the result to first order.
 HOST_DEVICE float exp_upto20(float x) {
 #if defined(__CUDA_ARCH__)
   constexpr float kLog2EHigh = 1.44269502F;  // log2(e) = high + low
   constexpr float kLog2ELow = 1.92596299e-8F;
-  x = fmaxf(x, -105.0F);  // 0 from there on; -inf would leave inf - inf behind
+  x = fmaxf(x, -105.0F);  // exp is 0 below; -inf would give inf - inf
   const float t = x * kLog2EHigh;
   const float lost = fmaf(x, kLog2ELow, fmaf(x, kLog2EHigh, -t));
   float e;
@@ -65,7 +65,7 @@ HOST_DEVICE float exp_upto20(float x) {
 
 HOST_DEVICE double exp_upto20(double x) { return std::exp(x); }
 
-// 1 / x for x in [1, 2^60]. On a GPU one instruction, right to 1 ulp, where a division takes twenty.
+// 1 / x for x in [1, 2^60]. On a GPU one instruction, accurate to 1 ulp; a division takes twenty.
 HOST_DEVICE float reciprocal(float x) {
 #if defined(__CUDA_ARCH__)
   float r;
@@ -91,7 +91,7 @@ HOST_DEVICE double divide(double a, double b) { return a / b; }
 template <typename T>
 HOST_DEVICE T mish(T x) {
   const T limit = kIdentityFrom;
-  const T e = exp_upto20(x < limit ? x : limit);  // NaN takes the limit here, and wins below
+  const T e = exp_upto20(x < limit ? x : limit);  // NaN gives exp(20) here, and NaN below
   const T n = e * (e + 2);
   return x > limit ? x : divide(x * n, n + 2);
 }

@@ -1,11 +1,11 @@
-// Mish's four operators: what they check and return, once for every device.
+// Mish's four operators: their checks and results, for every device.
 //
-// A Device is made from the tensor that it works for, and has
+// A Device is constructed from the tensor that it works on, and has
 //
 //   template <typename T> void mish(const T* x, T* y, int64_t count) const;       // y may be x
 //   template <typename T> void mish_backward(const T* grad, const T* x, T* grad_x, int64_t count) const;
 //
-// for float, double, BFloat16 and Half, over `count` > 0 elements that lie side by side.
+// for float, double, BFloat16 and Half, over `count` > 0 contiguous elements.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -15,7 +15,7 @@
 
 namespace detector {
 
-// function(element) with an element of the type of x's.
+// function(element) with a value of the element type of x.
 template <typename Function>
 void with_type_of(const Tensor& x, const Function& function) {
   switch (x.scalar_type()) {
@@ -44,7 +44,7 @@ struct MishOperators {
   static Tensor backward(const Tensor& grad, const Tensor& x) {
     STD_TORCH_CHECK(is_dense(x), "detector_ops::mish_backward: x must be dense");
     STD_TORCH_CHECK(same_layout(grad, x),
-                    "detector_ops::mish_backward: grad must be like x: shape, strides, dtype, device");
+                    "detector_ops::mish_backward: grad needs the shape, strides, dtype and device of x");
     Tensor grad_x = empty_same(x);
     if (x.numel() > 0) {
       with_type_of(x, [&](auto element) {
@@ -60,7 +60,7 @@ struct MishOperators {
   static void out(const Tensor& x, const Tensor& y) {
     STD_TORCH_CHECK(is_dense(x), "detector_ops::mish_out: x must be dense");
     STD_TORCH_CHECK(same_layout(y, x),
-                    "detector_ops::mish_out: y must be like x: shape, strides, dtype, device");
+                    "detector_ops::mish_out: y needs the shape, strides, dtype and device of x");
     write(x, y);
   }
 

@@ -1,8 +1,8 @@
-// The element types of tensors beside float and double, and the way into arithmetic and back.
+// The element types of tensors besides float and double, and their conversion to float and back.
 //
-// On the host a half-width number is its bits, taken apart by plain integer and float operations:
-// these vectorise in every clone of a loop, where GCC's own _Float16 and __bf16 stay scalar. On the
-// device the GPU's conversions do it.
+// On the host a 16-bit number is its bits, converted by plain integer and float operations: these
+// vectorise in every clone of a loop, where GCC's own _Float16 and __bf16 stay scalar. On the device the
+// GPU's conversions are used.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +48,7 @@ HOST_DEVICE float load(Half value) {
 #else
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7FFF) << 13;
-  // The exponent now counts from 15 instead of 127: 2^112 makes good for it, denormals included.
+  // The exponent now has the bias 15 instead of 127: times 2^112 corrects it, denormals included.
   const uint32_t finite = as_bits(as_float(magnitude) * 0x1p112F);
   const uint32_t wide = magnitude < 0x0F800000 ? finite : magnitude | 0x7F800000;  // inf, NaN
   return as_float(sign | wide);
@@ -73,7 +73,7 @@ HOST_DEVICE void store(Half* to, float value) {
 #else
   const uint32_t sign = (as_bits(value) >> 16) & 0x8000;
   const uint32_t wide = as_bits(value) & 0x7FFFFFFF;
-  // Normal: the exponent counts from 15 again; a carry out of the fraction goes up to infinity.
+  // Normal: the exponent gets the bias 15 again; a carry out of the fraction rounds up, to infinity too.
   const uint32_t normal = (wide + 0xC8000FFF + ((wide >> 13) & 1)) >> 13;
   // Denormal: a float just above 1/2 has the spacing of half's denormals, so adding 1/2 rounds.
   const uint32_t denormal = as_bits(as_float(wide) + 0.5F) - 0x3F000000;

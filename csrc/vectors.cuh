@@ -1,4 +1,4 @@
-// Several elements in one instruction of a GPU, which is what memory likes best.
+// Vectors of elements that a GPU loads or stores in one instruction, which uses its memory best.
 #pragma once
 
 #include <cuda_runtime.h>
