@@ -117,7 +117,7 @@ def _kmeans(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     centres = sizes[[rng.integers(len(sizes))]]
     while len(centres) < count:
         distance = 1 - size_iou(sizes, centres).max(1)
-        weights = distance**2 + 1e-12  # so that the sum is never zero
+        weights = distance**2 + 1e-12  # keeps the sum above zero
         centres = np.concatenate(
             [centres, sizes[[rng.choice(len(sizes), p=weights / weights.sum())]]]
         )
@@ -180,8 +180,7 @@ def _refine(
     for generation in range(GENERATIONS):
         number = generation % len(anchors)
         child = search.anchors[number] * np.exp(rng.normal(0, step, 2))
-        taken = search.try_anchor(number, child)
-        step = min(
-            max(step * (1.5 if taken else 1.5**-0.25), 1e-3), 0.5
-        )  # steady at one success in five
+        accepted = search.try_anchor(number, child)
+        # The step stays the same on average when one mutation in five is accepted.
+        step = min(max(step * (1.5 if accepted else 1.5**-0.25), 1e-3), 0.5)
     return search.anchors

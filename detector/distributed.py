@@ -1,8 +1,8 @@
 """The ranks of a distributed training job and what they exchange.
 
 `torchrun --nproc-per-node 2 tools/train.py ...` starts them; they communicate over gloo on CPUs and
-over NCCL on GPUs. Small values (a flag, a count of boxes) always travel over gloo from the CPU, so
-that no rank waits for a GPU.
+over NCCL on GPUs. Small values (a flag, a count of boxes) always go over gloo from the CPU, which
+spares a GPU synchronisation.
 """
 
 import inspect

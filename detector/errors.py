@@ -11,16 +11,16 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake or fault that the user can fix: names the thing, what was expected, and the way out."""
+    """A mistake or fault that the user can fix: what is wrong, what was expected, and the way out."""
 
 
 class ProcessLost(UserError):
-    """Another rank of the job has ended; its own output says why."""
+    """Another rank of the job has exited; its own output says why."""
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A context in which `path` is written; explains a full or read-only disk.
+    """A context in which `path` is written; turns an OSError, such as a full disk, into a UserError.
 
     Raises:
         UserError: names the file and what the system said.
@@ -37,7 +37,7 @@ def explain(error: RuntimeError) -> UserError | None:
     Known: a killed data-loader worker, full shared memory, a GPU out of memory.
     """
     text, cause = str(error), error.__cause__ or error.__context__
-    while cause is not None:  # the worker's fate is in the chained error
+    while cause is not None:  # how the worker died is in the chained error
         text, cause = f"{text}\n{cause}", cause.__cause__ or cause.__context__
     if type(error).__name__ == "OutOfMemoryError":
         return UserError(
@@ -52,7 +52,7 @@ def explain(error: RuntimeError) -> UserError | None:
     lost = re.search(r"DataLoader worker \(pid\S* ([\d, ]+)\)", text)
     if lost is not None:
         killed = re.search(r"killed by signal: (\w+)", text)
-        how = f"was killed (signal: {killed[1]})" if killed else "has ended unexpectedly"
+        how = f"was killed (signal: {killed[1]})" if killed else "exited unexpectedly"
         return UserError(
             f"data-loader worker {lost[1]} {how}, most often because the machine ran out of memory "
             f"(dmesg says so); set a smaller data.workers, since each worker needs memory of its own"

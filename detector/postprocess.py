@@ -9,7 +9,9 @@ from torchvision.ops import box_iou, nms
 
 from detector.structures import Candidates, Detections
 
-LARGEST_COORDINATE = 1e5  # px; boxes are clipped to it when they are compared. No image is as large
+LARGEST_COORDINATE = (
+    1e5  # px; boxes are clipped to it when they are compared; larger than any image
+)
 
 Suppress = Callable[[Candidates, int], list[Detections]]  # (candidates, images of the batch)
 

@@ -34,7 +34,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, *names: str) -> Callable[[T], T]:
-        """A decorator that files its function under `names`; a name can be taken only once."""
+        """A decorator that registers its function under `names`, each of which must be new."""
 
         def add(entry: T) -> T:
             for name in names:
@@ -58,12 +58,12 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def bind(self, name: str, parameters: dict[str, Any], *, given: tuple[str, ...] = ()) -> Any:
-        """The entry called `name`, a function, with parameters that a YAML sets.
+        """The entry called `name`, a function, with the parameters that a YAML file sets.
 
         Args:
             name: of the entry.
             parameters: by keyword.
-            given: what the entry's caller hands over, and no YAML may set.
+            given: parameters that the entry's caller passes, which a YAML file must not set.
 
         Raises:
             UserError: no such entry, or a parameter that it does not have.

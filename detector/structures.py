@@ -1,4 +1,4 @@
-"""Data that the parts exchange: samples, batches and detections."""
+"""The data structures that the parts exchange: samples, batches and detections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,7 +68,7 @@ class LoadedSample:
         sample: None if none of its images could be read.
         placement: how the image was letterboxed (validation), or None (training).
         unreadable: a line for each image file that could not be read.
-        seconds: how long it took to make.
+        seconds: time spent on making it.
     """
 
     sample: Sample | None
@@ -82,8 +82,8 @@ class Batch:
     """Samples of one size, collated.
 
     Attributes:
-        images: uint8 [B, 3, H, W], RGB; scaled to [0, 1] on the device, so that a quarter of the
-            bytes travel.
+        images: uint8 [B, 3, H, W], RGB; scaled to [0, 1] on the device, which makes the transfer
+            a quarter of that of float32.
         boxes_xyxy: float32 [n, 4], pixels of `images`.
         labels: int64 [n].
         image_index: int64 [n], which of the B images each box belongs to.
@@ -92,7 +92,7 @@ class Batch:
         image_ids: B ids of the annotation file.
         placements: how each image was letterboxed (validation), or empty (training).
         unreadable: a line for each image file that could not be read and was skipped.
-        seconds: how long it took to make.
+        seconds: time spent on making it.
     """
 
     images: Tensor

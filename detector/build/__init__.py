@@ -1,4 +1,4 @@
-"""The one place where configuration meets constructors: one file a noun, one short function a part.
+"""The one place where configuration meets constructors: one file per noun, one short function per part.
 
 Read `model` first, then `data`, `evaluation`, `training` and `observers`; `resolve` turns `auto`
 into numbers.

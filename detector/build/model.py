@@ -35,7 +35,7 @@ def describe_network(config: ModelConfig) -> tuple[str, str]:
 
 
 def build_decoder(config: DecoderConfig | None, levels: int) -> Decoder:
-    """How raw values become boxes; unless configured, with sizes of (2s)^2.
+    """How raw values become boxes; by default with sizes of (2s)^2.
 
     Raises:
         UserError: values for another number of levels.
@@ -132,14 +132,14 @@ def build_network(config: ModelConfig, num_classes: int) -> Detector | Classifie
 
 
 def default_num_classes(config: ModelConfig) -> int:
-    """Classes of the published weights of a network; a darknet cfg states them itself."""
+    """The number of classes of a network's published weights, or the one that a darknet cfg states."""
     if config.darknet_cfg is not None:
         return cfg_classes(parse_cfg(config.darknet_cfg, config.arch))
     return IMAGENET_CLASSES if find_variant(config).neck is None else len(COCO_NAMES)
 
 
 def build_norm(config: ModelConfig) -> BatchNormSettings:
-    """The settings of every BatchNorm; unless configured, eps is the publisher's."""
+    """The settings of every BatchNorm; eps is the publisher's by default."""
     usual = DARKNET_EPS if config.darknet_cfg is not None else PYTORCH_EPS
     return BatchNormSettings(eps=config.bn_eps or usual, momentum=config.bn_momentum)
 

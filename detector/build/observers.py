@@ -42,9 +42,10 @@ def build_observers(
     evaluator: Evaluator,
     notes: Sequence[str] = (),
 ) -> list[Observer]:
-    """All observers of a run, in the order in which they are told of an event.
+    """All observers of a run, in the order in which they are notified.
 
-    Logs come before the checkpoint, which records how many of their rows and points belong to it.
+    Logs come before the checkpoint saver, since a checkpoint records how many of their rows and points
+    belong to it.
 
     Args:
         config: of the run.
@@ -81,9 +82,9 @@ def build_observers(
 
 
 def build_throughput_monitor(config: Config) -> ThroughputMonitor:
-    """The monitor that tells whether loader or network limits the throughput.
+    """The monitor that reports whether loader or network is the bottleneck.
 
-    It advises keys that could speed up the loader, as long as none of them is set.
+    It suggests keys that could speed up the loader, unless one of them is set.
     """
     positions = max(4 * require_batch_size(config), LEAST_BUFFER)
     keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={positions}"]

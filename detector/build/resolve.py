@@ -38,7 +38,7 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
     """The config with numbers in place of `model.anchors: auto`, and lines for the user on them.
 
     Raises:
-        UserError: too few boxes, or a darknet cfg, which brings its own.
+        UserError: too few boxes, or a darknet cfg, which has its own anchors.
     """
     if config.model.anchors != "auto":
         return config, []
@@ -88,17 +88,17 @@ def resolve_batch_size(
         )
         share = -(-train.nominal_batch // process_group.world_size)
         with probe:
-            found = min(process_group.gather_objects(find_max_batch_size(probe.fits, share)))
+            largest = min(process_group.gather_objects(find_max_batch_size(probe.fits, share)))
         del model, probe
         torch.cuda.empty_cache()
-        if not found:
+        if not largest:
             raise UserError(
                 f"the memory of {hardware.device} is too small for one image of {config.data.size} px; "
                 f"try a smaller data.size or model.arch"
             )
-        number = divide_nominal_batch(train.nominal_batch, found * process_group.world_size)
+        number = divide_nominal_batch(train.nominal_batch, largest * process_group.world_size)
         line = (
-            f"batch_size: auto: {found} images fit into the memory of {hardware.device}; batches of "
-            f"{number}, {max(round(train.nominal_batch / number), 1)} of them a step"
+            f"batch_size: auto: {largest} images fit into the memory of {hardware.device}; batches of "
+            f"{number}, {max(round(train.nominal_batch / number), 1)} of them per step"
         )
     return replace_values(config, {"train.batch_size": number}), [line]

@@ -25,7 +25,7 @@ BAGS: dict[str, dict[str, dict[str, Any]]] = {
     "mosaic": {
         "loss": {"label_smoothing": 0.0},
     },
-    # the same with what Bochkovskiy et al., "YOLOv4", 2020, section 3.4 adds
+    # the same, plus what Bochkovskiy et al., "YOLOv4", 2020, section 3.4 adds
     "yolov4": {
         "bag": {
             # darknet's classifier, trained with mosaic and CutMix, uses each for half of its mixed

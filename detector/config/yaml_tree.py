@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
-# (PyYAML's stubs leave its loader half untyped)
+# PyYAML's stubs type only part of its loader.
 """YAML text -> a tree of plain values, with the file and line of each.
 
 Stricter than YAML 1.1: no duplicate keys and no aliases; only `true` and `false` are booleans (the class
@@ -33,7 +33,7 @@ class Tree:
     origins: dict[Key, str] = field(default_factory=dict[Key, str])
 
     def origin(self, key: Key) -> str:
-        """Where `key` was set, or the nearest section around it that was."""
+        """Where `key` was set, or else the nearest enclosing section."""
         for length in range(len(key), -1, -1):
             if key[:length] in self.origins:
                 return self.origins[key[:length]]
@@ -54,8 +54,8 @@ class Tree:
     def merge(self, other: "Tree", at: Key = ()) -> None:
         """Merges `other` into this tree, section by section; its values win.
 
-        Mappings are merged key by key, except where the other one names an activation, whose parameters
-        come with it, or a bag.
+        Mappings are merged key by key, unless the one of `other` has one of `NAMES` as a key: a named
+        activation or bag replaces the previous one with all its parameters.
         """
         over = _at(other.values, at)
         under = _at(self.values, at)
@@ -107,7 +107,7 @@ def read_yaml(path: Path) -> Tree:
     """The mapping in a YAML file; an empty file is an empty mapping.
 
     Raises:
-        UserError: unreadable, not YAML, a key twice, or not a mapping; with file and line.
+        UserError: unreadable, not YAML, a duplicate key, or not a mapping; with file and line.
     """
     try:
         text = path.read_text("utf-8-sig")

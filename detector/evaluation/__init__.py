@@ -1,7 +1,7 @@
 """From a trained model to COCO's numbers.
 
 Read `evaluator` (from model to numbers), `predict` (detections of every image), `coco_ap` (the twelve
-numbers), `ground_truth` (their input as checked arrays) and `backends` (who computes them). `matching`
+numbers), `ground_truth` (their input as checked arrays) and `backends` (what computes them). `matching`
 pairs detections with ground truth for `intervals` (confidence intervals), `thresholds` (operating points)
 and `error_analysis` (dAP, confusion matrix, calibration, label errors).
 """

@@ -20,10 +20,10 @@ from detector.evaluation.ground_truth import GroundTruth, Results
 
 try:
     import hotcoco
-except ImportError:  # optional: the same numbers, in a fraction of the time
+except ImportError:  # optional: the same numbers in a fraction of the time
     hotcoco = None
 
-HOTCOCO_FLOOR = (1, 3)  # earlier versions differ from pycocotools by up to 1e-14
+HOTCOCO_FLOOR = (1, 3)  # numbers of earlier versions differ from pycocotools' by up to 1e-14
 
 # (label, smallest area, largest area), px^2, of COCO's parameters
 AreaRange = tuple[str, float, float]
@@ -64,7 +64,7 @@ def choose_backend(name: str) -> Backend:
     """The backend of that name; auto is hotcoco where it is installed and new enough.
 
     Raises:
-        UserError: no such backend; or hotcoco is asked for and missing, or too old.
+        UserError: no such backend; or hotcoco is requested but missing or too old.
     """
     if name not in ("auto", "hotcoco", "pycocotools"):
         raise UserError(f"eval.backend {name!r}: expected auto, hotcoco or pycocotools")
@@ -163,7 +163,7 @@ def _entries(ground_truth: GroundTruth) -> tuple[list[dict[str, Any]], list[dict
 
 
 def _result_rows(ground_truth: GroundTruth, results: Results) -> np.ndarray:
-    """Float64 [d, 7]: image, x, y, width, height, score, category."""
+    """The results as float64 [d, 7]: image, x, y, width, height, score, category."""
     rows = np.empty((len(results), 7))
     rows[:, 0] = results.image + 1
     rows[:, 1:5] = results.boxes_xywh

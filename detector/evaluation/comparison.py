@@ -22,7 +22,7 @@ class ModelResult:
 
     Attributes:
         source: its weights or results file.
-        detector, activation: what it is; activation is "-" for a results file.
+        detector, activation: of the model; activation is "-" for a results file.
         metrics: the twelve numbers.
         intervals: their 95 % confidence intervals, where computed.
         difference: to the first model of a comparison, each with its paired interval, where computed.
@@ -38,7 +38,7 @@ class ModelResult:
     about: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def as_json(self) -> dict[str, Any]:
-        """All of it; a number without ground truth is null."""
+        """Everything; null for a metric without ground truth."""
         values: dict[str, Any] = {
             "source": self.source,
             "detector": self.detector,

@@ -1,4 +1,4 @@
-"""The confusion matrix, and the images with most errors, both at a confidence threshold and IoU 0.5."""
+"""The confusion matrix and the images with the most errors, at a confidence threshold and IoU 0.5."""
 
 from dataclasses import dataclass, replace
 
@@ -51,7 +51,7 @@ class ImageErrors:
 def find_worst_images(
     ground_truth: GroundTruth, results: Results, threshold: float, limit: int = 12
 ) -> list[ImageErrors]:
-    """The images with most missed objects and false positives of score `threshold` or more."""
+    """The images with the most missed objects and false positives of score `threshold` or more."""
     rows = (results.score >= threshold).nonzero()[0]
     shown = results.rows(rows)
     matches = match(ground_truth, shown, areas=ALL_SIZES, thresholds=IOU_HALF, limit=len(shown))

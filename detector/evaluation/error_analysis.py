@@ -1,6 +1,6 @@
-"""All that the report shows of one evaluation: AP by class and size, dAP, confusion, calibration.
+"""What the report shows of one evaluation: AP by class and size, dAP, confusion, calibration.
 
-Every AP in here is COCO's, computed by a backend.
+Every AP is COCO's, computed by a backend.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class ClassResult:
         name: of the class.
         num_ground_truth: its objects, without crowds.
         curve: its precision and recall over the score.
-        point: the operating point chosen for it; None where its goal is never reached.
+        point: its operating point; None where the goal is not reached at any threshold.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Analysis:
         precision: float64 [101, classes], at recalls 0:0.01:1 and IoU 0.5; -1 without ground truth.
         goal: what confidence thresholds are chosen for.
         curve: precision and recall of all classes together.
-        point: the operating point chosen on it; None where the goal is never reached.
-        threshold: the score of that point, else of the greatest F1; the confusion matrix, the worst
-            images and the label errors are those of detections from there on.
+        point: the operating point on it; None where the goal is not reached at any threshold.
+        threshold: the score of that point, else that of the greatest F1; the confusion matrix, the worst
+            images and the label errors use the detections of this score or more.
         confusion: int64 [classes + 1, classes + 1], ground truth by predicted class; the last is
             background.
         sizes: AP by object size.
         errors: kind -> (number of errors, dAP of AP50).
         ap50: COCO's.
         calibration: mean score and precision by bins of score.
-        worst_images: those with most errors, the worst first.
+        worst_images: those with the most errors, the worst first.
         label_errors: probable ones, the most probable first.
     """
 
@@ -89,7 +89,7 @@ class Analysis:
     label_errors: list[LabelError]
 
     def thresholds_as_json(self) -> dict[str, Any]:
-        """The goal and the operating points, of all classes and of each; null: never reached."""
+        """The goal and the operating points, of all classes and of each; null where it is not reached."""
         return {
             "goal": str(self.goal),
             "iou": MATCH_IOU,
@@ -117,20 +117,20 @@ def analyse(
     """
     coco = backend.evaluate(ground_truth, results, None)
     matches = match(ground_truth, results, areas=ALL_SIZES, thresholds=IOU_HALF)
-    curve, class_curves = score_curves(ground_truth, results, matches)
+    curve, class_curves = compute_score_curves(ground_truth, results, matches)
     point = curve.choose_point(goal)
     chosen = point or curve.choose_point(BEST_F1)
-    threshold = chosen.score if chosen else 0.5  # without detections: any
+    threshold = chosen.score if chosen else 0.5  # without detections, any
     errors = classify_errors(ground_truth, results, matches)
     return Analysis(
-        classes=class_results(ground_truth, coco, class_curves, goal),
+        classes=compute_class_results(ground_truth, coco, class_curves, goal),
         precision=coco.precision[0, :, :, 0, 2],
         goal=goal,
         curve=curve,
         point=point,
         threshold=threshold,
         confusion=count_confusions(ground_truth, results.rows(results.score >= threshold)),
-        sizes=size_results(ground_truth, results, backend),
+        sizes=compute_size_results(ground_truth, results, backend),
         errors=compute_dap(ground_truth, results, backend, errors),
         ap50=float(coco.stats[1]),
         calibration=bin_by_score(results, matches),
@@ -139,10 +139,10 @@ def analyse(
     )
 
 
-def score_curves(
+def compute_score_curves(
     ground_truth: GroundTruth, results: Results, matches: Matches
 ) -> tuple[ScoreCurve, list[ScoreCurve]]:
-    """Precision and recall over the score, of all classes together and of each class."""
+    """Computes precision and recall over the score, of all classes together and of each class."""
     counts = ~matches.ignored[0, 0]
     rows = matches.rows[counts]
     score, label = results.score[rows], results.label[rows]
@@ -156,10 +156,10 @@ def score_curves(
     return ScoreCurve.from_detections(score, correct, int(total.sum())), by_class
 
 
-def class_results(
+def compute_class_results(
     ground_truth: GroundTruth, coco: CocoResult, curves: Sequence[ScoreCurve], goal: ThresholdGoal
 ) -> list[ClassResult]:
-    """COCO's AP of each class, and its operating point."""
+    """Computes COCO's AP of each class, and its operating point."""
     num_classes = len(ground_truth.names)
     counts = np.bincount(ground_truth.label[~ground_truth.crowd], minlength=num_classes).tolist()
     precision, recall = coco.precision[..., 0, 2], coco.recall[..., 0, 2]
@@ -178,8 +178,10 @@ def class_results(
     ]
 
 
-def size_results(ground_truth: GroundTruth, results: Results, backend: Backend) -> list[SizeResult]:
-    """COCO's AP of finer ranges of object size than its own three."""
+def compute_size_results(
+    ground_truth: GroundTruth, results: Results, backend: Backend
+) -> list[SizeResult]:
+    """Computes COCO's AP for finer ranges of object size than its own three."""
     ends = [*SIZE_LIMITS[1:], 1e5]
     areas = [
         (f"{low}-{high:g}", float(low) ** 2, float(high) ** 2)
@@ -199,6 +201,6 @@ def size_results(ground_truth: GroundTruth, results: Results, backend: Backend) 
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """The mean of what is defined; COCO's arrays have -1 elsewhere."""
+    """The mean of the defined values; COCO's arrays have -1 elsewhere."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None

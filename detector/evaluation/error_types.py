@@ -1,8 +1,8 @@
-"""Kinds of errors, and dAP: how much AP50 each of them costs.
+"""Kinds of errors, and dAP: how much AP50 is lost to each of them.
 
 The kinds are those of TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection
-Errors", 2020, section 2.2). Each dAP is the difference of two COCO APs: of the results as
-they are, and of the results with that kind of error corrected.
+Errors", 2020, section 2.2). Each dAP is the difference of two COCO APs: of the results as they are,
+and of the results with that kind of error corrected.
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class OverlappingPairs:
     def find(
         cls, ground_truth: GroundTruth, results: Results, rows: np.ndarray
     ) -> "OverlappingPairs":
-        """The pairs of some rows of the results."""
+        """Finds the pairs of the given rows of the results."""
         by_image = np.argsort(ground_truth.image, kind="stable")
         sorted_image = ground_truth.image[by_image]
         begin = np.searchsorted(sorted_image, results.image[rows])
@@ -70,7 +70,8 @@ class Errors:
         kind: int64 [d], index into `KINDS`; -1 for detections that are correct, ignored or not
             evaluated.
         gt: int64 [d], the ground truth that the error is about; -1 for none.
-        missed: bool [m], ground truth that no correct detection matches and no corrected one would.
+        missed: bool [m], ground truth that no detection matches, not even if its class or location were
+            corrected.
     """
 
     kind: np.ndarray
@@ -79,7 +80,7 @@ class Errors:
 
 
 def classify_errors(ground_truth: GroundTruth, results: Results, matches: Matches) -> Errors:
-    """The kind of each false positive, and what is missed; `matches` at IoU 0.5."""
+    """Classifies each false positive, and finds the missed ground truth; `matches` at IoU 0.5."""
     wrong = matches.rows[matches.false_positive()]
     pairs = OverlappingPairs.find(ground_truth, results, wrong)
     countable = ~ground_truth.crowd[pairs.gt]
@@ -110,11 +111,11 @@ def classify_errors(ground_truth: GroundTruth, results: Results, matches: Matche
 def compute_dap(
     ground_truth: GroundTruth, results: Results, backend: Backend, errors: Errors
 ) -> dict[str, tuple[int, float]]:
-    """For each kind the number of errors, and dAP: how much AP50 rises where they are corrected."""
+    """For each kind, the number of errors and dAP: how much AP50 rises when they are corrected."""
 
     def ap50(ground_truth: GroundTruth, results: Results) -> float:
         value = float(backend.evaluate(ground_truth, results, None).stats[1])
-        return value if value >= 0 else 1.0  # no ground truth is left: nothing is lost
+        return value if value >= 0 else 1.0  # without ground truth no AP is lost
 
     current = ap50(ground_truth, results)
     dap = {}
@@ -130,8 +131,8 @@ def correct_errors(
 ) -> tuple[GroundTruth, Results]:
     """Ground truth and results without the errors of one kind.
 
-    A wrong class becomes the right one and a wrong location the ground truth's; other wrong detections
-    are removed, and missed ground truth no longer counts.
+    A wrong class is replaced by the ground truth's, a badly localized box by the ground-truth box; other
+    false positives are removed, and so is missed ground truth.
     """
     if name == "missed":
         columns = ("image", "label", "boxes_xywh", "area", "crowd")

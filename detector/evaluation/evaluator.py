@@ -17,13 +17,12 @@ from detector.structures import ImageDetections
 
 
 class Evaluator:
-    """Runs a model over the validation batches and computes COCO's numbers of its detections.
+    """Runs a model over the validation batches and computes COCO's numbers for its detections.
 
     Attributes:
         coco_ap: the ground truth, the backend, and the results of the last evaluation.
         timer: records the next evaluation, if set.
-        unreadable: images that could not be read at the last evaluation; their ground truth counted as
-            missed.
+        unreadable: images that the last evaluation could not read; their ground truth counted as missed.
         preview: detections in the first images of the last evaluation.
     """
 
@@ -45,7 +44,7 @@ class Evaluator:
             coco_ap: ground truth and backend; used on rank 0.
             postprocess: confidence threshold and NMS.
             hardware: device, precision and memory format.
-            process_group: the ranks that share the evaluation; one alone by default.
+            process_group: the ranks that share the evaluation; a single one by default.
             tta_views: more than one is test-time augmentation.
             num_preview: images whose detections are kept in `preview`.
         """

@@ -29,7 +29,7 @@ class GroundTruth:
         boxes_xywh: float64 [m, 4], pixels, as annotated.
         area: float64 [m], pixels, as annotated (COCO's are of the segment, not of the box).
         crowd: bool [m].
-        notes: lines on what was corrected.
+        notes: what was corrected, a line each.
     """
 
     image_ids: np.ndarray
@@ -212,7 +212,7 @@ def read_results(path: Path, ground_truth: GroundTruth) -> Results:
 
 
 def save_results(path: Path, results: Results, ground_truth: GroundTruth) -> None:
-    """Writes COCO's results file; with all digits, for the same AP to the last bit."""
+    """Writes COCO's results file, with all digits, so that its AP is bitwise the same."""
     columns = zip(
         ground_truth.image_ids[results.image].tolist(),
         ground_truth.category_ids[results.label].tolist(),

@@ -45,7 +45,7 @@ class Resampler:
     """
 
     def __init__(self, ground_truth: GroundTruth, results: Results) -> None:
-        """Matches once; each resample then only counts."""
+        """Matches once, so that a resample only has to count."""
         matches = match(ground_truth, results)
         self._classes = len(ground_truth.names)
         image = results.image[matches.rows].astype(np.int32)
@@ -114,7 +114,7 @@ class Resampler:
     ) -> np.ndarray:
         """[present classes], the mean over the 101 recalls of the maximum precision from there on.
 
-        It is enough to look at the true positives: only there recall rises and precision peaks.
+        Only the true positives are needed: recall rises and precision peaks nowhere else.
         """
         if not len(tp):
             return np.zeros(len(needed))
@@ -124,7 +124,9 @@ class Resampler:
         so_far = seen[layer.tp + 1] - seen[layer.class_start][layer.label]
         value = tp_so_far / np.maximum(so_far, 1)
 
-        down = self._classes - 1 - layer.label  # rises from the end, which keeps classes apart
+        down = (
+            self._classes - 1 - layer.label
+        )  # increases from the end, which keeps classes separate
         best = np.maximum.accumulate((value + 2 * down)[::-1])[::-1] - 2 * down
         most = int(tp_seen[-1]) + 1
         classes = present.nonzero()[0]

@@ -39,7 +39,7 @@ class LabelError:
     score: float
 
     def as_json(self) -> dict[str, Any]:
-        """With the keys of label_errors.json."""
+        """The values under the keys of label_errors.json."""
         return {
             "kind": self.kind,
             "image": self.image,
@@ -53,12 +53,12 @@ class LabelError:
 def find_label_errors(
     ground_truth: GroundTruth, results: Results, errors: Errors, threshold: float
 ) -> list[LabelError]:
-    """Probable label errors, the kinds in turn and each with its most probable first.
+    """Finds probable label errors; the kinds alternate, the most probable of each kind first.
 
     Args:
         ground_truth, results: checked.
         errors: of the results.
-        threshold: the score from which on a detection is confident.
+        threshold: least score of a confident detection.
     """
     lists = [
         list(_from_detections(ground_truth, results, errors, threshold, BACKGROUND, NO_LABEL)),
@@ -77,7 +77,7 @@ def _from_detections(
     error: int,
     kind: str,
 ) -> Iterator[LabelError]:
-    """Confident detections with that error, by falling score."""
+    """Yields the confident detections with that error, by descending score."""
     rows = ((errors.kind == error) & (results.score >= threshold)).nonzero()[0]
     for row in rows[np.argsort(-results.score[rows], kind="stable")]:
         gt = errors.gt[row]
@@ -92,7 +92,7 @@ def _from_detections(
 
 
 def _from_labels(ground_truth: GroundTruth, results: Results) -> Iterator[LabelError]:
-    """Labels that no detection of any class or score overlaps by half, by rising overlap."""
+    """Yields labels that no detection of any class or score overlaps at IoU 0.5, by ascending IoU."""
     pairs = OverlappingPairs.find(ground_truth, results, np.arange(len(results)))
     overlap = np.zeros(len(ground_truth.image))
     np.maximum.at(overlap, pairs.gt, pairs.iou)

@@ -1,4 +1,4 @@
-"""Matches of detections and ground truth by COCO's rules, which intervals and error analysis count.
+"""Matching of detections to ground truth by COCO's rules, for intervals and error analysis.
 
 The twelve numbers themselves come from a backend (`backends`); this gives the matches behind them,
 which hotcoco returns only as a million dictionaries. `tests/evaluation/test_matching.py` compares
@@ -71,12 +71,12 @@ def match(
     thresholds: np.ndarray = IOU_THRESHOLDS,
     limit: int = MAX_DETECTIONS,
 ) -> Matches:
-    """COCO's greedy matching, for all images and classes at once.
+    """Matches greedily as COCO does, for all images and classes at once.
 
-    Detections of an image and class choose in the order of their scores. Each takes the ground truth of
-    the greatest IoU (of equals the last) among those that overlap it by at least the threshold and are
-    not yet matched. Ground truth that does not count (a crowd, another size) is taken only where no
-    other is left.
+    The detections of an image and class are matched in descending order of score, each to the ground
+    truth of greatest IoU (of equals, the last) among those that reach the threshold and are not yet
+    matched. Ground truth that does not count (a crowd, another size) is matched only if no other is
+    available.
 
     Args:
         ground_truth, results: checked.
@@ -95,9 +95,8 @@ def match(
     order, key, rank = order[evaluated], key[evaluated], rank[evaluated]
 
     low, high = np.array([[a, b] for _, a, b in areas], np.float64).T[:, :, None]
-    counted = (
-        ~ground_truth.crowd & (ground_truth.area >= low) & (ground_truth.area <= high)
-    )  # [A, m]
+    in_range = (ground_truth.area >= low) & (ground_truth.area <= high)  # [A, m]
+    counted = in_range & ~ground_truth.crowd
     gt_rows = np.full((len(areas), len(thresholds), len(order)), -1, np.int32)
     _match_groups(ground_truth, results, order, key, counted, thresholds, gt_rows)
 
@@ -120,10 +119,10 @@ def _match_groups(
     thresholds: np.ndarray,
     gt_rows: np.ndarray,
 ) -> None:
-    """Fills in `gt_rows`; a group is an image and class.
+    """Fills in `gt_rows`; a group is the boxes of one image and class.
 
-    Groups of similar numbers of ground-truth boxes are matched together: first the best detection of
-    each group, then the second best ...
+    Groups with similar numbers of ground-truth boxes are matched together: first the best detection of
+    each group, then the second best, and so on.
     """
     gt_key = ground_truth.image * len(ground_truth.names) + ground_truth.label
     by_key = np.argsort(gt_key, kind="stable")

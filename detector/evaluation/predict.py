@@ -36,7 +36,7 @@ class StageTimer:
     _last: float = field(default_factory=time.perf_counter)
 
     def record(self, stage: str) -> None:
-        """Counts the time since the last call as time of this stage."""
+        """Counts the time since the last call towards this stage."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
@@ -69,7 +69,7 @@ def predict(
     tta_views: Sequence[TTAView] = NO_TTA,
     timer: StageTimer | None = None,
 ) -> Iterator[list[ImageDetections]]:
-    """Detections, batch by batch; images that could not be read have none.
+    """Yields detections, batch by batch; images that could not be read have none.
 
     Args:
         model: has `anchors`, `strides` and `decoder` and returns raw maps; set to evaluation mode.

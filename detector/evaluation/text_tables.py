@@ -65,7 +65,7 @@ def format_comparison(rows: Sequence[ModelResult]) -> str:
 
 
 def _interval_rows(intervals: dict[str, Interval | None], sign: str = "") -> list[list[str]]:
-    """The rows of the lower and the upper ends."""
+    """The rows of the lower and of the upper ends of intervals."""
     return [
         ["", title, *(_end(intervals[name], which, sign) for name in PAPER_COLUMNS), ""]
         for which, title in enumerate(("  95 % CI low", "         high"))
@@ -94,7 +94,7 @@ def _end(interval: Interval | None, which: int, sign: str) -> str:
 
 
 def format_operating_points(analysis: Analysis) -> str:
-    """The chosen confidence thresholds: of all classes together and, but for F1, of each class."""
+    """The chosen confidence thresholds: of all classes together and, unless for F1, of each class."""
     goal = analysis.goal
     classes = (
         [one for one in analysis.classes if one.num_ground_truth] if goal.metric != "f1" else []

@@ -1,4 +1,4 @@
-"""Confidence thresholds: precision, recall and F1 over the score, and the operating point to choose."""
+"""Confidence thresholds: precision, recall and F1 over the score; choosing an operating point."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -69,7 +69,7 @@ class ScoreCurve:
         """
         order = np.argsort(-score, kind="stable")
         score, hits = score[order], np.cumsum(true_positive[order])
-        last = np.r_[score[1:] != score[:-1], True][: len(score)]  # of equal scores all or none
+        last = np.r_[score[1:] != score[:-1], True][: len(score)]  # of equal scores, all or none
         count = np.arange(1, len(score) + 1)
         return cls(score[last], (hits / count)[last], (hits / max(num_ground_truth, 1))[last])
 
@@ -82,7 +82,7 @@ class ScoreCurve:
     def choose_point(self, goal: ThresholdGoal) -> OperatingPoint | None:
         """The best threshold that reaches the goal; None where none does.
 
-        For a minimum precision it is the one of maximum recall, and vice versa; of equals the highest.
+        For a minimum precision it is the one of maximum recall, and vice versa; of equals, the highest.
         """
         if goal.metric == "f1":
             good, value = np.arange(len(self.score)), self.f1

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a batch flipped and at several scales, its boxes merged."""
+"""Test-time augmentation: a batch is evaluated flipped and at several scales, its candidates merged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -42,15 +42,15 @@ def all_charts(analysis: Analysis, names: Sequence[str]) -> dict[str, Drawing]:
 def bars(
     name: str, label: str, lines: Sequence[tuple[str, float, str]], maximum: float | None = None
 ) -> Drawing:
-    """Horizontal bars of (name, value, text behind the bar)."""
+    """Horizontal bars of (name, value, text after the bar)."""
     top = maximum or max([value for _, value, _ in lines] + [1e-9])
     shapes = []
-    for number, (words, value, behind) in enumerate(lines):
+    for number, (words, value, after) in enumerate(lines):
         y, width = 26 * number, max(240 * value / top, 0)
         shapes += [
             Text(142, y + 17, words, "end", "ink"),
             Box(150, y + 4, width, 18, "accent"),
-            Text(157 + width, y + 17, behind),
+            Text(157 + width, y + 17, after),
         ]
     return Drawing(name, label, 460, 26 * len(lines), shapes)
 
@@ -84,7 +84,7 @@ def _line(x: np.ndarray, y: np.ndarray, role: Role, width: float = 1, opacity: f
 
 
 def _opacity(lines: int) -> float:
-    """The opacity of a line among so many that may overlap."""
+    """The opacity of a line, given how many lines may overlap."""
     return max(0.15, 0.6 / max(lines, 1) ** 0.35)
 
 
@@ -143,13 +143,13 @@ def calibration(bins: Sequence[CalibrationBin]) -> Drawing:
 
 
 def most_confused_classes(matrix: np.ndarray, limit: int = MAX_CONFUSION_CLASSES) -> list[int]:
-    """The classes of a confusion matrix with most errors, in the matrix's order."""
+    """The classes of a confusion matrix with the most errors, in the matrix's order."""
     wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
     return np.sort(np.argsort(-wrong[:-1], kind="stable")[:limit]).tolist()
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> Drawing:
-    """Ground truth by predicted class, shaded by share of the row, for the classes with most errors."""
+    """Ground truth by predicted class, shaded by share of the row; the classes with the most errors."""
     shown = [*most_confused_classes(matrix), len(names)]
     titles = [*names, "background"]
     longest = max(len(_short(titles[i])) for i in shown)

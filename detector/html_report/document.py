@@ -24,11 +24,11 @@ from detector.html_report.tables import (
 def write_report(
     folder: Path, evaluation: Evaluation, analysis: Analysis
 ) -> tuple[Path, list[str]]:
-    """Writes report.html, its charts and images as PNG, and three files for programs.
+    """Writes report.html, its charts and images as PNG, and three machine-readable files.
 
     Args:
         folder: created where it is missing.
-        evaluation: without images (a results file) the report has none either.
+        evaluation: if it has no images (a results file), neither does the report.
         analysis: of the same evaluation.
 
     Returns:
@@ -118,19 +118,19 @@ def heading(evaluation: Evaluation) -> str:
 def chart_sections(
     evaluation: Evaluation, analysis: Analysis, charts: dict[str, Drawing]
 ) -> list[str]:
-    """The sections that fit two in a row."""
+    """The sections that are laid out two in a row."""
     return [
         _section(
             "Error analysis (dAP)",
-            "How much COCO's AP50 rises, in points, where all errors of one kind are corrected; in "
-            "brackets their number. Kinds overlap, so the values do not add up. The kinds are TIDE's "
-            "(Bolya et al., 2020); its values differ where a corrected box meets an object that another "
-            "detection matches.",
+            "How many points COCO's AP50 rises when all errors of one kind are corrected; in brackets, "
+            "their number. The values do not add up, since the kinds overlap. The kinds are TIDE's "
+            "(Bolya et al., 2020), whose own values differ where a corrected box falls on an object that "
+            "another detection already matches.",
             charts["errors"].svg(),
         ),
         _section(
             "AP by object size",
-            "Size is the square root of the area, in pixels of the original images; in brackets the "
+            "Size is the square root of the area, in pixels of the original image; in brackets, the "
             "number of objects.",
             charts["sizes"].svg(),
         ),
@@ -141,15 +141,15 @@ def chart_sections(
         ),
         _section(
             "Calibration",
-            "Precision against the mean score, by bins of score; on the dashed line a score is the "
-            "probability that the detection is correct. Larger dots are more detections.",
+            "Precision against the mean score, by bins of score; on the dashed line, the score equals "
+            "the probability that a detection is correct. Larger dots stand for more detections.",
             charts["calibration"].svg(),
         ),
         _section("Confidence threshold", describe_threshold(analysis), charts["scores"].svg()),
         _section(
             "F1 by class",
-            "Thin: each class. Thick: all classes together. Where the maxima of the classes lie far "
-            "apart, a threshold per class pays; the per-class table and thresholds.json have them.",
+            "Thin: each class. Thick: all classes together. If the maxima of the classes lie far apart, "
+            "choose a threshold per class: see the per-class table and thresholds.json.",
             charts["f1"].svg(),
         ),
         _section(
@@ -167,7 +167,7 @@ def chart_sections(
 def wide_sections(
     folder: Path, evaluation: Evaluation, analysis: Analysis, charts: dict[str, Drawing]
 ) -> list[str]:
-    """The sections that take the page's width; their images are written to the folder."""
+    """The sections of full width; their images are written to the folder."""
     names = evaluation.ground_truth.names
     return [
         _section(
@@ -183,7 +183,7 @@ def wide_sections(
             f"{confusion_table(analysis.confusion, names)}</div>",
         ),
         _section(
-            "Images with most errors",
+            "Images with the most errors",
             'Missed objects in <b class="gt">green</b>, false positives of score '
             f'{analysis.threshold:.3f} or more in <b class="detection">orange</b>; thin grey boxes are '
             "objects that were detected.",
@@ -223,7 +223,7 @@ def describe_confusion(analysis: Analysis) -> str:
     few = ""
     if classes > MAX_CONFUSION_CLASSES:
         few = (
-            f" Shown are the {MAX_CONFUSION_CLASSES} classes of {classes} with most errors; "
+            f" Only the {MAX_CONFUSION_CLASSES} of {classes} classes with the most errors are shown; "
             "confusion.csv has all."
         )
     return (

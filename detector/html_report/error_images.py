@@ -1,4 +1,4 @@
-"""Images with their errors drawn in: those with most errors, and probable label errors."""
+"""Images with their errors drawn in: those with the most errors, and probable label errors."""
 
 import base64
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MAX_LABEL_ERRORS = 24  # shown; label_errors.json has all
 
 
 def draw_worst_images(folder: Path, evaluation: Evaluation, analysis: Analysis) -> str:
-    """The images with most errors, with the errors drawn in; also written as worst_*.png."""
+    """Draws the images with the most errors, and writes them as worst_*.png; returns their HTML."""
     ground_truth, results = evaluation.ground_truth, evaluation.results
     figures = []
     for number, errors in enumerate(analysis.worst_images, 1):
@@ -45,7 +45,7 @@ def draw_worst_images(folder: Path, evaluation: Evaluation, analysis: Analysis) 
 def draw_label_errors(
     folder: Path, evaluation: Evaluation, label_errors: Sequence[LabelError]
 ) -> str:
-    """The first label errors, each enlarged; also written as label_*.png."""
+    """Draws the first label errors, enlarged, and writes them as label_*.png; returns their HTML."""
     ground_truth = evaluation.ground_truth
     figures = []
     for number, one in enumerate(label_errors[:MAX_LABEL_ERRORS], 1):

@@ -25,7 +25,7 @@ FONT_SIZE = 13  # units of a drawing
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Words whose start, middle or end lies at a point of their base line."""
+    """Words anchored by their start, middle or end at a point of their baseline."""
 
     x: float
     y: float
@@ -172,14 +172,14 @@ class Drawing:
         return f'<div class="wide">{drawing}</div>' if self.fixed else drawing
 
     def save_png(self, folder: Path) -> None:
-        """Two pixels a unit, on white; needs matplotlib.
+        """Writes it as PNG, two pixels per unit, on white; needs matplotlib.
 
         Raises:
             UserError: the file cannot be written.
         """
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(self.width / 72, self.height / 72))  # a point is a unit
+        figure = Figure(figsize=(self.width / 72, self.height / 72))  # one unit is one point
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
         axes.set_axis_off()
         for order, shape in enumerate(self.shapes):

@@ -22,7 +22,7 @@ def escape(value: object) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A number in [0, 1] in percent, as in COCO's tables; none where it is undefined."""
+    """A number in [0, 1] in percent, as in COCO's tables; the word none where it is undefined."""
     return "none" if value is None or value < 0 else f"{100 * value:.1f}"
 
 

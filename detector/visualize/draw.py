@@ -18,7 +18,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def class_color(word: str) -> tuple[int, int, int]:
-    """A vivid color, RGB, always the same one for a word."""
+    """A vivid color, RGB, which depends on the word alone."""
     hue = sum((i + 1) * ord(c) * 47 for i, c in enumerate(word)) % 180
     pixel = cv2.cvtColor(np.uint8([[[hue, 210, 255]]]), cv2.COLOR_HSV2RGB)  # pyright: ignore
     return tuple(int(v) for v in pixel[0, 0])  # pyright: ignore[reportReturnType]
@@ -108,7 +108,7 @@ def save_image(path: Path, image: np.ndarray) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mark:
-    """A box with a color of its own.
+    """A box to draw in a given color.
 
     Attributes:
         box_xyxy: [4], corners, pixels.

@@ -46,12 +46,12 @@ PREFIX = re.compile(r"\.conv\.\d+$")
 
 @dataclass(frozen=True, slots=True)
 class DarknetOptions:
-    """How to read a .weights file; None and False leave it to the file.
+    """How to read a .weights file; None and False: as its content or name suggests.
 
     Attributes:
         order: of the convolutions.
-        decoder: of box sizes: "sigmoid" for (2s)^2, "exp" for exp(s), "darknet" for what darknet's cfg of
-            the network says.
+        decoder: of box sizes: "sigmoid" for (2s)^2, "exp" for exp(raw), "darknet" for what darknet's cfg
+            of the network says.
         bn_eps: of BatchNorm.
         partial: the file may hold the first layers only.
         names: a text file with one class name per line.
@@ -170,8 +170,8 @@ def _add_published_settings(
 ) -> Config:
     """The config with the decoder and the BatchNorm eps of a file; adds to `notes` what it assumed.
 
-    In this order: what the user says, what all files published under this name and size agree on, and
-    darknet's own settings.
+    In order of precedence: what the user says, what all files published under this name and size agree
+    on, darknet's own settings.
     """
     model = config.model
     choices: dict[str, Any] = {}
@@ -185,14 +185,14 @@ def _add_published_settings(
         )
     elif model.decoder is None:
         choices["model.decoder"] = make_decoder_config("darknet", model)
-        whose = (
+        reason = (
             "from the cfg"
             if model.darknet_cfg
             else "assumed, since darknet's cfg of this network has it"
         )
         decoder = _format_decoder(choices["model.decoder"])
         notes.append(
-            f"decoder {decoder}: {whose}; weights trained with a PyTorch project may need "
+            f"decoder {decoder}: {reason}; weights trained with a PyTorch project may need "
             f"--decoder sigmoid or --decoder exp"
         )
     epsilons = {entry.bn_eps for entry in known}
@@ -230,7 +230,7 @@ def _format_decoder(decoder: DecoderConfig) -> str:
 
 
 def _with_num_classes(model: ModelConfig, classes: int) -> ModelConfig:
-    """The config of the same network with another number of classes; only a darknet cfg states one."""
+    """The config of the same network for `classes` classes; only a darknet cfg states their number."""
     if model.darknet_cfg is None or default_num_classes(model) == classes:
         return model
     text = cfg_with_classes(parse_cfg(model.darknet_cfg, model.arch), classes)
@@ -257,13 +257,13 @@ def _infer_num_classes(path: Path, config: ModelConfig, header: Header, partial:
     more, rest = divmod(size - with_one, with_two - with_one)
     if more >= 0 and rest == 0:
         return 1 + more
-    whose = [
+    others = [
         name
         for name in VARIANTS
         if name != config.arch and _expected_size(ModelConfig(arch=name), usual, header) == size
     ]
-    if whose:
-        problem = f"weights of another network, probably {whose[0]}"
+    if others:
+        problem = f"weights of another network, probably {others[0]}"
     elif size < expected:
         problem = "truncated, or weights of another network"
     else:

@@ -1,4 +1,4 @@
-"""Downloads that resume after a lost connection. Only commands named for it download anything."""
+"""Downloads that resume after a lost connection. Only tools/get_weights.py downloads anything."""
 
 import hashlib
 import http.client
@@ -37,7 +37,7 @@ def download(
         path: where to put it; a file that is there already is verified, not downloaded again.
         size: bytes it must have, where known.
         sha256: its hash in hexadecimal digits, where known.
-        attempts: how many in a row may receive no byte.
+        attempts: maximum number in a row without receiving a byte.
         pause: seconds before the second attempt; doubles with each further one.
         timeout: seconds without a byte after which the connection counts as lost.
 
@@ -61,7 +61,7 @@ def download(
             if failed >= attempts:
                 kept = part.stat().st_size if part.exists() else 0
                 raise UserError(
-                    f"{url}: {lost}; {kept:,} bytes are kept in {part}, run the command again to resume"
+                    f"{url}: {lost}; {kept:,} bytes are kept in {part}; run the command again to resume"
                 ) from None
             time.sleep(pause * 2 ** (failed - 1))
     try:
@@ -76,7 +76,7 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
     """Appends the missing bytes to `part`.
 
     Raises:
-        UserError: the server refuses, or has a file of another size.
+        UserError: the server refuses, or its file has another size.
         _ConnectionLost: the connection ended early, or the server failed for now.
     """
     have = part.stat().st_size if part.exists() else 0
@@ -84,7 +84,7 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
-                have = 0  # the server sends all of it
+                have = 0  # the server sends the whole file
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length is not None else size
             if size is not None and total != size:
@@ -111,19 +111,19 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have == size:
             return
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # longer than the file: it is of another one
+            part.unlink()  # longer than the file, so part of another one
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or error.code >= 500:
-            raise _ConnectionLost(f"the server answers {error.code} {error.reason}") from None
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
+            raise _ConnectionLost(f"the server answered {error.code} {error.reason}") from None
+        raise UserError(f"{url}: the server answered {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _ConnectionLost(f"no connection: {getattr(error, 'reason', error)}") from None
 
 
 def _verify(file: Path, name: Path, size: int | None, sha256: str | None, *, remedy: str) -> None:
     """Compares the size and the hash of a file with the published ones."""
-    found = file.stat().st_size
-    if size is not None and found != size:
-        raise UserError(f"{name}: has {found:,} bytes, expected {size:,}; {remedy}")
+    actual = file.stat().st_size
+    if size is not None and actual != size:
+        raise UserError(f"{name}: has {actual:,} bytes, expected {size:,}; {remedy}")
     if sha256 is not None:
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()

@@ -90,7 +90,7 @@ def save_weights(weights: Weights, path: Path) -> None:
 def export_darknet(weights: Weights, path: Path, *, order: str | None = None) -> str:
     """Writes weights as a darknet file and returns the order of its convolutions.
 
-    Unless given, it is the order of the file they were read from, else the network's usual one.
+    `order` defaults to that of the file they were read from, else to the network's usual one.
     """
     model = build_network(weights.config.model, len(weights.names))
     load_weights(model, weights.tensors, weights.source)
@@ -141,7 +141,7 @@ def load_model(
 def _override_checkpoint(
     weights: Weights, overrides: Sequence[str], dataset: str | None, decoder: str | None
 ) -> Config:
-    """A checkpoint's config with words of the command line, which cannot change its network."""
+    """A checkpoint's config with the command line's overrides, which cannot change its network."""
     allowed = ("data", "eval", "train", "model.decoder")
     for word in overrides:
         if not word.startswith((*(f"{key}." for key in allowed), "model.decoder=")):

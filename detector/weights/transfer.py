@@ -1,4 +1,4 @@
-"""Transfer of trained weights into a model to be trained: all tensors that fit, a table of the others."""
+"""Transfer of trained weights into a model to be trained: every tensor that fits, a table of the rest."""
 
 from collections import Counter
 
@@ -13,9 +13,9 @@ CONFIGURED = ("anchors",)  # tensors that the config sets, not the weights
 
 
 def adopt_settings(config: Config, weights: Weights, num_classes: int) -> Config:
-    """The config with settings of the weights: BatchNorm eps and, for as many classes, the decoder.
+    """The config with the weights' BatchNorm eps and, for the same number of classes, their decoder.
 
-    What the config sets itself stays.
+    Values that the config sets take precedence.
     """
     own, theirs = config.model, weights.config.model
     changes: dict[str, object] = {"model.bn_eps": own.bn_eps or theirs.bn_eps}
@@ -60,7 +60,9 @@ def transfer(model: nn.Module, weights: Weights, num_classes: int) -> str:
     if unused:
         lines.append(f"  not used: {len(unused)} tensors of the file, the first {unused[0]}")
     if _anchors_differ(model, weights):
-        lines.append("  anchors    the config's are kept; the weights were trained with others")
+        lines.append(
+            "  anchors    the config's are kept; the weights were trained with different ones"
+        )
     return "\n".join(lines)
 
 

@@ -176,7 +176,7 @@ def test_auto_anchors_with_weights_of_another_run(tool, digits_yaml, tmp_path):
     weights = ["--weights", "runs/a/best.pt"]
     status, out, err = tool("train", *words, *weights, "model.anchors=auto", "--out", "runs/b")
     assert status == 0, err
-    assert "anchors    the config's are kept; the weights were trained with others" in out
+    assert "anchors    the config's are kept; the weights were trained with different ones" in out
     shutil.copy(tmp_path / "runs/b/best.pt", tmp_path / "b.pt")
     assert tool("val", "--weights", "b.pt")[0] == 0
 

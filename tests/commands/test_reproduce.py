@@ -18,10 +18,10 @@ def run(tool, digits_yaml, tmp_path):
     return tmp_path / "runs/a"
 
 
-def test_equal_to_the_bit(tool, run):
+def test_bitwise_equal(tool, run):
     status, out, err = tool("reproduce", "runs/a")
     assert status == 0, err
-    assert out == "equal to the bit: the losses of 3 batches of runs/a and runs/a-again\n"
+    assert out == "bitwise equal: the losses of 3 batches of runs/a and runs/a-again\n"
 
 
 def test_another_seed_is_detected_and_explained(tool, run):
@@ -38,7 +38,10 @@ def test_another_seed_is_detected_and_explained(tool, run):
 def test_what_cannot_be_reproduced(tool, run):
     assert tool("reproduce", "runs/none")[2].startswith("error: runs/none/config.yaml: no such")
     status, _, err = tool("reproduce", "runs/a", "--batches", 99)
-    assert (status, err) == (2, "error: --batches 99: a run records its first 20\n")
+    assert (status, err) == (
+        2,
+        "error: --batches 99: expected 1 to 20, the batches that a run records\n",
+    )
     (run / "events.jsonl").unlink()
     status, _, err = tool("reproduce", "runs/a")
     assert status == 2

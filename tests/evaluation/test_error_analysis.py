@@ -8,7 +8,7 @@ import pytest
 
 from detector.evaluation import CocoAP, GroundTruth, Results, ThresholdGoal, choose_backend
 from detector.evaluation.confusion import count_confusions, find_worst_images
-from detector.evaluation.error_analysis import analyse, score_curves
+from detector.evaluation.error_analysis import analyse, compute_score_curves
 from detector.evaluation.error_types import KINDS, OverlappingPairs
 from detector.evaluation.matching import ALL_SIZES, IOU_HALF, match
 from tests.evaluation.problems import make_problem
@@ -133,7 +133,7 @@ def test_no_detections_and_no_ground_truth():
 
 def curves_of(ground_truth, results):
     matches = match(ground_truth, results, areas=ALL_SIZES, thresholds=IOU_HALF)
-    return score_curves(ground_truth, results, matches)
+    return compute_score_curves(ground_truth, results, matches)
 
 
 def test_class_curves_are_those_of_the_class_alone():

@@ -134,7 +134,7 @@ def test_an_existing_other_file_is_not_overwritten(server, tmp_path):
     assert handler.log == []
 
 
-@pytest.mark.parametrize(("status", "message"), [(404, "answers 404"), (503, "answers 503")])
+@pytest.mark.parametrize(("status", "message"), [(404, "answered 404"), (503, "answered 503")])
 def test_refusals(server, tmp_path, status, message):
     handler, url = server
     handler.status = status
