@@ -8,7 +8,15 @@ from detector.config import ActivationConfig, BagConfig, DecoderConfig, ModelCon
 from detector.data import COCO_NAMES
 from detector.decode import Decoder
 from detector.errors import UserError
-from detector.models import VARIANTS, YOLO, Classifier, DarknetNet, Variant, cfg_classes, parse_cfg
+from detector.models import (
+    VARIANTS,
+    YOLO,
+    Classifier,
+    DarknetNet,
+    Variant,
+    count_cfg_classes,
+    parse_cfg,
+)
 from detector.nn import ActFactory, BatchNormSettings, DropBlock2d, activation
 from detector.registry import nearest
 
@@ -134,7 +142,7 @@ def build_network(config: ModelConfig, num_classes: int) -> Detector | Classifie
 def default_num_classes(config: ModelConfig) -> int:
     """The number of classes of a network's published weights, or the one that a darknet cfg states."""
     if config.darknet_cfg is not None:
-        return cfg_classes(parse_cfg(config.darknet_cfg, config.arch))
+        return count_cfg_classes(parse_cfg(config.darknet_cfg, config.arch))
     return IMAGENET_CLASSES if find_variant(config).neck is None else len(COCO_NAMES)
 
 

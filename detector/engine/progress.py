@@ -117,7 +117,7 @@ def _share_totals(totals: list[dict[str, Tensor]], rank: int, size: int) -> dict
     return {name: share * torch.stack([each[name] for each in totals]).sum(0) for name in names}
 
 
-def generator_states() -> dict[str, Any]:
+def get_generator_states() -> dict[str, Any]:
     """The state of every generator of this process that a model may draw from."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     version, words, gauss = random.getstate()
@@ -131,7 +131,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def restore_generators(states: dict[str, Any]) -> None:
-    """Restores what `generator_states` returned; ignores GPUs that are missing here."""
+    """Restores what `get_generator_states` returned; ignores GPUs that are missing here."""
     torch.set_rng_state(states["cpu"])
     for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)

@@ -14,7 +14,7 @@ from detector.distributed import ProcessGroup
 from detector.engine.ema import ModelEMA
 from detector.engine.micro_batch import Criterion, MicroBatch, sum_losses
 from detector.engine.observers.base import Observer
-from detector.engine.progress import EpochReport, Progress, generator_states, restore_generators
+from detector.engine.progress import EpochReport, Progress, get_generator_states, restore_generators
 from detector.engine.schedule import Schedule
 from detector.engine.training_step import TrainerOptions, TrainingStep
 from detector.errors import UserError
@@ -301,7 +301,7 @@ class Trainer:
             "average": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "generators": self.process_group.gather_objects(generator_states()),
+            "generators": self.process_group.gather_objects(get_generator_states()),
             "progress": {**progress, "seconds": time.perf_counter() - self._epoch_start},
         }
 

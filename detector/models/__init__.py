@@ -6,7 +6,7 @@ and writes darknet's `.weights`; `darknet_cfg` parses its `.cfg` and `darknet_ne
 """
 
 from detector.models.backbone import Classifier, CSPDarknet, TinyDarknet
-from detector.models.darknet_cfg import cfg_classes, cfg_with_classes, parse_cfg
+from detector.models.darknet_cfg import count_cfg_classes, parse_cfg, replace_cfg_classes
 from detector.models.darknet_net import DarknetNet
 from detector.models.darknet_weights import (
     DarknetSerializable,
@@ -41,8 +41,8 @@ __all__ = [
     "YOLO",
     "YOLOHead",
     "YOLOv3Neck",
-    "cfg_classes",
-    "cfg_with_classes",
+    "count_cfg_classes",
+    "replace_cfg_classes",
     "file_size",
     "load_darknet",
     "measure_stages",

@@ -108,7 +108,7 @@ def _refuse_unknown(section: Section) -> None:
             section.fail(f"option {key} is not supported (known: {', '.join(known)})")
 
 
-def cfg_classes(sections: list[Section]) -> int:
+def count_cfg_classes(sections: list[Section]) -> int:
     """The number of classes of a detector, from its first [yolo] section.
 
     Raises:
@@ -120,13 +120,13 @@ def cfg_classes(sections: list[Section]) -> int:
     return outputs[0].whole("classes", "20", least=1)
 
 
-def cfg_with_classes(sections: list[Section], classes: int) -> str:
+def replace_cfg_classes(sections: list[Section], classes: int) -> str:
     """The cfg of the same network for another number of classes, without comments.
 
     Raises:
         UserError: there is no [yolo] section, or its `filters=` does not fit its classes.
     """
-    old = cfg_classes(sections)
+    old = count_cfg_classes(sections)
     texts = []
     for section, after in zip(sections, [*sections[1:], None], strict=True):
         options = dict(section.options)

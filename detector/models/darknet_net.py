@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
 from detector.decode import Decoder
-from detector.models.darknet_cfg import Section, cfg_classes
+from detector.models.darknet_cfg import Section, count_cfg_classes
 from detector.models.head import init_output_bias, split_anchors
 from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
 
@@ -114,7 +114,7 @@ class DarknetNet(nn.Module):
         super().__init__()
         net, *rest = sections
         builder = _Builder(rest, activation, norm, net.whole("channels", "3", least=1))
-        self.num_classes = cfg_classes([*sections])
+        self.num_classes = count_cfg_classes([*sections])
         self.layers, self._inputs = builder.layers, builder.inputs
         outputs = sorted(builder.outputs, key=lambda output: output.stride)
         _check_outputs_agree(outputs)

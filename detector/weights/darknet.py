@@ -31,11 +31,11 @@ from detector.errors import UserError
 from detector.models import (
     VARIANTS,
     Header,
-    cfg_with_classes,
     file_size,
     load_darknet,
     parse_cfg,
     read_header,
+    replace_cfg_classes,
 )
 from detector.weights.published import PublishedFile, match_published
 
@@ -233,7 +233,7 @@ def _with_num_classes(model: ModelConfig, classes: int) -> ModelConfig:
     """The config of the same network for `classes` classes; only a darknet cfg states their number."""
     if model.darknet_cfg is None or default_num_classes(model) == classes:
         return model
-    text = cfg_with_classes(parse_cfg(model.darknet_cfg, model.arch), classes)
+    text = replace_cfg_classes(parse_cfg(model.darknet_cfg, model.arch), classes)
     return replace_values(model, {"darknet_cfg": text})
 
 

@@ -282,7 +282,7 @@ class TestTheEmulator:
             ("a_thread_ends", "127 wait at the __syncthreads() of line"),
             ("a_thread_waits_elsewhere", "some wait at the __syncthreads() of line"),
             ("an_empty_grid", "has no such grid"),
-            ("a_misplaced_vector", ""),  # a trap, without a word
+            ("a_misplaced_vector", ""),  # a trap, without a message
         ],
     )
     def test_what_is_undefined_ends_the_process(self, libraries: Libraries, function, message):

@@ -1,4 +1,4 @@
-// Kernels that put the emulator itself to the test: one that is right, and some that are not.
+// Kernels that test the emulator itself: one that is right, and some that are wrong.
 #include <cstdint>
 
 #include "cuda_launch.cuh"
@@ -44,7 +44,7 @@ __global__ void one_thread_waits_elsewhere() {
   }
 }
 
-// On a GPU it finds whatever an earlier block left there.
+// On a GPU it reads whatever an earlier block left there.
 __global__ void reads_what_nobody_wrote(float* y) {
   __shared__ float never_written[kThreads];
   y[threadIdx.x] = never_written[threadIdx.x];

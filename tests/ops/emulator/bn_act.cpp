@@ -10,7 +10,7 @@ using detector::Affine;
 using detector::Maps;
 using detector::Pair;
 
-// What the kernels of one call hand to each other; NaN until they have written it.
+// What the kernels of one call pass to each other; NaN until it is written.
 class Scratch {
  public:
   Pair* operator()(int64_t count) const {

@@ -1,13 +1,13 @@
 // A CUDA runtime on one CPU thread, for g++: the kernels of csrc/*.cuh run where there is no GPU.
 //
-// It stands in for the toolkit's header of this name. What a kernel does with its indices, shared
-// memory and barriers happens as on a GPU; the speed, and what only a GPU has (warps, atomics, the
-// device's own arithmetic), is not here. Blocks run one after another. So do the threads of a
-// block, each as far as its next __syncthreads(); a fiber keeps its place there.
+// It replaces the toolkit's header of the same name. Indices, shared memory and barriers of a kernel
+// behave as on a GPU; its speed, and what only a GPU has (warps, atomics, the device's own arithmetic),
+// are not emulated. Blocks run one after another. So do the threads of a block, each up to its next
+// __syncthreads(); a fiber keeps its state there.
 //
-// What a GPU leaves undefined ends the process, with a line on stderr: a barrier that not all
-// threads of a block reach, or that they reach at different lines. Shared memory is NaN at first in
-// each block. A result that depends on the order of threads changes under run_backwards(true).
+// Undefined behaviour ends the process, with a line on stderr: a barrier that not all threads of a block
+// reach, or that they reach at different lines. Shared memory is filled with NaN at the start of each
+// block. A result that depends on the order of threads changes under run_backwards(true).
 #pragma once
 
 #include <link.h>
@@ -27,7 +27,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ static thread_local  // of all variables only these: poison() finds them by it
+#define __shared__ static thread_local  // the only thread_local variables: poison() finds them by it
 
 struct dim3 {
   unsigned x, y, z;
@@ -50,7 +50,7 @@ namespace emulator {
 
 constexpr size_t kStackBytes = 64 << 10;
 
-// A place to run threads of a block in, one after another until one has to wait.
+// A context in which threads of a block run, one after another until one has to wait.
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
@@ -82,7 +82,7 @@ inline dim3 index_at(uint64_t i, dim3 shape) {
 
 inline void to_scheduler() { swapcontext(&running->context, &scheduler); }
 
-// What every fiber does: while no thread waits, one fiber runs them all, without a switch.
+// The loop of every fiber: while no thread waits, one fiber runs them all, without a switch.
 inline void run_threads() {
   for (;;) {
     while (num_started < num_threads) {
@@ -126,7 +126,7 @@ inline void wait_at(int line) {
   to_scheduler();
 }
 
-// All threads wait, at the same barrier.
+// Checks that all threads wait at the same barrier.
 inline void check_barrier() {
   char what[100];
   const int line = waiting[0]->line;
@@ -137,7 +137,7 @@ inline void check_barrier() {
   }
   for (const Fiber* fiber : waiting) {
     if (fiber->line != line) {
-      std::snprintf(what, sizeof what, "some wait at the __syncthreads() of line %d, some at %d's",
+      std::snprintf(what, sizeof what, "some wait at the __syncthreads() of line %d, others at line %d",
                     line, fiber->line);
       fail(what);
     }
@@ -159,9 +159,9 @@ inline void run_block() {
 
 inline thread_local char in_shared_memory;
 
-// Fills this library's shared memory with NaN: all that it declares as thread_local.
+// Fills this library's shared memory, all that it declares as thread_local, with NaN.
 inline void poison() {
-  in_shared_memory = 0;  // it exists from the first touch on
+  in_shared_memory = 0;  // thread-local memory exists from its first use on
   const auto fill = [](dl_phdr_info* library, size_t, void*) {
     for (int i = 0; i < library->dlpi_phnum; ++i) {
       const auto& part = library->dlpi_phdr[i];
@@ -175,7 +175,7 @@ inline void poison() {
     return 0;
   };
   if (dl_iterate_phdr(fill, nullptr) == 0) {
-    fail("its shared memory was not found");
+    fail("cannot locate its shared memory");
   }
 }
 
@@ -209,5 +209,5 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   return cudaSuccess;
 }
 
-// For tests: threads and blocks from the last to the first, from the next launch on.
+// For tests: runs threads and blocks from the last to the first, from the next launch on.
 extern "C" __attribute__((used)) inline void run_backwards(bool yes) { emulator::backwards = yes; }
