@@ -7,39 +7,43 @@ import numpy as np
 
 from detector.evaluation import Analysis, CalibrationBin, ClassResult, ScoreCurve
 from detector.html_report.shapes import Box, Dot, Drawing, Line, Role, Text
-from detector.html_report.tables import percent
+from detector.html_report.tables import format_percent
 
 MAX_CONFUSION_CLASSES = 24  # shown of the confusion matrix
 MAX_POINTS = 400  # of a line
 
 
-def all_charts(analysis: Analysis, names: Sequence[str]) -> dict[str, Drawing]:
+def draw_all_charts(analysis: Analysis, names: Sequence[str]) -> dict[str, Drawing]:
     """Every chart, by the name of its PNG file."""
     charts = [
-        bars(
+        draw_bars(
             "errors",
             "dAP: AP50 lost to each kind of error",
             [(f"{k} ({n})", 100 * v, f"{100 * v:+.1f}") for k, (n, v) in analysis.errors.items()],
         ),
-        bars(
+        draw_bars(
             "sizes",
             "AP by object size",
             [
-                (f"{size.name} ({size.num_ground_truth})", 100 * (size.ap or 0), percent(size.ap))
+                (
+                    f"{size.name} ({size.num_ground_truth})",
+                    100 * (size.ap or 0),
+                    format_percent(size.ap),
+                )
                 for size in analysis.sizes
             ],
             maximum=100,
         ),
-        precision_recall(analysis.precision),
-        threshold_curves(analysis.curve, analysis.threshold),
-        f1_by_class(analysis.classes, analysis.curve),
-        calibration(analysis.calibration),
-        confusion(analysis.confusion, names),
+        draw_precision_recall(analysis.precision),
+        draw_threshold_curves(analysis.curve, analysis.threshold),
+        draw_f1_by_class(analysis.classes, analysis.curve),
+        draw_calibration(analysis.calibration),
+        draw_confusion_matrix(analysis.confusion, names),
     ]
     return {chart.name: chart for chart in charts}
 
 
-def bars(
+def draw_bars(
     name: str, label: str, lines: Sequence[tuple[str, float, str]], maximum: float | None = None
 ) -> Drawing:
     """Horizontal bars of (name, value, text after the bar)."""
@@ -55,7 +59,7 @@ def bars(
     return Drawing(name, label, 460, 26 * len(lines), shapes)
 
 
-def unit_square(
+def draw_unit_square(
     name: str, label: str, inside: Sequence[Line | Dot | Text], x_label: str, y_label: str
 ) -> Drawing:
     """Axes from 0 to 1 around shapes that `_at` places."""
@@ -77,30 +81,34 @@ def _at(x: float, y: float) -> tuple[float, float]:
     return 54 + 392 * x, 270 - 240 * y
 
 
-def _line(x: np.ndarray, y: np.ndarray, role: Role, width: float = 1, opacity: float = 1) -> Line:
+def _make_line(
+    x: np.ndarray, y: np.ndarray, role: Role, width: float = 1, opacity: float = 1
+) -> Line:
     chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), MAX_POINTS)).round().astype(int))
     points = [_at(a, b) for a, b in zip(x[chosen].tolist(), y[chosen].tolist(), strict=True)]
     return Line(points, role, width, opacity)
 
 
-def _opacity(lines: int) -> float:
+def _choose_opacity(lines: int) -> float:
     """The opacity of a line, given how many lines may overlap."""
     return max(0.15, 0.6 / max(lines, 1) ** 0.35)
 
 
-def precision_recall(precision: np.ndarray) -> Drawing:
+def draw_precision_recall(precision: np.ndarray) -> Drawing:
     """A thin line for each class and a thick one for their mean; `precision` [101, classes]."""
     recalls = np.linspace(0, 1, 101)
     defined = precision[:, (precision > -1).all(0)]
     count = defined.shape[1]
-    lines = [_line(recalls, column, "accent", 1, _opacity(count)) for column in defined.T]
+    lines = [
+        _make_line(recalls, column, "accent", 1, _choose_opacity(count)) for column in defined.T
+    ]
     if count:
-        lines.append(_line(recalls, defined.mean(1), "accent", 3))
+        lines.append(_make_line(recalls, defined.mean(1), "accent", 3))
     label = "precision-recall curves at IoU 0.5"
-    return unit_square("precision_recall", label, lines, "recall", "precision")
+    return draw_unit_square("precision_recall", label, lines, "recall", "precision")
 
 
-def threshold_curves(curve: ScoreCurve, threshold: float) -> Drawing:
+def draw_threshold_curves(curve: ScoreCurve, threshold: float) -> Drawing:
     """Precision, recall and F1 of all classes together over the threshold; the chosen one is marked."""
     shapes: list[Line | Text] = []
     kinds: tuple[tuple[str, np.ndarray, Role], ...] = (
@@ -110,25 +118,25 @@ def threshold_curves(curve: ScoreCurve, threshold: float) -> Drawing:
     )
     for number, (name, values, role) in enumerate(kinds):
         if len(curve.score):
-            shapes.append(_line(curve.score, values, role, 2))
+            shapes.append(_make_line(curve.score, values, role, 2))
         shapes.append(Text(58 + 80 * number, 16, name, role=role))
     x, bottom = _at(threshold, 0)
     shapes.append(Line([(x, 30), (x, bottom)], "ink", dashed=True))
     label = "precision, recall and F1 over the confidence threshold"
-    return unit_square("scores", label, shapes, "confidence threshold", "")
+    return draw_unit_square("scores", label, shapes, "confidence threshold", "")
 
 
-def f1_by_class(classes: Sequence[ClassResult], curve: ScoreCurve) -> Drawing:
+def draw_f1_by_class(classes: Sequence[ClassResult], curve: ScoreCurve) -> Drawing:
     """A thin line for each class with ground truth and detections, a thick one for all together."""
     curves = [one.curve for one in classes if one.num_ground_truth and len(one.curve.score)]
-    lines = [_line(c.score, c.f1, "green", 1, _opacity(len(curves))) for c in curves]
+    lines = [_make_line(c.score, c.f1, "green", 1, _choose_opacity(len(curves))) for c in curves]
     if len(curve.score):
-        lines.append(_line(curve.score, curve.f1, "green", 3))
+        lines.append(_make_line(curve.score, curve.f1, "green", 3))
     label = "F1 of each class over the confidence threshold"
-    return unit_square("f1", label, lines, "confidence threshold", "F1")
+    return draw_unit_square("f1", label, lines, "confidence threshold", "F1")
 
 
-def calibration(bins: Sequence[CalibrationBin]) -> Drawing:
+def draw_calibration(bins: Sequence[CalibrationBin]) -> Drawing:
     """A dot for each bin, larger for more detections; the diagonal is perfect calibration."""
     largest = max([math.sqrt(each.count) for each in bins] + [1])
     shapes: list[Line | Dot] = [Line([_at(0, 0), _at(1, 1)], "soft", dashed=True)]
@@ -139,20 +147,20 @@ def calibration(bins: Sequence[CalibrationBin]) -> Drawing:
         radius = 3 + 9 * math.sqrt(each.count) / largest
         shapes.append(Dot(*_at(each.score, each.precision), radius, "accent", title))
     label = "precision over the mean score, by bins of score"
-    return unit_square("calibration", label, shapes, "mean score", "precision")
+    return draw_unit_square("calibration", label, shapes, "mean score", "precision")
 
 
-def most_confused_classes(matrix: np.ndarray, limit: int = MAX_CONFUSION_CLASSES) -> list[int]:
+def find_most_confused_classes(matrix: np.ndarray, limit: int = MAX_CONFUSION_CLASSES) -> list[int]:
     """The classes of a confusion matrix with the most errors, in the matrix's order."""
     wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
     return np.sort(np.argsort(-wrong[:-1], kind="stable")[:limit]).tolist()
 
 
-def confusion(matrix: np.ndarray, names: Sequence[str]) -> Drawing:
+def draw_confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> Drawing:
     """Ground truth by predicted class, shaded by share of the row; the classes with the most errors."""
-    shown = [*most_confused_classes(matrix), len(names)]
+    shown = [*find_most_confused_classes(matrix), len(names)]
     titles = [*names, "background"]
-    longest = max(len(_short(titles[i])) for i in shown)
+    longest = max(len(_shorten(titles[i])) for i in shown)
     cell = 30
     left = top = 34 + 7 * longest
     side = cell * len(shown)
@@ -162,20 +170,22 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Drawing:
     ]
     for row, i in enumerate(shown):
         y = top + cell * row
-        shapes.append(Text(left - 8, y + 19, _short(titles[i]), "end", "ink"))
+        shapes.append(Text(left - 8, y + 19, _shorten(titles[i]), "end", "ink"))
         x = left + cell * row + 19
-        shapes.append(Text(x, top - 8, _short(titles[i]), role="ink", rotated=True))
+        shapes.append(Text(x, top - 8, _shorten(titles[i]), role="ink", rotated=True))
         total = max(int(matrix[i].sum()), 1)
         for column, j in enumerate(shown):
             count = int(matrix[i, j])
             title = f"{titles[i]} predicted as {titles[j]}: {count}, {count / total:.1%}"
             role = "accent" if i == j else "warm"
-            shapes += _confusion_cell(left + cell * column, y, cell - 1, count, total, role, title)
+            shapes += _draw_confusion_cell(
+                left + cell * column, y, cell - 1, count, total, role, title
+            )
     label = "confusion matrix: ground-truth class by predicted class"
     return Drawing("confusion", label, left + side + 8, top + side + 4, shapes, fixed=True)
 
 
-def _confusion_cell(
+def _draw_confusion_cell(
     x: float, y: float, side: float, count: int, total: int, role: Role, title: str
 ) -> list[Text | Box]:
     """A cell, shaded by its share of `total`, and its count; pale where that is 0."""
@@ -187,5 +197,5 @@ def _confusion_cell(
     return [Box(x, y, side, side, role, shade, title), number]
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= 14 else name[:13] + "."

@@ -7,17 +7,17 @@ from pathlib import Path
 from detector.api.validation import Evaluation
 from detector.errors import writing
 from detector.evaluation import Analysis, ThresholdGoal
-from detector.html_report.charts import MAX_CONFUSION_CLASSES, all_charts
-from detector.html_report.error_images import draw_label_errors, draw_worst_images, image_name
+from detector.html_report.charts import MAX_CONFUSION_CLASSES, draw_all_charts
+from detector.html_report.error_images import draw_label_errors, draw_worst_images, find_image_name
 from detector.html_report.shapes import Drawing
 from detector.html_report.style import SORT, STYLE
 from detector.html_report.tables import (
-    class_table,
-    confusion_table,
     escape,
-    metric_cards,
-    operating_point_table,
-    timing_table,
+    make_class_table,
+    make_confusion_table,
+    make_metric_cards,
+    make_operating_point_table,
+    make_timing_table,
 )
 
 
@@ -38,16 +38,16 @@ def write_report(
         UserError: the folder or a file in it cannot be written.
     """
     path = folder / "report.html"
-    charts = all_charts(analysis, evaluation.ground_truth.names)
+    charts = draw_all_charts(analysis, evaluation.ground_truth.names)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with writing(path):
         write_data_files(folder, evaluation, analysis)
         sections = [
-            heading(evaluation),
-            metric_cards(evaluation),
-            f'<div class="pair">{"".join(chart_sections(evaluation, analysis, charts))}</div>',
-            *wide_sections(folder, evaluation, analysis, charts),
+            make_heading(evaluation),
+            make_metric_cards(evaluation),
+            f'<div class="pair">{"".join(make_chart_sections(evaluation, analysis, charts))}</div>',
+            *make_wide_sections(folder, evaluation, analysis, charts),
         ]
         path.write_text(make_page(evaluation.result.source, sections), encoding="utf-8")
     try:
@@ -69,7 +69,7 @@ def write_data_files(folder: Path, evaluation: Evaluation, analysis: Analysis) -
         {
             **error.as_json(),
             "image_id": int(ids[error.image]),
-            "file": image_name(evaluation, error.image),
+            "file": find_image_name(evaluation, error.image),
         }
         for error in analysis.label_errors
     ]
@@ -92,7 +92,7 @@ def make_page(title: str, sections: list[str]) -> str:
     )
 
 
-def heading(evaluation: Evaluation) -> str:
+def make_heading(evaluation: Evaluation) -> str:
     """The weights or results file, the model, and the settings of the evaluation."""
     result = evaluation.result
     about = f"{result.about['images']} images"
@@ -115,12 +115,12 @@ def heading(evaluation: Evaluation) -> str:
     )
 
 
-def chart_sections(
+def make_chart_sections(
     evaluation: Evaluation, analysis: Analysis, charts: dict[str, Drawing]
 ) -> list[str]:
     """The sections that are laid out two in a row."""
     return [
-        _section(
+        _make_section(
             "Error analysis (dAP)",
             "How many points COCO's AP50 rises when all errors of one kind are corrected; in brackets, "
             "their number. The values do not add up, since the kinds overlap. The kinds are TIDE's "
@@ -128,68 +128,68 @@ def chart_sections(
             "another detection already matches.",
             charts["errors"].svg(),
         ),
-        _section(
+        _make_section(
             "AP by object size",
             "Size is the square root of the area, in pixels of the original image; in brackets, the "
             "number of objects.",
             charts["sizes"].svg(),
         ),
-        _section(
+        _make_section(
             "Precision-recall",
             "At IoU 0.5. Thin: each class. Thick: their mean.",
             charts["precision_recall"].svg(),
         ),
-        _section(
+        _make_section(
             "Calibration",
             "Precision against the mean score, by bins of score; on the dashed line, the score equals "
             "the probability that a detection is correct. Larger dots stand for more detections.",
             charts["calibration"].svg(),
         ),
-        _section("Confidence threshold", describe_threshold(analysis), charts["scores"].svg()),
-        _section(
+        _make_section("Confidence threshold", describe_threshold(analysis), charts["scores"].svg()),
+        _make_section(
             "F1 by class",
             "Thin: each class. Thick: all classes together. If the maxima of the classes lie far apart, "
             "choose a threshold per class: see the per-class table and thresholds.json.",
             charts["f1"].svg(),
         ),
-        _section(
+        _make_section(
             "Operating points",
             "All classes together, at IoU 0.5: the confidence threshold for each goal, and its precision "
             "and recall.",
-            operating_point_table(analysis.curve),
+            make_operating_point_table(analysis.curve),
         ),
-        _section(
-            "Inference time", "Milliseconds per image, over batches.", timing_table(evaluation)
+        _make_section(
+            "Inference time", "Milliseconds per image, over batches.", make_timing_table(evaluation)
         ),
     ]
 
 
-def wide_sections(
+def make_wide_sections(
     folder: Path, evaluation: Evaluation, analysis: Analysis, charts: dict[str, Drawing]
 ) -> list[str]:
     """The sections of full width; their images are written to the folder."""
     names = evaluation.ground_truth.names
     return [
-        _section(
+        _make_section(
             "Per-class results",
             f"COCO's AP in percent, and the operating point of each class for {analysis.goal}, at IoU "
             "0.5. Click a column to sort by it.",
-            class_table(evaluation, analysis),
+            make_class_table(evaluation, analysis),
         ),
-        _section(
+        _make_section(
             "Confusion matrix",
             describe_confusion(analysis),
             f'<div class="beside">{charts["confusion"].svg()}'
-            f"{confusion_table(analysis.confusion, names)}</div>",
+            f"{make_confusion_table(analysis.confusion, names)}</div>",
         ),
-        _section(
+        _make_section(
             "Images with the most errors",
             'Missed objects in <b class="gt">green</b>, false positives of score '
             f'{analysis.threshold:.3f} or more in <b class="detection">orange</b>; thin grey boxes are '
             "objects that were detected.",
             draw_worst_images(folder, evaluation, analysis),
         ),
-        _section(
+        _make_section(
             "Label errors",
             "Places where the label rather than the model may be wrong, the most probable first. Labels "
             'in <b class="gt">green</b>, detections in <b class="detection">orange</b>. All '
@@ -233,5 +233,5 @@ def describe_confusion(analysis: Analysis) -> str:
     )
 
 
-def _section(title: str, about: str, content: str) -> str:
+def _make_section(title: str, about: str, content: str) -> str:
     return f"<section><h2>{title}</h2><p>{about}</p>{content}</section>"

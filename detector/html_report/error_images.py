@@ -25,21 +25,23 @@ def draw_worst_images(folder: Path, evaluation: Evaluation, analysis: Analysis) 
     ground_truth, results = evaluation.ground_truth, evaluation.results
     figures = []
     for number, errors in enumerate(analysis.worst_images, 1):
-        marks = [_mark(ground_truth.boxes_xywh[row], GREY, thickness=1) for row in errors.matched]
-        marks += [_mark_label(ground_truth, row) for row in errors.missed]
+        marks = [
+            _make_mark(ground_truth.boxes_xywh[row], GREY, thickness=1) for row in errors.matched
+        ]
+        marks += [_make_label_mark(ground_truth, row) for row in errors.missed]
         for row in errors.false_positives:
             caption = f"{ground_truth.names[results.label[row]]} {results.score[row]:.2f}"
-            marks.append(_mark(results.boxes_xywh[row], ORANGE, caption, below=True))
+            marks.append(_make_mark(results.boxes_xywh[row], ORANGE, caption, below=True))
         pixels = _read_image(evaluation, errors.image)
         if pixels is not None:
             missed, wrong = len(errors.missed), len(errors.false_positives)
             positives = "false positive" if wrong == 1 else "false positives"
             caption = (
-                f"{image_name(evaluation, errors.image)}: {missed} missed, {wrong} {positives}"
+                f"{find_image_name(evaluation, errors.image)}: {missed} missed, {wrong} {positives}"
             )
             picture = _draw(pixels, marks, LARGE)
-            figures.append(_figure(folder / f"worst_{number:02}.png", picture, caption))
-    return _figure_grid(figures, evaluation, "large")
+            figures.append(_make_figure(folder / f"worst_{number:02}.png", picture, caption))
+    return _make_figure_grid(figures, evaluation, "large")
 
 
 def draw_label_errors(
@@ -54,23 +56,23 @@ def draw_label_errors(
             continue
         box = np.array(one.box_xywh)
         if one.predicted is None:
-            marks = [_mark(box, GREEN, one.labelled or "")]
+            marks = [_make_mark(box, GREEN, one.labelled or "")]
         else:
             rows = (ground_truth.image == one.image).nonzero()[0]
-            marks = [_mark_label(ground_truth, row) for row in rows]
-            marks.append(_mark(box, ORANGE, one.predicted, below=True))
+            marks = [_make_label_mark(ground_truth, row) for row in rows]
+            marks.append(_make_mark(box, ORANGE, one.predicted, below=True))
         about = {
             NO_LABEL: f"detected {one.predicted}, score {one.score:.2f}, no label",
             OTHER_CLASS: f"labelled {one.labelled}, detected {one.predicted}, score {one.score:.2f}",
             NO_DETECTION: f"labelled {one.labelled}, not detected",
         }[one.kind]
-        caption = f"{number}. {about} ({image_name(evaluation, one.image)})"
+        caption = f"{number}. {about} ({find_image_name(evaluation, one.image)})"
         picture = _draw(*_crop(box, pixels, marks), SMALL)
-        figures.append(_figure(folder / f"label_{number:02}.png", picture, caption))
-    return _figure_grid(figures, evaluation, "small")
+        figures.append(_make_figure(folder / f"label_{number:02}.png", picture, caption))
+    return _make_figure_grid(figures, evaluation, "small")
 
 
-def _mark(
+def _make_mark(
     box_xywh: np.ndarray,
     color: tuple[int, int, int],
     caption: str = "",
@@ -82,18 +84,18 @@ def _mark(
     return Mark(corners, color, caption, below, thickness)
 
 
-def _mark_label(ground_truth: GroundTruth, row: int) -> Mark:
+def _make_label_mark(ground_truth: GroundTruth, row: int) -> Mark:
     name = ground_truth.names[ground_truth.label[row]]
-    return _mark(ground_truth.boxes_xywh[row], GREEN, name)
+    return _make_mark(ground_truth.boxes_xywh[row], GREEN, name)
 
 
-def _figure_grid(figures: Sequence[str], evaluation: Evaluation, kind: str) -> str:
+def _make_figure_grid(figures: Sequence[str], evaluation: Evaluation, kind: str) -> str:
     if evaluation.reader is None:
         return "<p>No images: the detections come from a results file, and --data names none.</p>"
     return f'<div class="pictures {kind}">{"".join(figures)}</div>' if figures else "<p>None.</p>"
 
 
-def _index_of(evaluation: Evaluation, image: int) -> int | None:
+def _find_index(evaluation: Evaluation, image: int) -> int | None:
     """The position of an image in the reader's index; None where its file is missing."""
     if evaluation.reader is None:
         return None
@@ -102,9 +104,9 @@ def _index_of(evaluation: Evaluation, image: int) -> int | None:
     return int(at[0]) if len(at) else None
 
 
-def image_name(evaluation: Evaluation, image: int) -> str:
+def find_image_name(evaluation: Evaluation, image: int) -> str:
     """The file name of an image, or its id where no file is known."""
-    number = _index_of(evaluation, image)
+    number = _find_index(evaluation, image)
     if number is None or evaluation.reader is None:
         return f"image id {evaluation.ground_truth.image_ids[image]}"
     return evaluation.reader.index.files[number]
@@ -112,7 +114,7 @@ def image_name(evaluation: Evaluation, image: int) -> str:
 
 def _read_image(evaluation: Evaluation, image: int) -> np.ndarray | None:
     """The pixels, uint8 [H, W, 3]; None where there is no file or it cannot be read."""
-    number = _index_of(evaluation, image)
+    number = _find_index(evaluation, image)
     if number is None or evaluation.reader is None:
         return None
     try:
@@ -147,7 +149,7 @@ def _draw(pixels: np.ndarray, marks: Sequence[Mark], longer_side: int) -> np.nda
     return draw_marks(cv2.resize(pixels, size, interpolation=method), scaled)
 
 
-def _figure(path: Path, picture: np.ndarray, caption: str) -> str:
+def _make_figure(path: Path, picture: np.ndarray, caption: str) -> str:
     save_image(path, picture)
     data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
     inside = base64.b64encode(data.tobytes()).decode()

@@ -21,24 +21,26 @@ def escape(value: object) -> str:
     return html.escape(str(value))
 
 
-def percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
     """A number in [0, 1] in percent, as in COCO's tables; the word none where it is undefined."""
     return "none" if value is None or value < 0 else f"{100 * value:.1f}"
 
 
-def metric_cards(evaluation: Evaluation) -> str:
+def make_metric_cards(evaluation: Evaluation) -> str:
     """The twelve numbers, with their confidence intervals where computed."""
     cells = []
     intervals = evaluation.result.intervals or [None] * len(METRICS)
     for (name, value), interval in zip(evaluation.result.metrics.items(), intervals, strict=True):
         between = ""
         if interval is not None:
-            between = f"<span>{percent(interval[0])} to {percent(interval[1])}</span>"
-        cells.append(f'<div class="card"><span>{name}</span><b>{percent(value)}</b>{between}</div>')
+            between = f"<span>{format_percent(interval[0])} to {format_percent(interval[1])}</span>"
+        cells.append(
+            f'<div class="card"><span>{name}</span><b>{format_percent(value)}</b>{between}</div>'
+        )
     return f'<div class="cards">{"".join(cells)}</div>'
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, kind: str = "") -> str:
+def make_table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, kind: str = "") -> str:
     """A table that scrolls where the page is narrower."""
     head = "".join(f"<th>{escape(word)}</th>" for word in heads)
     body = "".join(
@@ -50,18 +52,18 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, kind: str =
     )
 
 
-def operating_point_table(curve: ScoreCurve) -> str:
+def make_operating_point_table(curve: ScoreCurve) -> str:
     """The confidence thresholds of the greatest F1 and of several precisions and recalls."""
     goals = [
         ThresholdGoal(),
         *(ThresholdGoal("precision", w) for w in GOALS),
         *(ThresholdGoal("recall", w) for w in GOALS),
     ]
-    rows = [[str(goal), *point_cells(curve, curve.choose_point(goal), goal)] for goal in goals]
-    return table(("goal", "score", "precision", "recall", "F1"), rows)
+    rows = [[str(goal), *format_point(curve, curve.choose_point(goal), goal)] for goal in goals]
+    return make_table(("goal", "score", "precision", "recall", "F1"), rows)
 
 
-def point_cells(curve: ScoreCurve, point: OperatingPoint | None, goal: ThresholdGoal) -> list[str]:
+def format_point(curve: ScoreCurve, point: OperatingPoint | None, goal: ThresholdGoal) -> list[str]:
     """Score, precision, recall and F1; the maximum of the metric where the goal is not reached."""
     if point is not None:
         return [f"{value:.3f}" for value in (point.score, point.precision, point.recall, point.f1)]
@@ -74,7 +76,7 @@ def point_cells(curve: ScoreCurve, point: OperatingPoint | None, goal: Threshold
     ]
 
 
-def timing_table(evaluation: Evaluation) -> str:
+def make_timing_table(evaluation: Evaluation) -> str:
     """Median and 99th percentile of each stage of the inference."""
     if evaluation.timer is None:
         return "<p>Not measured: the detections come from a results file.</p>"
@@ -83,10 +85,10 @@ def timing_table(evaluation: Evaluation) -> str:
         for stage, ms in evaluation.timer.summary().items()
     ]
     device = escape(evaluation.result.about.get("device", ""))
-    return table(("stage", "median", "99th percentile"), rows) + f"<p>{device}</p>"
+    return make_table(("stage", "median", "99th percentile"), rows) + f"<p>{device}</p>"
 
 
-def class_table(evaluation: Evaluation, analysis: Analysis) -> str:
+def make_class_table(evaluation: Evaluation, analysis: Analysis) -> str:
     """AP and the operating point of each class, sortable, below those of all classes."""
     heads = (
         "class",
@@ -103,13 +105,13 @@ def class_table(evaluation: Evaluation, analysis: Analysis) -> str:
     head = "".join(f"<th><button>{name}</button></th>" for name in heads)
     values = [evaluation.result.metrics[name] for name in ("AP", "AP50", "AP75", "AR100")]
     total = sum(one.num_ground_truth for one in analysis.classes)
-    every = [_cell("all classes"), _cell(total), *map(_percent_cell, values)]
-    every += _sortable_point(analysis.curve, analysis.point, analysis.goal, total)
+    every = [_make_cell("all classes"), _make_cell(total), *map(_make_percent_cell, values)]
+    every += _make_point_cells(analysis.curve, analysis.point, analysis.goal, total)
     rows = ""
     for one in analysis.classes:
-        cells = [_cell(one.name), _cell(one.num_ground_truth)]
-        cells += map(_percent_cell, (one.ap, one.ap50, one.ap75, one.ar))
-        cells += _sortable_point(one.curve, one.point, analysis.goal, one.num_ground_truth)
+        cells = [_make_cell(one.name), _make_cell(one.num_ground_truth)]
+        cells += map(_make_percent_cell, (one.ap, one.ap50, one.ap75, one.ar))
+        cells += _make_point_cells(one.curve, one.point, analysis.goal, one.num_ground_truth)
         rows += f"<tr>{''.join(cells)}</tr>"
     return (
         f'<div class="wide tall"><table class="sortable"><thead><tr>{head}</tr>'
@@ -117,26 +119,30 @@ def class_table(evaluation: Evaluation, analysis: Analysis) -> str:
     )
 
 
-def _cell(shown: object, key: object = None) -> str:
+def _make_cell(shown: object, key: object = None) -> str:
     """A cell and its sort key; cells with an empty key come last."""
     return f'<td data-value="{escape(shown if key is None else key)}">{escape(shown)}</td>'
 
 
-def _percent_cell(value: float | None) -> str:
-    return _cell("", "") if value is None or value < 0 else _cell(percent(value), f"{value:.6f}")
+def _make_percent_cell(value: float | None) -> str:
+    return (
+        _make_cell("", "")
+        if value is None or value < 0
+        else _make_cell(format_percent(value), f"{value:.6f}")
+    )
 
 
-def _sortable_point(
+def _make_point_cells(
     curve: ScoreCurve, point: OperatingPoint | None, goal: ThresholdGoal, num_ground_truth: int
 ) -> list[str]:
     """The cells of an operating point, empty without ground truth."""
     if not num_ground_truth:
-        return [_cell("", "")] * 4
-    words = point_cells(curve, point, goal)
-    return [_cell(word, word if point else "") for word in words]
+        return [_make_cell("", "")] * 4
+    words = format_point(curve, point, goal)
+    return [_make_cell(word, word if point else "") for word in words]
 
 
-def confusion_table(matrix: np.ndarray, names: Sequence[str], limit: int = 12) -> str:
+def make_confusion_table(matrix: np.ndarray, names: Sequence[str], limit: int = 12) -> str:
     """The most frequent confusions of two classes, without background."""
     wrong = matrix[:-1, :-1].copy()
     np.fill_diagonal(wrong, 0)
@@ -149,4 +155,4 @@ def confusion_table(matrix: np.ndarray, names: Sequence[str], limit: int = 12) -
             rows.append([names[actual], names[predicted], count, share])
     if not rows:
         return "<p>No class is confused with another.</p>"
-    return table(("ground truth", "predicted as", "count", "share"), rows, kind="narrow")
+    return make_table(("ground truth", "predicted as", "count", "share"), rows, kind="narrow")
