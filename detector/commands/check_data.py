@@ -43,9 +43,9 @@ def main() -> None:
     if args.overrides and not args.cfg:
         raise UserError(f"{args.overrides[0]}: key=value needs a model; name it by --cfg")
 
-    about, root = load_data_yaml(args.data)
-    wanted = REQUIRED + [split for split in list_splits(about, root) if split not in REQUIRED]
-    indices = {split: read_split(about, root, split) for split in wanted}
+    dataset, root = load_data_yaml(args.data)
+    wanted = REQUIRED + [split for split in list_splits(dataset, root) if split not in REQUIRED]
+    indices = {split: read_split(dataset, root, split) for split in wanted}
     config = read_config(args.cfg, args.overrides) if args.cfg else Config()
     anchors = None
     if args.cfg:

@@ -147,8 +147,8 @@ class Trainer:
     def announce(self, event: str, **values: Any) -> None:
         """Notifies the observers of an event: its name, and numbers and texts that belong to it."""
         progress = self.progress
-        about = {"event": event, "epoch": progress.epoch + 1, "batch": progress.batch, **values}
-        self._notify("on_event", about)
+        content = {"event": event, "epoch": progress.epoch + 1, "batch": progress.batch, **values}
+        self._notify("on_event", content)
 
     def _notify(self, method: str, *values: Any) -> None:
         for observer in self.observers:

@@ -246,7 +246,7 @@ def test_seeds(tool, digits_yaml, tmp_path):
     )
 
 
-def test_the_time_limit_is_that_of_all_seeds(tool, digits_yaml, tmp_path, monkeypatch):
+def test_the_time_limit_is_shared_by_all_seeds(tool, digits_yaml, tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Console, "on_epoch", lambda *_: now.__setitem__(0, now[0] + 30))

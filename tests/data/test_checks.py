@@ -255,7 +255,7 @@ def test_a_small_data_set_and_one_without_labels(data):
     problems = kinds(check(data, decode=False))
     assert problems["small data set"].examples[0].startswith("train: 99 labelled images")
     assert problems["no labelled image"].examples == ("val: none of 20 images has an object",)
-    assert problems["no labelled image"].about.severity == "error"
+    assert problems["no labelled image"].properties.severity == "error"
 
 
 def test_crowds_are_not_objects(data):
@@ -280,7 +280,7 @@ def test_findings_of_readers_become_problems(data, kind, known):
     (problem,) = check_labels(splits, size=64)
     assert (problem.kind, problem.count) == (kind, 1)
     assert problem.examples == ("a.txt:3: expected 5 numbers",)
-    assert problem.about == (KINDS[kind] if known else UNKNOWN)
+    assert problem.properties == (KINDS[kind] if known else UNKNOWN)
 
 
 def test_an_image_without_label_is_counted_once(data):

@@ -115,7 +115,7 @@ def test_a_uniform_image_has_a_uniform_hash():
     assert (small == 90).all()
 
 
-def test_look(tmp_path):
+def test_equal_files_have_equal_summaries(tmp_path):
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), scene(1, 30, 40))
     one = summarise_image(path)

@@ -9,8 +9,8 @@ from detector.data import fingerprint, load_data_yaml, read_split
 @pytest.fixture
 def index(coco_root):
     (coco_root.parent / "mine.yaml").write_text("format: coco\nroot: coco\n")
-    about, root = load_data_yaml(str(coco_root.parent / "mine.yaml"))
-    return read_split(about, root, "train")
+    dataset, root = load_data_yaml(str(coco_root.parent / "mine.yaml"))
+    return read_split(dataset, root, "train")
 
 
 def test_counts(index):

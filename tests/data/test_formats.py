@@ -181,7 +181,7 @@ def test_coco_in_any_layout(written):
     assert "split of images and annotations" in index.notes[0]
 
 
-def test_paths_count_from_the_yaml(written, monkeypatch, tmp_path):
+def test_paths_are_relative_to_the_yaml(written, monkeypatch, tmp_path):
     yaml = written("yolo")
     (tmp_path / "yamls").mkdir()
     other = tmp_path / "yamls" / "mine.yaml"

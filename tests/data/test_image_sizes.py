@@ -69,5 +69,5 @@ def test_unreadable(tmp_path, content):
 
 def test_threads_keep_the_order():
     many = range(2 * CHUNK + 3)
-    assert list(map_in_threads(lambda n: n * n, many, about="")) == [n * n for n in many]
-    assert list(map_in_threads(lambda n: n, [], about="")) == []
+    assert list(map_in_threads(lambda n: n * n, many, label="")) == [n * n for n in many]
+    assert list(map_in_threads(lambda n: n, [], label="")) == []

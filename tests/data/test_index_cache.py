@@ -68,8 +68,8 @@ def files_of(root):
 
 def times(path):
     """Restores a file's times (except that of its inode's change)."""
-    about = path.stat()
-    return lambda: os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    stat = path.stat()
+    return lambda: os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 @pytest.mark.parametrize("form", FORMATS)

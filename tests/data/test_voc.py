@@ -126,7 +126,7 @@ def test_an_unreadable_image_has_the_size_of_its_xml(written):
     assert len(index.boxes_xyxy) == 4
 
 
-def test_partners(written):
+def test_images_and_xml_files_without_counterpart(written):
     yaml = written("voc")
     root = yaml.parent
     (root / "Annotations" / "a.xml").rename(root / "Annotations" / "z.xml")

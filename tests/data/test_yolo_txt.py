@@ -90,7 +90,7 @@ def test_faulty_boxes(written, line, kind, skipped):
         assert index.findings[0].skipped == skipped
 
 
-def test_images_and_labels_without_their_partner(written):
+def test_images_and_labels_without_counterpart(written):
     yaml = written("yolo")
     root = yaml.parent
     (root / "labels" / "train" / "a.txt").rename(root / "labels" / "train" / "z.txt")

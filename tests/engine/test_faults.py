@@ -108,9 +108,9 @@ class Note(Observer):
     def __init__(self, *names):
         self.names, self.events = names, []
 
-    def on_event(self, trainer, about):
-        if about["event"] in self.names:
-            self.events.append(about)
+    def on_event(self, trainer, event):
+        if event["event"] in self.names:
+            self.events.append(event)
 
 
 @pytest.mark.parametrize("factors", [(NAN, 1.0), (float("inf"), 1.0), (1.0, NAN)])
@@ -129,11 +129,11 @@ def test_weights_never_become_non_finite(factors, clip):
         trainer.run()
     assert all(map(torch.equal, keep.bits, bits(trainer)))
     assert all(tensor.isfinite().all() for tensor in bits(trainer))
-    (about,) = note.events
-    assert about["images"] == [0, 1, 2, 3]
+    (event,) = note.events
+    assert event["images"] == [0, 1, 2, 3]
     finite_loss = factors[0] == 1.0
-    assert about["culprit"] == ("3.bias" if finite_loss else "")
-    json.dumps(about, allow_nan=False)
+    assert event["culprit"] == ("3.bias" if finite_loss else "")
+    json.dumps(event, allow_nan=False)
 
 
 def poisoned(**more):
@@ -253,7 +253,7 @@ def test_full_memory_changes_nothing_but_rounding(limit, accumulate):
     for mine, theirs in zip(plain.progress.history, tight.progress.history, strict=True):
         assert mine["loss_a"] == pytest.approx(theirs["loss_a"], rel=1e-12)
     chunks = {1: [2, 4, 8], 2: [2, 4], 3: [2]}[limit]
-    assert [about["parts"] for about in note.events] == chunks  # each is announced once, then kept
+    assert [event["parts"] for event in note.events] == chunks  # each is announced once, then kept
     assert tight.progress.chunks == chunks[-1]
 
 

@@ -44,7 +44,7 @@ def steady(points):
     return {key: value for key, value in points.items() if not key[0].startswith(CHANGING)}
 
 
-def test_it_changes_nothing():
+def test_trackers_do_not_change_training():
     plain, watched = make(), make(observers=[log_to({})])
     plain.run(), watched.run()
     assert all(torch.equal(a, b) for a, b in zip(bits(plain), bits(watched), strict=True))

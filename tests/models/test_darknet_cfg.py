@@ -95,10 +95,10 @@ def both_on_an_image(text, folder, names, *, height, width):
 def test_raw_heads_agree_with_opencv(tmp_path, text, outputs):
     names = [f"conv_{number}" for number in outputs]
     _, ours, theirs = both_on_an_image(text, tmp_path, names, height=64, width=96)
-    for mine, his in zip(ours, theirs, strict=True):
+    for mine, expected in zip(ours, theirs, strict=True):
         batch, anchors, height, width, values = mine.shape
         flat = mine.permute(0, 1, 4, 2, 3).reshape(batch, anchors * values, height, width)
-        np.testing.assert_allclose(flat.numpy(), his, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(flat.numpy(), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.skipif(not HAS_READER, reason="OpenCV 5 has no darknet reader")
@@ -108,7 +108,7 @@ def test_boxes_agree_with_opencv(tmp_path, new_coords):
     model, raw, (fine, coarse) = both_on_an_image(
         texts.everything(new_coords), tmp_path, ["yolo_21", "yolo_14"], height=64, width=64
     )
-    for level, his in zip(range(2), (fine, coarse), strict=True):
+    for level, expected in zip(range(2), (fine, coarse), strict=True):
         boxes, objectness, _ = decode_all(
             raw[level : level + 1],
             model.anchors[level : level + 1],
@@ -117,8 +117,12 @@ def test_boxes_agree_with_opencv(tmp_path, new_coords):
         )
         cells, anchors = raw[level].shape[2:4].numel(), 3
         mine = torch.cat([boxes[0] / 64, objectness[0][:, None]], 1)
-        mine = mine.view(anchors, cells, 5).transpose(0, 1).reshape(-1, 5)  # his: cell, then anchor
-        np.testing.assert_allclose(mine.numpy(), his.reshape(-1, his.shape[-1])[:, :5], atol=1e-4)
+        mine = (
+            mine.view(anchors, cells, 5).transpose(0, 1).reshape(-1, 5)
+        )  # theirs: cell, then anchor
+        np.testing.assert_allclose(
+            mine.numpy(), expected.reshape(-1, expected.shape[-1])[:, :5], atol=1e-4
+        )
 
 
 NET = "[net]\nwidth=64\nheight=64\n"

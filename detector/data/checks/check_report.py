@@ -49,7 +49,7 @@ class DatasetReport:
 
     def count(self, severity: Severity) -> int:
         """The number of kinds of problems of this severity."""
-        return sum(problem.about.severity == severity for problem in self.problems)
+        return sum(problem.properties.severity == severity for problem in self.problems)
 
     def failed(self, *, strict: bool) -> bool:
         """Whether there are errors or, if `strict`, warnings."""
@@ -65,8 +65,13 @@ class DatasetReport:
             "warnings": self.count("warning"),
             "splits": [asdict(split) for split in self.splits],
             "problems": [
-                {"kind": p.kind, "severity": p.about.severity, "count": p.count, "of": p.about.unit}
-                | {"total": p.total, "share": p.share, "advice": p.about.advice}
+                {
+                    "kind": p.kind,
+                    "severity": p.properties.severity,
+                    "count": p.count,
+                    "of": p.properties.unit,
+                }
+                | {"total": p.total, "share": p.share, "advice": p.properties.advice}
                 | {"examples": list(p.examples)}
                 for p in self.problems
             ],
@@ -105,9 +110,9 @@ class DatasetReport:
     def _format_problems(self) -> Iterator[str]:
         for p in self.problems:
             share = f"{p.share:.1%}" if p.share >= 0.001 else "< 0.1%"
-            count = f"{p.count:,} of {p.total:,} {p.about.unit}"
-            yield f"{p.about.severity:<8} {p.kind:<28} {count:>32} {share:>7}"
+            count = f"{p.count:,} of {p.total:,} {p.properties.unit}"
+            yield f"{p.properties.severity:<8} {p.kind:<28} {count:>32} {share:>7}"
             yield from (f"           {example}" for example in p.examples[:SHOWN_EXAMPLES])
             if p.count > SHOWN_EXAMPLES:
                 yield f"           ... and {p.count - SHOWN_EXAMPLES:,} more"
-            yield f"         > {p.about.advice}"
+            yield f"         > {p.properties.advice}"

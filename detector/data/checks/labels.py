@@ -100,7 +100,7 @@ def describe_label_problems(
         problem
         for problem in check_labels(splits, size=size, anchors=anchors, ratio=ratio)
         if problem.kind not in skipped
-        and (problem.about.severity == "error" or problem.share >= REPORTED_SHARE)
+        and (problem.properties.severity == "error" or problem.share >= REPORTED_SHARE)
     ]
     lines = [f"labels: {problem}" for problem in reported[:REPORTED_LINES]]
     if reported:

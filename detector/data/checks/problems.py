@@ -120,7 +120,7 @@ class Problem:
         return cls(kind, int(count), int(total), tuple(islice(examples, MAX_EXAMPLES)))
 
     @property
-    def about(self) -> Kind:
+    def properties(self) -> Kind:
         """The properties of its kind."""
         return KINDS.get(self.kind, UNKNOWN)
 
@@ -131,7 +131,7 @@ class Problem:
 
     def __str__(self) -> str:
         first = f"; {self.examples[0]}" if self.examples else ""
-        return f"{self.kind}: {self.count:,} of {self.total:,} {self.about.unit}{first}"
+        return f"{self.kind}: {self.count:,} of {self.total:,} {self.properties.unit}{first}"
 
 
 def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
@@ -151,5 +151,6 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
             merged[problem.kind] = Problem.collect(problem.kind, count, total, examples)
     place = {kind: number for number, kind in enumerate(KINDS)}
     return sorted(
-        merged.values(), key=lambda p: (p.about.severity != "error", place.get(p.kind, len(place)))
+        merged.values(),
+        key=lambda p: (p.properties.severity != "error", place.get(p.kind, len(place))),
     )

@@ -142,14 +142,14 @@ def make_digits(
             digest.update(text.encode())
     (root / "CREDITS.md").write_text(CREDITS, encoding="utf-8")
     packages = ("numpy", "opencv-python-headless", "scikit-learn", "scikit-image")
-    about = {
+    manifest = {
         "generator": GENERATOR_VERSION,
         "seed": seed,
         "images": {"train": num_train, "val": num_val},
         "versions": {name: version(name) for name in packages},
         "sha256": digest.hexdigest(),
     }
-    (root / _MANIFEST).write_text(json.dumps(about, indent=1) + "\n")
+    (root / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def _draw_jpeg(

@@ -107,10 +107,10 @@ def fingerprint_pairs(pairs: Pairs) -> Fingerprint:
     for name in (name for pair in zip(pairs.images, pairs.labels, strict=True) for name in pair):
         try:
             path = f"{pairs.folder}{os.sep}{name}"  # a million Paths would take seconds
-            about = None if name is None else os.stat(path)  # noqa: PTH116
+            stat = None if name is None else os.stat(path)  # noqa: PTH116
         except OSError:
-            about = None
-        facts = about and (about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+            stat = None
+        facts = stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         newest = max(newest, *facts[1:]) if facts else newest
         digest.update(f"{name}{facts}\n".encode("utf-8", "surrogateescape"))
     return Fingerprint(digest.hexdigest(), newest)
@@ -130,7 +130,7 @@ def read_pairs(
     builder = _IndexBuilder(unit, list(pairs.findings))
     both = list(zip(pairs.images, pairs.labels, strict=True))
     contents = map_in_threads(
-        lambda pair: _read_pair(pairs.folder, *pair), both, about=f"read {pairs.source.name}"
+        lambda pair: _read_pair(pairs.folder, *pair), both, label=f"read {pairs.source.name}"
     )
     for (image, label), (size, content) in zip(both, contents, strict=True):
         if isinstance(content, str):

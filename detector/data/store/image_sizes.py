@@ -45,16 +45,16 @@ def image_size(path: str) -> tuple[int, int]:
     return height, width
 
 
-def map_in_threads(function: Callable[[A], B], items: Sequence[A], *, about: str) -> Iterator[B]:
+def map_in_threads(function: Callable[[A], B], items: Sequence[A], *, label: str) -> Iterator[B]:
     """Yields function(item) for each item, in order; runs in threads, with a progress bar for many items.
 
     Args:
         function: reads a file: I/O-bound.
         items: what to read.
-        about: the label of the progress bar.
+        label: of the progress bar.
     """
     hidden = True if len(items) < SHOWN_FROM else None  # None: hidden where there is no terminal
-    bar = functools.partial(tqdm, desc=about, unit="image", leave=False, disable=hidden)
+    bar = functools.partial(tqdm, desc=label, unit="image", leave=False, disable=hidden)
     with ThreadPoolExecutor(THREADS) as pool, bar(total=len(items)) as progress:
         for start in range(0, len(items), CHUNK):
             for result in pool.map(function, items[start : start + CHUNK]):

@@ -85,10 +85,10 @@ class ImageStore:
         if not self.file.persistent:
             return number + 1
         try:
-            about = os.stat(path(number))  # noqa: PTH116  # a third of the time of Path's
+            stat = os.stat(path(number))  # noqa: PTH116  # a third of the time of Path's
         except OSError:
             return 0
-        text = b"%d %d %d" % (number, about.st_size, about.st_mtime_ns)
+        text = b"%d %d %d" % (number, stat.st_size, stat.st_mtime_ns)
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") | 1
 
     def get(self, number: int, position: int | None, key: int) -> np.ndarray | None:

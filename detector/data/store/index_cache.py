@@ -94,7 +94,7 @@ def save_index(index: Index, path: Path, key: str) -> None:
     Raises:
         OSError: the folder cannot be written to.
     """
-    about = {
+    header = {
         "key": key,
         "folder": str(index.folder),
         "names": index.names,
@@ -102,7 +102,7 @@ def save_index(index: Index, path: Path, key: str) -> None:
         "findings": [asdict(finding) for finding in index.findings],
     }
     # in ASCII: file names that are not UTF-8 are escaped
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     arrays = {name: getattr(index, name) for name in ARRAYS}
     files = {"file_blob": index.files.blob, "file_starts": index.files.starts}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,16 +120,16 @@ def load_index(path: Path, key: str) -> Index | None:
     """Reads an index; None if the file is missing or damaged, or has another key."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            about = json.loads(content["about"].tobytes())
-            if about["key"] != key:
+            header = json.loads(content["about"].tobytes())
+            if header["key"] != key:
                 return None
             return Index(
-                folder=Path(about["folder"]),
+                folder=Path(header["folder"]),
                 files=StringArray(content["file_blob"], content["file_starts"]),
                 **{name: content[name] for name in ARRAYS},
-                names=tuple(about["names"]),
-                annotations=Path(about["annotations"]),
-                findings=tuple(Finding(**each) for each in about["findings"]),
+                names=tuple(header["names"]),
+                annotations=Path(header["annotations"]),
+                findings=tuple(Finding(**each) for each in header["findings"]),
             )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None

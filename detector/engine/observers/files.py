@@ -117,7 +117,7 @@ class CheckpointSaver(Observer):
     ) -> None:
         """`data`: a description of the data, which a resumed run compares with its own."""
         self.folder, self.every = folder, every
-        self.about = {"config": config, "names": list(names), "data": data or {}}
+        self.common = {"config": config, "names": list(names), "data": data or {}}
         self._steps, self._written = 0, time.monotonic()
 
     def on_step(self, trainer: Trainer) -> None:
@@ -151,7 +151,7 @@ class CheckpointSaver(Observer):
 
     def _collect(self, trainer: Trainer, metrics: dict[str, float]) -> dict[str, Any]:
         return {
-            **self.about,
+            **self.common,
             "weights": trainer.ema.module.state_dict(),
             "epoch": trainer.progress.epoch,
             "metrics": metrics,
