@@ -102,5 +102,5 @@ class EpochOrder:
         if not len(self._positions):
             self._positions = np.full(order.max(initial=-1) + 1, -1)
             self._positions[order] = np.arange(len(order))
-        found = int(self._positions[index]) if 0 <= index < len(self._positions) else -1
-        return None if found < 0 else found
+        position = int(self._positions[index]) if 0 <= index < len(self._positions) else -1
+        return None if position < 0 else position

@@ -100,8 +100,8 @@ def find_similar_pairs(hashes: np.ndarray, thumbnails: np.ndarray, split: np.nda
             best[slot[at[alike]]] = key[at[alike]]
             at = at[~alike] + 1
             at = at[(at < len(slot)) & (slot[np.minimum(at, len(slot) - 1)] == slot[at - 1])]
-    found = np.flatnonzero(best < np.iinfo(np.int64).max)
-    return np.stack([best[found] % max(count, 1), found % max(count, 1)], 1)
+    matched = np.flatnonzero(best < np.iinfo(np.int64).max)
+    return np.stack([best[matched] % max(count, 1), matched % max(count, 1)], 1)
 
 
 def _find_candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

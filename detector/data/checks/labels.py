@@ -248,8 +248,8 @@ def _find_class_problems(splits: Splits) -> Iterator[Problem]:
         for name, count in train.items()
         if not count
     }
-    unseen = [f"{name}: in {' and '.join(found)}" for name, found in elsewhere.items() if found]
-    unused = [name for name, found in elsewhere.items() if not found]
+    unseen = [f"{name}: in {' and '.join(where)}" for name, where in elsewhere.items() if where]
+    unused = [name for name, where in elsewhere.items() if not where]
     rare = [f"{name}: {n} training boxes" for name, n in train.items() if 0 < n < FEW_BOXES]
     most = max(train, key=lambda name: train[name])
     few = [n for n, boxes in train.items() if FEW_BOXES <= boxes <= train[most] / IMBALANCE]
@@ -257,12 +257,12 @@ def _find_class_problems(splits: Splits) -> Iterator[Problem]:
         f"{name}: {train[name]:,} boxes, {most}: {train[most]:,}"
         for name in sorted(few, key=lambda name: train[name])
     )
-    for kind, found in (
+    for kind, examples in (
         ("class only in val", unseen),
         ("class without boxes", unused),
         ("rare class", rare),
     ):
-        if found:
-            yield Problem.collect(kind, len(found), total, found)
+        if examples:
+            yield Problem.collect(kind, len(examples), total, examples)
     if few:
         yield Problem.collect("class imbalance", len(few), total, against)

@@ -182,8 +182,8 @@ class _IndexBuilder:
             self.findings.append(Finding("unreadable image", image, size))
             size = parsed.size or UNREADABLE_SIZE
         elif parsed.size is not None and parsed.size != size:
-            said, real = (f"{width} x {height}" for height, width in (parsed.size, size))
-            what = f"its label file says {said} pixels, the image has {real}"
+            annotated, actual = (f"{width} x {height}" for height, width in (parsed.size, size))
+            what = f"its label file says {annotated} pixels, the image has {actual}"
             self.findings.append(Finding("size mismatch", image, what))
         for x1, y1, x2, y2, number, is_crowd, place in parsed.boxes:
             self.boxes.extend((x1, y1, x2, y2))

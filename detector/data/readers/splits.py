@@ -150,12 +150,12 @@ def _locate(
     if any(getattr(config, other) is not None for other in SPLITS):
         return None  # a YAML that names one split has to name all
     defaults = _default_paths(form, split)
-    found = next((place for place in defaults if (root / place).exists()), None)
+    existing = next((place for place in defaults if (root / place).exists()), None)
     if form != "coco":
-        return None if found is None else (found,)
-    if split == "test" and found is None:
+        return None if existing is None else (existing,)
+    if split == "test" and existing is None:
         return None
-    return JsonSplit(images=f"{split}2017", annotations=found or defaults[0])
+    return JsonSplit(images=f"{split}2017", annotations=existing or defaults[0])
 
 
 def _load_coco(config: DatasetConfig, root: Path, split: str, place: JsonSplit) -> Index:

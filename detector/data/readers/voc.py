@@ -161,5 +161,7 @@ def _pair_folder(
             pairs.findings.append(Finding("missing image", pairs.name(f"{images}/{each}"), what))
             continue
         label = f"{each}.xml"
-        found = label in folders[labels]
-        pairs.add(f"{images}{os.sep}{files[each]}", f"{labels}{os.sep}{label}" if found else None)
+        has_label = label in folders[labels]
+        pairs.add(
+            f"{images}{os.sep}{files[each]}", f"{labels}{os.sep}{label}" if has_label else None
+        )

@@ -56,8 +56,8 @@ def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
             labels_of[folder] = _find_label_folder(folder)
             pairs.findings += _find_orphans(pairs, folders, folder, labels_of[folder])
         label = f"{file_stem(name)}.txt"
-        found = label in folders[labels_of[folder]]
-        pairs.add(image, f"{labels_of[folder]}{os.sep}{label}" if found else None)
+        has_label = label in folders[labels_of[folder]]
+        pairs.add(image, f"{labels_of[folder]}{os.sep}{label}" if has_label else None)
     pairs.check(
         split,
         labelled=split != "test",
