@@ -30,7 +30,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
         path: of the file; its folder exists.
         content: "config" (plain dict), "names" (class names), "weights" (a state dict) and more;
             nested dicts, lists, tensors, strings and numbers.
-        previous: keeps the file that is now at `path`; there is a file at `path` at all times.
+        previous: where the file that is now at `path` is kept; `path` always exists meanwhile.
 
     Raises:
         UserError: the disk is full or not writable; both files are unchanged.

@@ -54,7 +54,7 @@ class Progress:
         stale: evaluations since the best one.
         totals, images: weighted losses times images of the epoch so far, and the number of those images.
         seconds: time spent on the epoch so far, over all sessions that it took.
-        unreadable: image files that could not be read, a line each.
+        unreadable: a line for each image file that could not be read.
         history: a row of values for each finished epoch.
         skipped, skipped_in_row: non-finite steps that were skipped, in all and since the last update.
         chunks: the number of chunks in which each batch is computed; above 1 once memory ran out.

@@ -61,7 +61,7 @@ def compare_losses(
 
 
 def compare_manifests(one: Path, other: Path) -> list[str]:
-    """The differences between the first sessions of two manifests, a line each."""
+    """The differences between the first sessions of two manifests, one per line."""
     sessions = [read_manifest(path).get("sessions") for path in (one, other)]
     if not all(sessions):
         missing = next(p for p, s in zip((one, other), sessions, strict=True) if not s)

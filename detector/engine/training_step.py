@@ -38,7 +38,7 @@ class TrainerOptions:
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         patience: evaluations without a better AP after which the run ends; 0 is no limit.
         clip_norm: maximum norm of a step's gradient, which is summed over the nominal batch; 0 is off.
-        skip_limit: the most non-finite steps in a row to skip; 0 ends the run at the first one.
+        skip_limit: maximum number of non-finite steps to skip in a row; 0 ends the run at the first one.
         compile: run the forward and backward pass through torch.compile.
         sync_batch_norms: BatchNorm statistics are those of all ranks; else each rank has its own.
         frozen: what is not trained.

@@ -29,7 +29,7 @@ def batch_of(images):
 
 
 class Loader:
-    """Three batches an epoch, the last one smaller; the same for the same epoch."""
+    """Three batches per epoch, the last one smaller; an epoch always has the same batches."""
 
     sizes = (4, 4, 2)
 

@@ -68,7 +68,7 @@ def find_equal_pairs(digests: np.ndarray, split: np.ndarray) -> Pairs:
 
 
 def find_similar_pairs(hashes: np.ndarray, thumbnails: np.ndarray, split: np.ndarray) -> Pairs:
-    """Pairs each image with the most similar earlier one of its split, and of another split.
+    """Pairs each image with the most similar earlier one of its own split, and of any other split.
 
     Args:
         hashes: uint8 [n, 16]. thumbnails: uint8 [n, 16, 16].

@@ -69,7 +69,7 @@ class EventLog(Observer):
         self.path = path
 
     def on_start(self, trainer: Trainer) -> None:
-        """Ends a line that a kill or a full disk has cut short."""
+        """Ends a line that a kill or a full disk left incomplete."""
         if not trainer.process_group.is_main:
             return
         with writing(self.path), self.path.open("ab+") as file:
@@ -79,7 +79,7 @@ class EventLog(Observer):
                     file.write(b"\n")
 
     def on_event(self, trainer: Trainer, event: dict[str, Any]) -> None:
-        """Appends a line and closes the file, so that a kill loses none."""
+        """Appends a line and closes the file, so that no line is lost if the run is killed."""
         if trainer.process_group.is_main:
             line = json.dumps({"time": round(time.time(), 3), **event})
             with writing(self.path), self.path.open("a", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
 """Curves and pictures in TensorBoard, Weights & Biases and MLflow, besides the run folder.
 
-Each is an optional install, used only if `train.log` names it. A new one is a class with the three
+Each is an optional dependency, used only if `train.log` names it. A new one is a class with the three
 methods of `Tracker` and an entry in `TRACKERS`; `TrackerLog` feeds them.
 """
 
@@ -68,7 +68,7 @@ class TensorBoard:
             self._writer.add_text("config", f"```\n{json.dumps(config, indent=1)}\n```", 0)
 
     def log_scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes the numbers at once, so that a kill loses none from before a checkpoint."""
+        """Writes the numbers at once, so that none from before a checkpoint is lost in a kill."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
