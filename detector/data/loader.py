@@ -191,7 +191,7 @@ def val_loader(
     """Validation batches as the data set plans them, or only `batches` (of this rank).
 
     Each pass over a DataLoader draws a base seed for its workers, which is not used here. It comes from a
-    separate generator, so that DropBlock draws the same numbers in a run that was resumed within an epoch.
+    separate generator, so that DropBlock draws the same numbers in a run resumed within an epoch.
     """
     return DataLoader(
         dataset,

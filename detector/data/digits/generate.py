@@ -232,7 +232,7 @@ def _compute_overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
 
 
 def _load_sources() -> tuple[Source, Source]:
-    """Loads the digits and parts of photos for train and for val; no two of them are the same."""
+    """Loads digits and parts of photos; train and val have no digit and no pixel in common."""
     images, targets = load_digits(return_X_y=True)
     glyphs = enlarge_glyphs(images.reshape(-1, 8, 8))
     rng = np.random.default_rng(0)
