@@ -44,7 +44,7 @@ class Hardware:
             reason = str(error).splitlines()[0]
             raise UserError(f"device {device!r} cannot be used: {reason}; try cpu") from None
         if precision == "auto":
-            precision = _fast_precision(place)
+            precision = _choose_fast_precision(place)
         if precision == "fp16" and place.type == "cpu":
             raise UserError("fp16 is not supported on CPUs; use train.precision=bf16, fp32 or auto")
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -126,7 +126,7 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: never
 
 
-def _fast_precision(device: torch.device) -> str:
+def _choose_fast_precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "fp16"  # what the published weights were trained with
     if device.type == "cpu" and _cpu_has_bf16():

@@ -30,7 +30,7 @@ SIZE = 640
 
 
 def main() -> None:
-    parser = cli.parser(__doc__ or "", "python tools/bench_eval.py")
+    parser = cli.make_parser(__doc__ or "", "python tools/bench_eval.py")
     parser.add_argument(
         "--seed", type=int, default=0, help="random seed of the synthetic data (default 0)"
     )
@@ -86,7 +86,7 @@ def measure_evaluator(name: str, seed: int, runs: int) -> dict:
     """The median time from arrays to the twelve numbers, in seconds, and the memory it takes."""
     ground_truth, results = make_detections(seed)
     backend = choose_backend(name)
-    before, seconds = peak_gb(), []
+    before, seconds = measure_peak_gb(), []
     for _ in range(runs):
         start = time.perf_counter()
         result = backend.evaluate(ground_truth, results, None)
@@ -94,7 +94,7 @@ def measure_evaluator(name: str, seed: int, runs: int) -> dict:
     return {
         "backend": str(backend),
         "seconds": float(np.median(seconds)),
-        "peak_gb": peak_gb() - before,
+        "peak_gb": measure_peak_gb() - before,
         "stats": [value.hex() for value in result.stats.tolist()],  # pyright: ignore
         "arrays": digest(result.precision, result.recall, result.scores),  # pyright: ignore
     }
@@ -137,7 +137,7 @@ def measure_postprocessing(args: argparse.Namespace) -> dict[str, float]:
     model = build_model(ModelConfig(arch="yolov4-pacsp-s"), CLASSES).eval()
     model = model.to(memory_format=torch.channels_last)  # pyright: ignore
     image = torch.rand(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
-    figures = {"network": median_ms(lambda: model(image), args.runs + 2)}
+    figures = {"network": measure_median_ms(lambda: model(image), args.runs + 2)}
     threads = torch.get_num_threads()
     count = f"{threads} thread{'s' if threads > 1 else ''}"
     print(f"{SIZE} px, {count}: -s network {figures['network']:.0f} ms")
@@ -150,7 +150,7 @@ def measure_postprocessing(args: argparse.Namespace) -> dict[str, float]:
             suppress(candidates, 1, nms_iou=0.65, max_detections=300)
             return len(candidates.scores)
 
-        count, spent = boxes(), median_ms(boxes, 5 * args.runs)
+        count, spent = boxes(), measure_median_ms(boxes, 5 * args.runs)
         share = spent / figures["network"]
         print(f"  decode and NMS of {count} (box, class) pairs: {spent:.1f} ms, {share:.1%}")
         figures[f"boxes_{pairs}"] = spent
@@ -183,7 +183,7 @@ def make_raw_maps(shapes: list[torch.Size], pairs: int, seed: int) -> list[torch
     return raw
 
 
-def median_ms(call: Callable[[], object], runs: int) -> float:
+def measure_median_ms(call: Callable[[], object], runs: int) -> float:
     spent = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -192,7 +192,7 @@ def median_ms(call: Callable[[], object], runs: int) -> float:
     return 1000 * float(np.median(spent))
 
 
-def peak_gb() -> float:
+def measure_peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 

@@ -49,7 +49,7 @@ def import_function(text: str) -> LoaderFactory:
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "", "python tools/bench_loader.py --data coco.yaml --sizes 320 640"
     )
     parser.add_argument(

@@ -45,7 +45,7 @@ class Row:
     tensors: tuple[int, int] | None = None  # that forward and backward read or write
 
 
-def milliseconds(call: Callable[[], object], device: str, runs: int) -> float:
+def measure_ms(call: Callable[[], object], device: str, runs: int) -> float:
     """Median over `runs` calls, after a fifth of them to warm up.
 
     On a GPU measured by CUDA events around each call, which exclude the launch while the GPU is busy.
@@ -74,7 +74,7 @@ def compute_mish_in_three_steps(x: Tensor) -> Tensor:
     return x * torch.tanh(functional.softplus(x))
 
 
-def cpu_name() -> str:
+def describe_cpu() -> str:
     """The CPU's model name, with the widest vector instructions that torch uses on it."""
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else ""
@@ -100,7 +100,7 @@ class Bench:
 
     def time(self, call: Callable[[], object]) -> float:
         """Milliseconds of a call."""
-        return milliseconds(call, self.device, self.runs)
+        return measure_ms(call, self.device, self.runs)
 
     def row(
         self,
@@ -254,7 +254,7 @@ def print_gains(rows: list[Row]) -> None:
 
 
 def main() -> None:
-    parser = cli.parser(__doc__ or "", "python tools/bench_mish.py --dtypes fp32 bf16")
+    parser = cli.make_parser(__doc__ or "", "python tools/bench_mish.py --dtypes fp32 bf16")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--device",
@@ -275,7 +275,7 @@ def main() -> None:
 
     machine = {
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else cpu_name(),
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else describe_cpu(),
         "threads": args.threads,
         "runs": runs,
     }

@@ -20,7 +20,7 @@ EXIT_ERRORS = 1
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "", "python tools/check_data.py mine.yaml --cfg yolov4-pacsp-s-mish.yaml"
     )
     parser.add_argument("data", metavar="DATA.yaml", help="a path, or a name in data/")

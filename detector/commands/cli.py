@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def parser(description: str, example: str) -> Parser:
+def make_parser(description: str, example: str) -> Parser:
     """Makes an argument parser whose help ends with an example."""
     return Parser(
         description=description,

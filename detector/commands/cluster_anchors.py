@@ -9,7 +9,7 @@ from detector.weights.darknet import read_config
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "",
         "python tools/cluster_anchors.py --cfg yolov4-pacsp-s-mish.yaml --data mine.yaml",
     )

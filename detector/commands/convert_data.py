@@ -11,7 +11,7 @@ from detector.errors import UserError
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "", "python tools/convert_data.py --data voc.yaml --to coco --out data/voc-coco"
     )
     parser.add_argument("--data", metavar="YAML", required=True, help="the data set to convert")

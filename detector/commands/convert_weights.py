@@ -9,7 +9,7 @@ from detector.weights.load import export_darknet, read_weights, save_weights
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "",
         "python tools/convert_weights.py yolov4-pacsp-mish.weights --cfg yolov4-pacsp-mish.yaml "
         "-o weights/yolov4-pacsp-mish.pt\n"

@@ -17,7 +17,7 @@ from detector.weights.load import load_model
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "",
         "python tools/detect.py --weights runs/yolov4-pacsp-n-mish/best.pt photo.jpg folder/",
     )

@@ -10,7 +10,7 @@ from detector.weights.published import find_published, list_published
 
 
 def main() -> None:
-    parser = cli.parser(__doc__ or "", "python tools/get_weights.py yolov4-pacsp-mish")
+    parser = cli.make_parser(__doc__ or "", "python tools/get_weights.py yolov4-pacsp-mish")
     parser.add_argument("name", nargs="?", help="a name in weights/index.yaml")
     parser.add_argument(
         "--out",

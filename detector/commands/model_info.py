@@ -8,7 +8,7 @@ from detector.weights.darknet import read_config
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "", "python tools/model_info.py --cfg yolov4-pacsp-mish.yaml --size 736"
     )
     parser.add_argument("--cfg", required=True, help="a path, a name in configs/, or a .cfg")

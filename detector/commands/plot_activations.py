@@ -13,7 +13,7 @@ TITLES = ("value", "first derivative", "second derivative")
 
 
 def main() -> None:
-    parser = cli.parser(__doc__ or "", "python tools/plot_activations.py mish swish relu")
+    parser = cli.make_parser(__doc__ or "", "python tools/plot_activations.py mish swish relu")
     parser.add_argument("names", nargs="*", help=f"all, or names; default: {' '.join(SHOWN)}")
     parser.add_argument(
         "--from", dest="low", type=float, default=-6.0, help="left end (default -6)"

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from detector.commands import cli
-from detector.commands.launch import train_command, train_environment
+from detector.commands.launch import make_train_command, make_train_environment
 from detector.engine import (
     FIRST_BATCHES,
     RunFolder,
@@ -19,7 +19,7 @@ EXIT_DIFFERENT = 1
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         (__doc__ or "") + "\n\nExit status: 0 bitwise equal, 1 different, 2 could not be repeated.",
         "python tools/reproduce.py runs/yolov4-pacsp-n-mish",
     )
@@ -47,9 +47,9 @@ def main() -> None:
     world_size = sessions[0].get("hardware", {}).get("processes", 1)
     again = RunFolder.create(Path(args.out or f"{run.path}-again"))
 
-    command = [*train_command(world_size), "--cfg", str(run.config), "--out", str(again.path)]
+    command = [*make_train_command(world_size), "--cfg", str(run.config), "--out", str(again.path)]
     command += ["--batch-limit", str(args.batches), "train.log=[]"]
-    if subprocess.run(command, env=train_environment(), check=False).returncode:
+    if subprocess.run(command, env=make_train_environment(), check=False).returncode:
         raise UserError(f"{run.path}: could not be repeated; see the error above")
 
     compared, difference = compare_losses(before, read_first_losses(again.events), args.batches)

@@ -20,7 +20,7 @@ from detector.visualize.draw import (
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "",
         "python tools/show_batch.py --cfg yolov4-pacsp-n-mish.yaml --out batch.jpg bag=yolov4",
     )

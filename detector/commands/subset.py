@@ -7,7 +7,7 @@ from detector.data import load_data_yaml, read_split, write_subset
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "", "python tools/subset.py --data coco.yaml --images 8 --out runs/eight"
     )
     parser.add_argument("--data", metavar="YAML", required=True, help="the data set to copy from")

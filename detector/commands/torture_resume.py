@@ -21,7 +21,7 @@ from detector.api.kill_and_resume import (
     wait_for_end,
 )
 from detector.commands import cli
-from detector.commands.launch import train_command, train_environment
+from detector.commands.launch import make_train_command, make_train_environment
 from detector.engine import RunFolder
 from detector.errors import UserError
 
@@ -35,7 +35,9 @@ WORDS = (
 
 
 def main() -> None:
-    parser = cli.parser(__doc__ or "", "python tools/torture_resume.py --kills 20 --processes 2")
+    parser = cli.make_parser(
+        __doc__ or "", "python tools/torture_resume.py --kills 20 --processes 2"
+    )
     parser.add_argument("--cfg", default="yolov4-pacsp-n-mish.yaml")
     parser.add_argument("--data", default="digits.yaml")
     parser.add_argument("--kills", type=int, default=20, help="number of kills (default 20)")
@@ -56,7 +58,7 @@ def main() -> None:
         raise UserError(f"{args.out}: is not empty; give another --out")
 
     words = ("--cfg", args.cfg, "--data", args.data, *WORDS, *args.overrides)
-    train = TrainCommand(train_command(args.processes), words, train_environment())
+    train = TrainCommand(make_train_command(args.processes), words, make_train_environment())
     uninterrupted = RunFolder(args.out / "untouched")
     start = time.monotonic()
     wait_for_end(train.start(uninterrupted), uninterrupted)

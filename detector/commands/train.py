@@ -53,7 +53,7 @@ def make_request(args: argparse.Namespace) -> RunRequest:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "",
         "python tools/train.py --cfg yolov4-pacsp-mish.yaml --data coco.yaml train.epochs=100",
     )

@@ -123,7 +123,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(
+    parser = cli.make_parser(
         __doc__ or "",
         "python tools/val.py --weights runs/yolov4-pacsp-n-mish/best.pt --size 736\n"
         "  python tools/val.py --weights runs/mish runs/leaky --interval\n"

@@ -12,7 +12,7 @@ from detector.evaluation.intervals import (
     Interval,
     Resampler,
     bootstrap,
-    confidence_intervals,
+    compute_confidence_intervals,
 )
 
 
@@ -78,8 +78,8 @@ def compare_models(
     samples = bootstrap(models, num_images, seed=seed, resamples=resamples)
     metrics = np.array([list(row.metrics.values()) for row in rows])
     for number, row in enumerate(rows):
-        row.intervals = confidence_intervals(samples[number], metrics[number].tolist())
+        row.intervals = compute_confidence_intervals(samples[number], metrics[number].tolist())
         if number:
             change = (metrics[number] - metrics[0]).tolist()
-            paired = confidence_intervals(samples[number] - samples[0], change, lowest=-1)
+            paired = compute_confidence_intervals(samples[number] - samples[0], change, lowest=-1)
             row.difference = list(zip(change, paired, strict=True))

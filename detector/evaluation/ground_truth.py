@@ -56,24 +56,24 @@ class GroundTruth:
                 category that is not listed, or with a non-finite box or area.
         """
         name = str(source) if isinstance(source, Path) else "the annotations"
-        images, annotations, categories = _coco_lists(source, name)
-        image_ids = np.sort(_unique_ids(images, name, "image"))
-        numbers = _unique_ids(categories, name, "category").tolist()
+        images, annotations, categories = _find_coco_lists(source, name)
+        image_ids = np.sort(_parse_unique_ids(images, name, "image"))
+        numbers = _parse_unique_ids(categories, name, "category").tolist()
         known = {i: str(entry.get("name", i)) for i, entry in zip(numbers, categories, strict=True)}
         chosen = sorted(known) if category_ids is None else [int(i) for i in category_ids]
         for number in chosen:
             if number not in known:
                 raise UserError(f"{name}: no category id {number} (known: {_format_ids(known)})")
 
-        owner = _ids(annotations, "image_id", f"{name}: an annotation")
-        category = _ids(annotations, "category_id", f"{name}: an annotation")
+        owner = _parse_ids(annotations, "image_id", f"{name}: an annotation")
+        category = _parse_ids(annotations, "category_id", f"{name}: an annotation")
         image = _find_positions(owner, image_ids, f"{name}: an annotation has image id {{}}")
         _find_positions(
             category, np.array(sorted(known)), f"{name}: an annotation has category id {{}}"
         )
-        boxes = _boxes(annotations, name)
+        boxes = _parse_boxes(annotations, name)
         crowd = np.array([bool(entry.get("iscrowd")) for entry in annotations], bool)
-        area = _areas(annotations, boxes, name)
+        area = _parse_areas(annotations, boxes, name)
         wrong = ~(np.isfinite(boxes).all(axis=1) & np.isfinite(area))
         if wrong.any():
             entry = annotations[int(wrong.argmax())]
@@ -93,7 +93,7 @@ class GroundTruth:
             boxes_xywh=boxes[kept],
             area=area[kept],
             crowd=crowd[kept],
-            notes=tuple(_notes(name, annotations)),
+            notes=tuple(_find_notes(name, annotations)),
         )
 
 
@@ -194,20 +194,20 @@ def read_results(path: Path, ground_truth: GroundTruth) -> Results:
     Raises:
         UserError: a missing file, another format, unknown ids, non-finite numbers.
     """
-    entries = _read(path)
+    entries = _read_json(path)
     if not isinstance(entries, list):
         raise UserError(
             f'{path}: expected a list of {{"image_id", "category_id", "bbox", "score"}}'
         )
-    image_ids = _ids(entries, "image_id", f"{path}: a result")
-    category = _ids(entries, "category_id", f"{path}: a result")
+    image_ids = _parse_ids(entries, "image_id", f"{path}: a result")
+    category = _parse_ids(entries, "category_id", f"{path}: a result")
     order = np.argsort(ground_truth.category_ids)
     at = _find_positions(category, ground_truth.category_ids[order], f"{path}: category id {{}}")
     try:
         score = np.array([float(entry["score"]) for entry in entries])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: a result whose score is missing or not a number") from None
-    boxes = _boxes(entries, str(path))
+    boxes = _parse_boxes(entries, str(path))
     return Results.from_arrays(ground_truth, image_ids, order[at], boxes, score, str(path))
 
 
@@ -230,23 +230,23 @@ def save_results(path: Path, results: Results, ground_truth: GroundTruth) -> Non
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _coco_lists(source: Path | Mapping[str, Any], name: str) -> list[list[Any]]:
+def _find_coco_lists(source: Path | Mapping[str, Any], name: str) -> list[list[Any]]:
     """The lists of images, annotations and categories."""
-    tree = _read(source) if isinstance(source, Path) else source
+    tree = _read_json(source) if isinstance(source, Path) else source
     lists = [tree.get(key) if isinstance(tree, Mapping) else None for key in _LISTS]
     if not all(isinstance(each, list) for each in lists):
         raise UserError(f"{name}: not a COCO annotation file: expected lists {', '.join(_LISTS)}")
     return [each for each in lists if each is not None]
 
 
-def _read(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as json: {error}") from None
 
 
-def _ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
+def _parse_ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
     for entry in entries:
         value = entry.get(key) if isinstance(entry, Mapping) else None
         if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
@@ -256,9 +256,11 @@ def _ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
     return np.array([entry[key] for entry in entries], np.int64)
 
 
-def _unique_ids(entries: Sequence[Any], name: str, kind: str) -> np.ndarray:
+def _parse_unique_ids(entries: Sequence[Any], name: str, kind: str) -> np.ndarray:
     """The ids of images or categories, int64 [n], in the file's order."""
-    ids = _ids(entries, "id", f"{name}: an {kind}" if kind == "image" else f"{name}: a {kind}")
+    ids = _parse_ids(
+        entries, "id", f"{name}: an {kind}" if kind == "image" else f"{name}: a {kind}"
+    )
     ascending = np.sort(ids)
     duplicates = ascending[1:][ascending[1:] == ascending[:-1]]
     if len(duplicates):
@@ -279,14 +281,14 @@ def _find_positions(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray
     return at
 
 
-def _boxes(entries: Sequence[Any], name: str) -> np.ndarray:
+def _parse_boxes(entries: Sequence[Any], name: str) -> np.ndarray:
     try:
         return np.array([entry["bbox"] for entry in entries], np.float64).reshape(len(entries), 4)
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{name}: an entry whose bbox is missing or not 4 numbers") from None
 
 
-def _areas(annotations: Sequence[Any], boxes: np.ndarray, name: str) -> np.ndarray:
+def _parse_areas(annotations: Sequence[Any], boxes: np.ndarray, name: str) -> np.ndarray:
     """As annotated; the box's where the annotation has none."""
     areas = [entry.get("area") for entry in annotations]
     sizes = boxes[:, 2:].tolist()
@@ -298,7 +300,7 @@ def _areas(annotations: Sequence[Any], boxes: np.ndarray, name: str) -> np.ndarr
         raise UserError(f"{name}: an annotation whose area is not a number") from None
 
 
-def _notes(name: str, annotations: Sequence[Any]) -> Iterator[str]:
+def _find_notes(name: str, annotations: Sequence[Any]) -> Iterator[str]:
     numbers = Counter(entry.get("id") for entry in annotations)
     renumbered = "annotations are renumbered from 1"
     if 0 in numbers:

@@ -168,10 +168,10 @@ def bootstrap(
     return samples
 
 
-def confidence_intervals(
+def compute_confidence_intervals(
     samples: np.ndarray, values: Sequence[float], lowest: float = 0.0
 ) -> list[Interval | None]:
-    """The 95 % confidence interval of each number; None where there are no samples.
+    """Computes the 95 % confidence interval of each number; None where there are no samples.
 
     This is the basic bootstrap interval (Davison and Hinkley, "Bootstrap Methods", 1997, section 5.2),
     which mirrors the quantiles of the samples at the number itself. AP of few images is biased upwards,

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation import CocoAP, GroundTruth, Results
-from detector.evaluation.intervals import Resampler, bootstrap, confidence_intervals
+from detector.evaluation.intervals import Resampler, bootstrap, compute_confidence_intervals
 from detector.evaluation.matching import IOU_THRESHOLDS, RECALLS, match
 from tests.evaluation.problems import make_problem
 
@@ -139,7 +139,7 @@ def test_an_interval_narrows_with_more_images_and_contains_the_number():
         samples = bootstrap([model, model], images, seed=0, resamples=100)
         assert np.array_equal(samples[0], samples[1], equal_nan=True)  # paired
         values = model(np.ones(images, int))
-        (low, high), *_ = confidence_intervals(samples[0], values.tolist())
+        (low, high), *_ = compute_confidence_intervals(samples[0], values.tolist())
         assert low < values[0] < high
         widths.append(high - low)
     assert 2 < widths[0] / widths[1] < 8  # root of 16
@@ -152,7 +152,7 @@ def test_without_ground_truth_there_is_no_interval():
     zero = np.zeros(0, int)
     results = Results(zero, zero, np.zeros((0, 4)), np.zeros(0))
     samples = bootstrap([Resampler(ground_truth, results)], 1, seed=0, resamples=3)
-    assert confidence_intervals(samples[0], [-1.0] * 12) == [None] * 12
+    assert compute_confidence_intervals(samples[0], [-1.0] * 12) == [None] * 12
 
 
 def test_intervals_of_few_images_contain_the_number_of_all():
@@ -164,7 +164,7 @@ def test_intervals_of_few_images_contain_the_number_of_all():
         model = Resampler(*of_images(ground_truth, results, part))
         samples = bootstrap([model], len(part), seed=0, resamples=30)[0]
         value = model(np.ones(len(part), int)).tolist()
-        low, high = confidence_intervals(samples, value)[0]
+        low, high = compute_confidence_intervals(samples, value)[0]
         held += low <= expected <= high
         above += value[0] > expected
     assert held >= 15  # of 20
