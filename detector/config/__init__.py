@@ -16,8 +16,11 @@ from detector.config.parse import (
     replace_values,
 )
 from detector.config.schema import (
+    ADAMW,
+    ADAMW_LR_LIMIT,
     LARGEST_STRIDE,
     LEAST_BUFFER,
+    RECIPE_KEYS,
     ActivationConfig,
     BagConfig,
     Config,
@@ -33,6 +36,9 @@ from detector.config.schema import (
 )
 
 __all__ = [
+    "ADAMW",
+    "ADAMW_LR_LIMIT",
+    "RECIPE_KEYS",
     "LARGEST_STRIDE",
     "LEAST_BUFFER",
     "ActivationConfig",

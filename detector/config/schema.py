@@ -336,8 +336,30 @@ class EvalConfig(Section):
     flip: bool = False
 
 
+# What `recipe: auto` derives from the size of a run unless a YAML or the command line sets it; the defaults
+# of these keys are the published recipe
+RECIPE_KEYS = (
+    "train.batch_size",  # at most the nominal batch
+    "train.nominal_batch",
+    "train.optimizer",
+    "train.lr",
+    "train.lr_final",
+    "train.weight_decay",
+    "train.warmup_epochs",
+    "train.warmup_min_steps",
+    "train.warmup_bias_lr",
+    "train.ema_decay",
+    "train.ema_warmup",
+    "train.eval_every",
+    "bag.mosaic_off_epochs",
+)
+
+
 class Config(Section):
     """A whole run."""
+
+    # auto: the keys of RECIPE_KEYS that are not set follow from the number of images and epochs
+    recipe: Literal["auto", "published"] = "auto"
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -1,0 +1,173 @@
+"""The recipe that fits a run: what `recipe: auto` makes of the number of images and epochs.
+
+The published recipe is that of COCO: 118,287 images x 300 epochs are 554,000 optimizer steps of 64 images. A
+run on 300 images for 40 epochs has 190 such steps: fewer than the warm-up, and fewer than the EMA needs to
+forget the initial weights. Each rule here gives the published value where a run is long enough for it, and
+scales it down with the run where it is not. docs/recipe.md has the measurements.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from detector.config import ADAMW, ADAMW_LR_LIMIT, RECIPE_KEYS, Config, TrainConfig, replace_values
+
+PUBLISHED = TrainConfig()
+LONG_RUN = 20_000 * PUBLISHED.nominal_batch  # images in all epochs; from here on the published recipe
+NOMINAL_BATCHES = (8, PUBLISHED.nominal_batch)  # smallest and largest
+STEPS = 2_000  # as many steps as a short run should have at least
+WARMUP_SHARE = 0.1  # of the run's batches, at most
+EMA_SHARE = 0.125  # of the run's steps that the EMA averages over, at most
+MOSAIC_OFF_SHARE = 0.15  # of a short run's epochs that end without mosaic
+EVAL_SHARE = 0.1  # of the training time that evaluations may take, about
+EVAL_COST = 1 / 3  # of an image in the evaluation: the forward pass of training alone
+LR_FINAL = 0.05  # of a short run
+
+
+@dataclass(frozen=True, slots=True)
+class RunSize:
+    """What the rules know of a run.
+
+    Attributes:
+        images: number of training images in an epoch.
+        val_images: number of validation images.
+        epochs: number of epochs.
+    """
+
+    images: int
+    val_images: int
+    epochs: int
+
+    @property
+    def total(self) -> int:
+        """Training images in all epochs."""
+        return self.images * self.epochs
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the published recipe is too long for the run."""
+        return self.total < LONG_RUN
+
+
+def choose_nominal_batch(size: RunSize) -> int:
+    """Images per optimizer step: a power of two that leaves `STEPS` steps, from 8 to the published 64."""
+    smallest, largest = NOMINAL_BATCHES
+    power = 2 ** math.floor(math.log2(max(size.total / STEPS, 1)))
+    return min(max(power, smallest), largest)
+
+
+def choose_optimizer(size: RunSize, lr: float | None) -> str:
+    """AdamW for a short run, unless its `lr` is given and is one of SGD; else the published SGD."""
+    if lr is not None and lr > ADAMW_LR_LIMIT:
+        return PUBLISHED.optimizer
+    return "adamw" if size.is_short else PUBLISHED.optimizer
+
+
+def choose_warmup(size: RunSize, batch_size: int) -> tuple[float, int]:
+    """`warmup_epochs` and `warmup_min_steps`: the published ones, but at most a tenth of the run."""
+    batches = math.ceil(size.images / batch_size)
+    published = max(round(PUBLISHED.warmup_epochs * batches), PUBLISHED.warmup_min_steps)
+    limit = WARMUP_SHARE * size.epochs * batches
+    if published <= limit:
+        return PUBLISHED.warmup_epochs, PUBLISHED.warmup_min_steps
+    return round(WARMUP_SHARE * size.epochs, 3), 0
+
+
+def choose_ema(size: RunSize, nominal_batch: int) -> tuple[float, float]:
+    """`ema_decay` and `ema_warmup`: averages over an eighth of the run's steps, at most the published."""
+    published = 1 / (1 - PUBLISHED.ema_decay)  # steps
+    steps = EMA_SHARE * size.total / nominal_batch
+    if steps >= published:
+        return PUBLISHED.ema_decay, PUBLISHED.ema_warmup
+    steps = max(steps, 1.0)
+    return round(1 - 1 / steps, 6), min(PUBLISHED.ema_warmup, max(round(steps / 2, 1), 1.0))
+
+
+def choose_mosaic_off_epochs(size: RunSize) -> int:
+    """The last epochs of a short run see whole images, as the evaluation does; 0 as published else."""
+    return round(MOSAIC_OFF_SHARE * size.epochs) if size.is_short else 0
+
+
+def choose_eval_every(size: RunSize) -> int:
+    """Epochs between evaluations, so that these take a tenth of the time; at least ten in a run."""
+    every = round(EVAL_COST * size.val_images / size.images / EVAL_SHARE)
+    return max(min(every, size.epochs // 10), 1)
+
+
+def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict[str, Any]:
+    """The value of every key in `RECIPE_KEYS`.
+
+    Args:
+        size: of the run.
+        given: the values that the user has set, by dotted key: they stay, and others follow from them.
+        batch_size: of the config; shrinks to the nominal batch unless it is `given`.
+    """
+    values: dict[str, Any] = {"train.nominal_batch": choose_nominal_batch(size)}
+    values |= given
+    nominal = values["train.nominal_batch"]
+    values.setdefault("train.batch_size", min(batch_size, nominal))
+    values.setdefault("train.optimizer", choose_optimizer(size, given.get("train.lr")))
+    rates = {key: getattr(PUBLISHED, key) for key in ADAMW}
+    if values["train.optimizer"] == "adamw":
+        rates = ADAMW
+    for key, value in rates.items():
+        values.setdefault(f"train.{key}", value)
+    values.setdefault("train.lr_final", LR_FINAL if size.is_short else PUBLISHED.lr_final)
+    batch = values["train.batch_size"]
+    epochs, steps = choose_warmup(size, batch if isinstance(batch, int) else nominal)
+    if given.keys().isdisjoint({"train.warmup_epochs", "train.warmup_min_steps"}):
+        values |= {"train.warmup_epochs": epochs, "train.warmup_min_steps": steps}
+    decay, warmup = choose_ema(size, nominal)
+    if given.keys().isdisjoint({"train.ema_decay", "train.ema_warmup"}):
+        values |= {"train.ema_decay": decay, "train.ema_warmup": warmup}
+    values.setdefault("train.eval_every", choose_eval_every(size))
+    values.setdefault("bag.mosaic_off_epochs", choose_mosaic_off_epochs(size))
+    return values
+
+
+def resolve_recipe(config: Config, images: int, val_images: int) -> tuple[Config, list[str]]:
+    """The config with the recipe that fits the run, and a line that says what it is.
+
+    Args:
+        config: as it was loaded: it knows which keys the user has set.
+        images: number of training images in an epoch.
+        val_images: number of validation images.
+    """
+    given = find_given_values(config)
+    if config.recipe == "published" or len(given) == len(RECIPE_KEYS):
+        return config, []
+    size = RunSize(images, val_images, config.train.epochs)
+    batch_size = config.train.batch_size
+    number = batch_size if isinstance(batch_size, int) else TrainConfig().nominal_batch
+    values = derive_recipe(size, given, number)
+    resolved = replace_values(config, values)
+    return resolved, [describe_recipe(resolved, size)]
+
+
+def find_given_values(config: Config) -> dict[str, Any]:
+    """The values of `RECIPE_KEYS` that a YAML or the command line sets, by dotted key."""
+    sections = {key: key.split(".") for key in RECIPE_KEYS}
+    return {
+        key: getattr(getattr(config, section), name)
+        for key, (section, name) in sections.items()
+        if name in getattr(config, section).model_fields_set
+    }
+
+
+def describe_recipe(config: Config, size: RunSize) -> str:
+    """One line: size of the run, steps, optimizer, warm-up, EMA, mosaic and evaluations."""
+    train = config.train
+    steps = math.ceil(size.total / train.nominal_batch)
+    batch = train.batch_size if isinstance(train.batch_size, int) else train.nominal_batch
+    batches = math.ceil(size.images / batch)
+    warmup = max(round(train.warmup_epochs * batches), train.warmup_min_steps)
+    off = config.bag.mosaic_off_epochs
+    parts = [
+        f"recipe: {size.images} images x {size.epochs} epochs = {steps} steps of {train.nominal_batch}",
+        f"{train.optimizer}, lr {train.lr:g}",
+        f"warm-up {warmup} batches",
+        f"EMA over {round(1 / (1 - train.ema_decay))} steps",
+        f"mosaic off in the last {off} epochs" if off else "mosaic until the end",
+        f"evaluation every {train.eval_every} epochs" if train.eval_every > 1 else "evaluation every epoch",
+    ]
+    return "; ".join(parts)
