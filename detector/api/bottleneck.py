@@ -12,6 +12,7 @@ from detector.build import (
     build_trainer,
     resolve_anchors,
     resolve_batch_size,
+    resolve_recipe,
 )
 from detector.config import Config
 from detector.engine import Observer, ProcessGroup, Stopped, ThroughputMonitor, Trainer
@@ -28,6 +29,7 @@ def measure_bottleneck(config: Config) -> Iterator[str]:
     """
     hardware, process_group = build_hardware(config), ProcessGroup()
     data = build_data(config)
+    config, _ = resolve_recipe(config, len(data.train), len(data.val))
     config, _ = resolve_anchors(config, data.train.reader.index)
     config, _ = resolve_batch_size(config, len(data.names), hardware, process_group)
     yield f"{config.model.arch}, {config.data.dataset}, {hardware}"

@@ -17,6 +17,7 @@ from detector.build import (
     find_label_problems,
     resolve_anchors,
     resolve_batch_size,
+    resolve_recipe,
 )
 from detector.config import Config, dump_config
 from detector.engine import (
@@ -69,6 +70,8 @@ class TrainingRun:
         self.notes: list[str] = []
         self.hardware = build_hardware(config)
         data = build_data(config)
+        config, recipe_notes = resolve_recipe(config, len(data.train), len(data.val))
+        data = data.with_mosaic_until(config.train.epochs - config.bag.mosaic_off_epochs)
         num_classes = len(data.names)
         if weights is not None:
             config = adopt_settings(config, weights, num_classes)
@@ -91,7 +94,9 @@ class TrainingRun:
             batch_notes.append("deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8")
         if weights is not None:
             transfer_notes = [*weights.notes, *transfer_notes]
-        self._print_summary([*anchor_notes, *batch_notes, *cache_notes, *transfer_notes])
+        self._print_summary(
+            [*recipe_notes, *anchor_notes, *batch_notes, *cache_notes, *transfer_notes]
+        )
 
     def report(self, *lines: str) -> None:
         """Prints lines and keeps them for the manifest; skips empty ones."""

@@ -50,6 +50,7 @@ from detector.build.observers import (
     draw_detections,
     draw_labels,
 )
+from detector.build.recipe import resolve_recipe
 from detector.build.resolve import find_anchors, resolve_anchors, resolve_batch_size
 from detector.build.training import (
     build_accumulation,
@@ -112,4 +113,5 @@ __all__ = [
     "require_batch_size",
     "resolve_anchors",
     "resolve_batch_size",
+    "resolve_recipe",
 ]

@@ -64,6 +64,10 @@ class Data:
     findings: list[Finding]
     notes: list[str]
 
+    def with_mosaic_until(self, epoch: int) -> "Data":
+        """The same data, whose training samples mix no images from `epoch` on."""
+        return replace(self, train=self.train.with_mosaic_until(epoch))
+
     def with_store(self, store: ImageStore | None) -> "Data":
         """The same data, whose training images are read through a cache of decoded images."""
         return replace(self, train=self.train.with_store(store))

@@ -1,9 +1,9 @@
 """The recipe that fits a run: what `recipe: auto` makes of the number of images and epochs.
 
-The published recipe is that of COCO: 118,287 images x 300 epochs are 554,000 optimizer steps of 64 images. A
-run on 300 images for 40 epochs has 190 such steps: fewer than the warm-up, and fewer than the EMA needs to
-forget the initial weights. Each rule here gives the published value where a run is long enough for it, and
-scales it down with the run where it is not. docs/recipe.md has the measurements.
+The published recipe is COCO's: 118,287 images x 300 epochs are 554,000 optimizer steps of 64 images. A
+run of 300 images x 40 epochs has 190 such steps: fewer than the warm-up, and fewer than the EMA needs
+to forget the initial weights. Each rule gives the published value if a run is long enough for it, and
+otherwise one that fits the run.
 """
 
 import math
@@ -13,7 +13,9 @@ from typing import Any
 from detector.config import ADAMW, ADAMW_LR_LIMIT, RECIPE_KEYS, Config, TrainConfig, replace_values
 
 PUBLISHED = TrainConfig()
-LONG_RUN = 20_000 * PUBLISHED.nominal_batch  # images in all epochs; from here on the published recipe
+LONG_RUN = (
+    20_000 * PUBLISHED.nominal_batch
+)  # images in all epochs; from here on the published recipe
 NOMINAL_BATCHES = (8, PUBLISHED.nominal_batch)  # smallest and largest
 STEPS = 2_000  # as many steps as a short run should have at least
 WARMUP_SHARE = 0.1  # of the run's batches, at most
@@ -80,7 +82,7 @@ def choose_ema(size: RunSize, nominal_batch: int) -> tuple[float, float]:
     if steps >= published:
         return PUBLISHED.ema_decay, PUBLISHED.ema_warmup
     steps = max(steps, 1.0)
-    return round(1 - 1 / steps, 6), min(PUBLISHED.ema_warmup, max(round(steps / 2, 1), 1.0))
+    return round(1 - 1 / steps, 8), min(PUBLISHED.ema_warmup, max(round(steps / 2, 1), 1.0))
 
 
 def choose_mosaic_off_epochs(size: RunSize) -> int:
@@ -168,6 +170,8 @@ def describe_recipe(config: Config, size: RunSize) -> str:
         f"warm-up {warmup} batches",
         f"EMA over {round(1 / (1 - train.ema_decay))} steps",
         f"mosaic off in the last {off} epochs" if off else "mosaic until the end",
-        f"evaluation every {train.eval_every} epochs" if train.eval_every > 1 else "evaluation every epoch",
+        f"evaluation every {train.eval_every} epochs"
+        if train.eval_every > 1
+        else "evaluation every epoch",
     ]
     return "; ".join(parts)

@@ -26,7 +26,7 @@ from detector.engine import (
 )
 from detector.errors import UserError
 from detector.evaluation import Evaluator
-from detector.losses import BALANCE, YOLOLoss
+from detector.losses import BALANCE, BOX_LOSSES, YOLOLoss
 from detector.nn import synchronise_batch_norms
 
 
@@ -49,6 +49,7 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
         balance=balance,
         anchor_ratio=loss.anchor_ratio,
         label_smoothing=loss.label_smoothing,
+        box_loss=BOX_LOSSES[loss.box_loss],
         decoder=model.decoder,
     )
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from detector.config.bags import BAGS
-from detector.config.schema import Config
+from detector.config.schema import RECIPE_KEYS, Config
 from detector.config.yaml_tree import Key, Tree, parse_value, read_yaml
 from detector.errors import UserError
 from detector.registry import nearest
@@ -126,15 +126,28 @@ def dump_config(config: Config) -> str:
 def changed_keys(before: Config, now: Config) -> list[str]:
     """The keys that differ, each as `train.lr: 0.1, now 0.2`.
 
-    Keys that are None or "auto" in `now` do not count: the run has resolved them.
+    What `now` leaves to the run does not count, since the run has resolved it: None, "auto", and keys of
+    the recipe that it does not set.
     """
-    old, new = config_to_dict(before), config_to_dict(now)
+    old, new = _flatten(config_to_dict(before)), _flatten(config_to_dict(now))
+    for key in RECIPE_KEYS if now.recipe == "auto" else ():
+        section, name = key.split(".")
+        if name not in getattr(now, section).model_fields_set:
+            del new[key]
     return [
-        f"{section}.{key}: {reprlib.repr(old[section][key])}, now {reprlib.repr(value)}"
-        for section, values in new.items()
-        for key, value in values.items()
-        if value not in (None, "auto") and value != old[section][key]
+        f"{key}: {reprlib.repr(old[key])}, now {reprlib.repr(value)}"
+        for key, value in new.items()
+        if value not in (None, "auto") and value != old[key]
     ]
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """Values by dotted key, those of sections and of the config itself."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {}
+        flat |= inner or {name: value}
+    return flat
 
 
 def _apply_overrides(tree: Tree, words: Sequence[str], data: str | None) -> None:
@@ -210,7 +223,17 @@ def _expand_bag(tree: Tree) -> None:
             tree.put((section, key), keys[key], {(): origin})
 
 
+def _drop_auto_values(tree: Tree) -> None:
+    """`auto` for a key of the recipe takes back what a parent sets: the run decides again."""
+    for section, name in (key.split(".") for key in RECIPE_KEYS if key != "train.batch_size"):
+        values: Any = tree.values.get(section)
+        if isinstance(values, dict) and values.get(name) == "auto":  # pyright: ignore
+            del values[name]
+
+
 def _validate(model: type[M], tree: Tree) -> M:
+    if model is Config:
+        _drop_auto_values(tree)
     try:
         return model.model_validate(tree.values)
     except ValidationError as error:

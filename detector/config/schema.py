@@ -221,6 +221,9 @@ class LossConfig(Section):
     """Gains and targets of the current YOLOv4 PyTorch recipe."""
 
     box: NonNegative = 0.05
+    box_loss: Literal["ciou", "giou", "diou", "eiou", "siou"] = (
+        "ciou"  # detector/losses/iou_losses.py
+    )
     obj: NonNegative = 0.6
     cls: NonNegative = 0.3  # for 80 classes; scaled by classes / 80
     # weights of the objectness loss by level. None: 4, 1, 0.4 for three levels; 4, 1 for two
@@ -336,8 +339,8 @@ class EvalConfig(Section):
     flip: bool = False
 
 
-# What `recipe: auto` derives from the size of a run unless a YAML or the command line sets it; the defaults
-# of these keys are the published recipe
+# What `recipe: auto` derives from the size of a run unless a YAML or the command line sets it; the
+# defaults of these keys are the published recipe
 RECIPE_KEYS = (
     "train.batch_size",  # at most the nominal batch
     "train.nominal_batch",

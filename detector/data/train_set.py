@@ -105,12 +105,19 @@ class TrainSet(torch.utils.data.Dataset[LoadedSample]):
 
     def with_store(self, store: ImageStore | None) -> "TrainSet":
         """The same samples, read through a cache of decoded images."""
+        return self._copy(self.reader.with_store(store), self.mosaic_until)
+
+    def with_mosaic_until(self, epoch: int) -> "TrainSet":
+        """The same samples, which mix no images from `epoch` on."""
+        return self._copy(self.reader, epoch)
+
+    def _copy(self, reader: ImageReader, mosaic_until: int) -> "TrainSet":
         return TrainSet(
-            self.reader.with_store(store),
+            reader,
             self.bag,
             size=self.size,
             seed=self.seed,
-            mosaic_until=self.mosaic_until,
+            mosaic_until=mosaic_until,
             order=self.order,
             window=self.window,
         )

@@ -1,7 +1,7 @@
 """Losses of a predicted box against its ground truth: 1 - IoU and a penalty; `BOX_LOSSES` by name.
 
-All take boxes_cxcywh [m, 4], predicted and ground truth, in any one unit, and return [m]. Gradients are finite
-for every finite box, one of no size included: a width or height below `EPS` counts as `EPS`.
+All take boxes_cxcywh [m, 4], predicted and ground truth, in any one unit, and return [m]. Gradients are
+finite for every finite box, one of no size included: a width or height below `EPS` counts as `EPS`.
 """
 
 import math
@@ -19,7 +19,7 @@ BOX_LOSSES: Registry[BoxLoss] = Registry("box loss")
 
 
 class _Pair:
-    """What the losses have in common of m predicted boxes and their ground truths, in float32 or wider."""
+    """IoU, union and hull of m predicted boxes and their ground truths."""
 
     def __init__(self, predicted: Tensor, target: Tensor) -> None:
         self.centre_p, self.centre_t = predicted[:, :2], target[:, :2]
@@ -72,7 +72,7 @@ def ciou_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 @BOX_LOSSES.register("eiou")
 def eiou_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """DIoU + differences of width and height. Zhang et al., "Focal and Efficient IOU Loss", 2021, equation 7."""
+    """DIoU + differences of the sizes. Zhang et al., "Focal and Efficient IOU Loss", 2021, eq. 7."""
     pair = _Pair(predicted, target)
     sizes = (pair.size_p - pair.size_t).square() / pair.hull.square()
     return 1 - pair.iou + pair.centre_distance() + sizes.sum(-1)

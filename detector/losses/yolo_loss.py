@@ -1,14 +1,14 @@
-"""The loss: CIoU of the matched boxes, objectness of every cell, classes of the matched boxes."""
+"""The loss: boxes and classes of the matched cells, objectness of every cell."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torchvision.ops import box_convert, complete_box_iou_loss
 
 from detector.decode import Decoder, grid
 from detector.losses.assign import Matches, assign
+from detector.losses.iou_losses import BoxLoss, ciou_loss
 from detector.structures import Batch
 
 # Weight of the objectness loss by level, finest first. Published for three levels; a network with two
@@ -24,15 +24,16 @@ def _sum_over_one_rank(count: Tensor) -> Tensor:
 class YOLOLoss(nn.Module):
     """Box, objectness and class loss of the yolov4-csp recipe.
 
-    * box: 1 - CIoU, mean over the matches of a level, summed over levels. Zheng et al., "Distance-IoU
-      Loss", 2020, equation 10.
-    * obj: binary cross-entropy of every (anchor, cell) with the CIoU of its match, or 0 without one;
-      mean over a level, weighted by `balance`. Cells inside a crowd region are ignored.
+    * box: `box_loss`, mean over the matches of a level, summed over levels. The recipe's is 1 - CIoU,
+      Zheng et al., "Distance-IoU Loss", 2020, equation 10.
+    * obj: binary cross-entropy of every (anchor, cell) with 1 - `box_loss` of its match (its CIoU),
+      at least 0, or 0 without a match; mean over a level, weighted by `balance`. Cells inside a crowd
+      region are ignored.
     * cls: binary cross-entropy of each class, mean over matches and classes, summed over levels; 0 with
       one class.
 
     Differs from the published code where several matches share one (anchor, cell): the target is the
-    largest CIoU, not the one written last, so CPU and GPU agree.
+    largest of them, not the one written last, so CPU and GPU agree.
 
     Attributes:
         weights: gain of each term; the total is `sum(weights[name] * losses[name])`.
@@ -50,6 +51,7 @@ class YOLOLoss(nn.Module):
         balance: Sequence[float],
         anchor_ratio: float,
         label_smoothing: float = 0.0,
+        box_loss: BoxLoss = ciou_loss,
         decoder: Decoder | None = None,
     ) -> None:
         """`gains["cls"]` is for 80 classes; the weight is scaled by num_classes / 80.
@@ -66,6 +68,7 @@ class YOLOLoss(nn.Module):
         self.balance = tuple(balance)
         self.num_classes = num_classes
         self.anchor_ratio = anchor_ratio
+        self.box_loss = box_loss
         self.decoder = decoder or Decoder()
         self.negative = 0.5 * label_smoothing
         self.positive = 1 - 0.5 * label_smoothing
@@ -116,17 +119,18 @@ class YOLOLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """The three terms of one level; `matched` and `cells` are the divisors of their means."""
         losses: dict[str, Tensor] = {}
-        # CIoU of each (anchor, cell) or 0, [B, A, H, W]; contiguous, for the flat index below
+        # objectness of each (anchor, cell) or 0, [B, A, H, W]; contiguous, for the flat index below
         target = level.new_zeros(level.shape[:4])
         if len(match.box):
             where = (match.image, match.anchor, match.row, match.column)
             values = level[where]  # [m, 5 + classes]
-            ciou = self._ciou(number, values, match)
-            losses["box"] = (1 - ciou).sum() / matched
+            box_losses = self._box_losses(number, values, match)
+            losses["box"] = box_losses.sum() / matched
             flat = ((where[0] * level.shape[1] + where[1]) * level.shape[2] + where[2]) * (
                 level.shape[3]
             ) + where[3]
-            target.view(-1).scatter_reduce_(0, flat, ciou.detach().clamp(min=0), "amax")
+            quality = (1 - box_losses.detach()).clamp(min=0)
+            target.view(-1).scatter_reduce_(0, flat, quality, "amax")
             if self.num_classes > 1:
                 wanted = torch.full_like(values[:, 5:], self.negative)
                 labels = batch.labels[match.box]
@@ -139,15 +143,12 @@ class YOLOLoss(nn.Module):
         losses["obj"] = self.balance[number] * entropy / cells
         return losses
 
-    def _ciou(self, number: int, values: Tensor, match: Matches) -> Tensor:
-        """CIoU of each match's predicted and ground-truth box, float32 [m], in (-1.5, 1]."""
+    def _box_losses(self, number: int, values: Tensor, match: Matches) -> Tensor:
+        """The box loss of each match, float32 [m], >= 0."""
         cells = torch.stack([match.column, match.row], -1).float()
         anchors = self.anchors[number][match.anchor] / self.strides[number]
         predicted = self.decoder.decode_cells(number, values[:, :4], cells, anchors, 1.0)
-        return 1 - complete_box_iou_loss(
-            box_convert(predicted, "cxcywh", "xyxy"),
-            box_convert(match.boxes_cxcywh, "cxcywh", "xyxy"),
-        )
+        return self.box_loss(predicted, match.boxes_cxcywh)
 
     def _mask_crowds(
         self, number: int, target: Tensor, match: Matches, batch: Batch

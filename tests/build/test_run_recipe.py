@@ -1,0 +1,141 @@
+"""The recipe that follows from the size of a run: `recipe: auto`."""
+
+import pytest
+
+from detector.build import resolve_recipe
+from detector.build.recipe import RunSize, choose_eval_every, derive_recipe
+from detector.config import (
+    RECIPE_KEYS,
+    Config,
+    changed_keys,
+    config_from_dict,
+    config_to_dict,
+    load_config,
+)
+
+COCO = (118_287, 5_000)
+
+
+def resolve(images, val_images, *words):
+    config = config_from_dict({}, "test", list(words))
+    resolved, lines = resolve_recipe(config, images, val_images)
+    return resolved, lines
+
+
+def recipe_of(config):
+    sections = (key.split(".") for key in RECIPE_KEYS)
+    return {
+        key: getattr(getattr(config, key.split(".")[0]), name)
+        for key, (_, name) in zip(RECIPE_KEYS, sections, strict=True)
+    }
+
+
+def test_at_cocos_size_every_value_is_the_published_one():
+    resolved, lines = resolve(*COCO)
+    assert recipe_of(resolved) == recipe_of(Config())
+    assert lines == [
+        "recipe: 118287 images x 300 epochs = 554471 steps of 64; sgd, lr 0.01; warm-up 22179 batches; "
+        "EMA over 10000 steps; mosaic until the end; evaluation every epoch"
+    ]
+
+
+# (images, validation images, epochs), (nominal batch, optimizer, warm-up batches, EMA steps, epochs without
+# mosaic, epochs between evaluations)
+TABLE = [
+    ((118_287, 5_000, 300), (64, "sgd", 22_179, 10_000, 0, 1)),
+    ((118_287, 5_000, 30), (64, "sgd", 22_179, 6_931, 0, 1)),
+    ((16_551, 4_952, 300), (64, "sgd", 3_105, 9_698, 0, 1)),
+    ((16_551, 4_952, 20), (64, "adamw", 2_070, 647, 3, 1)),
+    ((1_200, 240, 8), (8, "adamw", 120, 150, 1, 1)),
+    ((292, 72, 40), (8, "adamw", 148, 182, 6, 1)),
+    ((292, 72, 300), (32, "adamw", 570, 342, 45, 1)),
+    ((160, 40, 40), (8, "adamw", 80, 100, 6, 1)),
+    ((100, 5_000, 100), (8, "adamw", 130, 156, 15, 10)),
+    ((100_000, 1, 100), (64, "sgd", 18_750, 10_000, 0, 1)),
+    ((1, 1, 1), (8, "adamw", 0, 1, 0, 1)),
+    ((1, 1, 40), (8, "adamw", 4, 1, 6, 3)),
+]
+
+
+@pytest.mark.parametrize(("size", "expected"), TABLE, ids=[str(size) for size, _ in TABLE])
+def test_values_by_the_size_of_a_run(size, expected):
+    images, val_images, epochs = size
+    config, _ = resolve(images, val_images, f"train.epochs={epochs}")
+    train = config.train
+    batches = -(-images // train.batch_size)
+    warmup = max(round(train.warmup_epochs * batches), train.warmup_min_steps)
+    assert (
+        train.nominal_batch,
+        train.optimizer,
+        warmup,
+        round(1 / (1 - train.ema_decay)),
+        config.bag.mosaic_off_epochs,
+        train.eval_every,
+    ) == expected
+    assert train.batch_size <= train.nominal_batch
+    assert train.lr == (0.001 if train.optimizer == "adamw" else 0.01)
+
+
+@pytest.mark.parametrize("epochs", [1, 10, 100, 1000])
+def test_longer_runs_never_have_shorter_warm_ups_averages_or_smaller_batches(epochs):
+    keys = ("train.nominal_batch", "train.ema_warmup")
+    recipes = [derive_recipe(RunSize(n, n, epochs), {}, 16) for n in (1, 50, 500, 5000, 50_000)]
+    for key in keys:
+        values = [recipe[key] for recipe in recipes]
+        assert values == sorted(values)
+
+
+def test_given_values_stay_and_the_others_follow():
+    config, _ = resolve(300, 70, "train.epochs=40", "train.nominal_batch=64", "train.lr_final=0.5")
+    assert (config.train.nominal_batch, config.train.lr_final) == (64, 0.5)
+    assert config.train.batch_size == 16
+    assert round(1 / (1 - config.train.ema_decay)) == 23  # an eighth of 187 steps
+    config, _ = resolve(300, 70, "train.epochs=40", "train.optimizer=sgd")
+    assert (config.train.lr, config.train.weight_decay, config.train.warmup_bias_lr) == (
+        0.01,
+        5e-4,
+        0.1,
+    )
+    config, _ = resolve(300, 70, "train.epochs=40", "train.lr=0.05")
+    assert (config.train.optimizer, config.train.lr) == ("sgd", 0.05)
+    config, _ = resolve(300, 70, "train.epochs=40", "train.lr=0.0005")
+    assert (config.train.optimizer, config.train.lr) == ("adamw", 0.0005)
+    config, _ = resolve(300, 70, "train.epochs=40", "train.batch_size=32")
+    assert (config.train.batch_size, config.train.nominal_batch) == (32, 8)
+
+
+def test_the_published_recipe_is_one_word():
+    config, lines = resolve(300, 70, "train.epochs=40", "recipe=published")
+    assert recipe_of(config) == recipe_of(Config())
+    assert not lines
+
+
+def test_auto_takes_back_the_number_of_a_parent(tmp_path):
+    (tmp_path / "parent.yaml").write_text("train:\n  lr: 0.5\n  nominal_batch: 4\n")
+    (tmp_path / "child.yaml").write_text("extends: parent.yaml\ntrain:\n  lr: auto\n")
+    config = load_config(str(tmp_path / "child.yaml"))
+    resolved, _ = resolve_recipe(config, *COCO)
+    assert (resolved.train.lr, resolved.train.nominal_batch) == (0.01, 4)
+
+
+def test_a_resolved_config_is_not_resolved_again():
+    resolved, _ = resolve(300, 70, "train.epochs=40")
+    again, lines = resolve_recipe(config_from_dict(config_to_dict(resolved), "run"), *COCO)
+    assert (again, lines) == (resolved, [])
+
+
+def test_a_run_has_not_changed_where_it_has_resolved_its_recipe():
+    wanted = config_from_dict({}, "test", ["train.epochs=40", "train.lr=0.001"])
+    resolved, _ = resolve_recipe(wanted, 300, 70)
+    assert not changed_keys(resolved, wanted)
+    other = config_from_dict({}, "test", ["train.epochs=40", "train.lr=0.002"])
+    assert changed_keys(resolved, other) == ["train.lr: 0.001, now 0.002"]
+    assert changed_keys(
+        resolved, config_from_dict({}, "test", ["train.epochs=40", "recipe=published"])
+    )
+
+
+def test_evaluations_take_about_a_tenth_of_the_time():
+    assert choose_eval_every(RunSize(1000, 300, 100)) == 1
+    assert choose_eval_every(RunSize(1000, 3000, 100)) == 10
+    assert choose_eval_every(RunSize(1000, 30_000, 100)) == 10  # at least ten in a run
