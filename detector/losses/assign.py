@@ -16,6 +16,8 @@ class Matches:
         image, anchor, row, column: int64 [m], indices into the level's raw map.
         box: int64 [m], index of the ground-truth box.
         boxes_cxcywh: float32 [m, 4], that box in units of the level's cells.
+        quality: float32 [m] in [0, 1], the weight of the match in the losses of boxes and classes, and
+            its objectness target. None: each match weighs 1, and the loss computes the target.
     """
 
     image: Tensor
@@ -24,6 +26,19 @@ class Matches:
     column: Tensor
     box: Tensor
     boxes_cxcywh: Tensor
+    quality: Tensor | None = None
+
+    def select(self, keep: Tensor, quality: Tensor | None) -> "Matches":
+        """The matches of a bool mask [m], with the quality of all m or None."""
+        return Matches(
+            self.image[keep],
+            self.anchor[keep],
+            self.row[keep],
+            self.column[keep],
+            self.box[keep],
+            self.boxes_cxcywh[keep],
+            None if quality is None else quality[keep],
+        )
 
 
 def assign(
