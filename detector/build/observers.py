@@ -9,7 +9,7 @@ import numpy as np
 from detector.anchors import flatten_anchors
 from detector.build.data import Data, describe_data, require_batch_size
 from detector.build.model import build_anchors
-from detector.config import LEAST_BUFFER, Config, config_to_dict
+from detector.config import MIN_TILE_BUFFER, Config, config_to_dict
 from detector.config.duration import parse_duration
 from detector.data import ValSet
 from detector.data.checks import plot_labels
@@ -86,7 +86,7 @@ def build_throughput_monitor(config: Config) -> ThroughputMonitor:
 
     It suggests keys that could speed up the loader, unless one of them is set.
     """
-    positions = max(4 * require_batch_size(config), LEAST_BUFFER)
+    positions = max(4 * require_batch_size(config), MIN_TILE_BUFFER)
     keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={positions}"]
     unused = config.data.cache == "none" and not config.data.tile_buffer
     return ThroughputMonitor(workers=config.data.workers, advice=", ".join(keys) if unused else "")

@@ -26,7 +26,7 @@ from detector.engine import (
 )
 from detector.errors import UserError
 from detector.evaluation import Evaluator
-from detector.losses import BALANCE, BOX_LOSSES, YOLOLoss
+from detector.losses import ASSIGNERS, BALANCE, BOX_LOSSES, CLASS_LOSSES, LossTerms, YOLOLoss
 from detector.nn import synchronise_batch_norms
 
 
@@ -34,13 +34,19 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
     """The loss for the model's anchors and decoder.
 
     Raises:
-        UserError: `loss.balance` for another number of levels.
+        UserError: `loss.balance` for another number of levels, `loss.class_weights` for another number of
+            classes.
     """
     loss = config.loss
     levels = len(model.strides)
     balance = loss.balance or BALANCE[:levels]
     if len(balance) != levels:
         raise UserError(f"loss.balance: {len(balance)} values; the model has {levels} levels")
+    assert not isinstance(loss.class_weights, str), "resolve_class_weights comes first"
+    if loss.class_weights is not None and len(loss.class_weights) != num_classes:
+        raise UserError(
+            f"loss.class_weights: {len(loss.class_weights)} values; there are {num_classes} classes"
+        )
     return YOLOLoss(
         model.anchors,
         model.strides,
@@ -48,8 +54,14 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
         gains={"box": loss.box, "obj": loss.obj, "cls": loss.cls},
         balance=balance,
         anchor_ratio=loss.anchor_ratio,
-        label_smoothing=loss.label_smoothing,
-        box_loss=BOX_LOSSES[loss.box_loss],
+        terms=LossTerms(
+            assigner=ASSIGNERS[loss.assigner],
+            box=BOX_LOSSES[loss.box_loss],
+            objectness=loss.obj_target,
+            classes=CLASS_LOSSES[loss.cls_loss],
+            label_smoothing=loss.label_smoothing,
+            class_weights=loss.class_weights,
+        ),
         decoder=model.decoder,
     )
 

@@ -18,21 +18,21 @@ from pydantic import (
 
 from detector.config.duration import parse_duration
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
 def _duration(text: str) -> str:
-    parse_duration(text)  # raises if it is none
+    parse_duration(text)  # raises if it is not a duration
     return text
 
 
 Duration = Annotated[str, AfterValidator(_duration)]
 Anchor = tuple[Positive, Positive]
 
-LEAST_BUFFER = 16  # images in a tile buffer, at least; a mosaic has up to nine
+MIN_TILE_BUFFER = 16  # images in a tile buffer, at least; a mosaic has up to nine
 LARGEST_STRIDE = 32  # of every network of this family
 
 
@@ -63,8 +63,8 @@ ActivationSpec = Annotated[
 ]
 
 
-def _shape_of_anchors(value: Any) -> str:
-    """Which form anchors have: a mistake is then reported for that form only."""
+def _shape_of_list(value: Any) -> str:
+    """Which form a word or a list has: a mistake is then reported for that form only."""
     return "<word>" if isinstance(value, str) else "<list>"
 
 
@@ -80,9 +80,8 @@ class DecoderConfig(Section):
     """How raw values become boxes; it belongs to the weights. See `detector.decode.Decoder`."""
 
     size: Literal["sigmoid", "exp"] = "sigmoid"  # (2s)^2 or exp(raw), times the anchor
-    scale_x_y: tuple[Annotated[float, Field(ge=1)], ...] = (
-        2.0,
-    )  # for all levels, or one per level
+    # one for all levels, or one per level
+    scale_x_y: tuple[Annotated[float, Field(ge=1)], ...] = (2.0,)
 
 
 class ModelConfig(Section):
@@ -97,18 +96,18 @@ class ModelConfig(Section):
         Discriminator(_shape_of_activation),
     ] = "mish"
     # (width, height) in pixels, one list per level, finest first. None: the network's published ones.
-    # auto: clustered from the training boxes at data.size when a run starts, which records the numbers
+    # auto: clustered from the training boxes at data.size when a run starts, the run records them
     anchors: Annotated[
         Annotated[Literal["auto"], Tag("<word>")]
         | Annotated[tuple[tuple[Anchor, ...], ...] | None, Tag("<list>")],
-        Discriminator(_shape_of_anchors),
+        Discriminator(_shape_of_list),
     ] = None
-    decoder: DecoderConfig | None = None  # None: (2s)^2, or as the darknet cfg says
+    decoder: DecoderConfig | None = None  # None: (2s)^2, or as in the darknet cfg
     # which half of the channels yolov4-tiny's stages split off; darknet takes the second
     split_half: Literal["second", "first"] = "second"
     # None: 1e-4 as published, 1e-5 for darknet's cfgs and weights
     bn_eps: Positive | None = None
-    bn_momentum: Share = 0.03
+    bn_momentum: Fraction = 0.03
 
     @model_validator(mode="after")
     def _check_anchors(self) -> Self:
@@ -131,23 +130,23 @@ class DataConfig(Section):
     size: Count = 640  # width and height of training and validation images, pixels
     workers: Annotated[int, Field(ge=0)] = 2  # data workers; 0 reads in the training process
     # where decoded training images are kept, shrunk to the largest size that training uses: in memory, or
-    # in a file in the data set's .detector/ that the next run reuses. It changes nothing but the time
+    # in a file in the data set's .detector/ that the next run reuses. It affects only speed
     cache: Literal["none", "ram", "disk"] = "none"
-    cache_limit: Positive | None = None  # GB; None: half of what is free
+    cache_limit: Positive | None = None  # GB; None: half of the free memory or disk space
     # n: mosaic, paste, cutmix and mixup take their other images from the last n of the epoch, not from
     # all images, so each image is decoded once. Batches are then less varied: take four batches or more
     tile_buffer: Annotated[int, Field(ge=0)] = 0
     # how often an image occurs in an epoch: once; by LVIS's repeat factor; all classes equally often
     sampling: Literal["none", "repeat_factor", "class_balanced"] = "none"
-    # of repeat_factor: classes on a smaller share of the images are repeated
-    sampling_threshold: Share = 0.001
+    # of repeat_factor: classes on a smaller fraction of the images are repeated
+    sampling_threshold: Fraction = 0.001
 
     @model_validator(mode="after")
     def _check_tile_buffer(self) -> Self:
-        if 0 < self.tile_buffer < LEAST_BUFFER:
+        if 0 < self.tile_buffer < MIN_TILE_BUFFER:
             raise ValueError(
                 f"tile_buffer {self.tile_buffer} is too small for varied mosaics; try four batches (at "
-                f"least {LEAST_BUFFER} images), or 0 to mix from all images"
+                f"least {MIN_TILE_BUFFER} images), or 0 to mix from all images"
             )
         return self
 
@@ -186,44 +185,55 @@ class BagConfig(Section):
     """
 
     preset: Literal["none", "mosaic", "yolov4"] = "mosaic"
-    mosaic: Share = 1.0  # probability
-    mosaic9: Share = 0.0  # share of the mosaics that have nine tiles instead of four
+    mosaic: Fraction = 1.0  # probability
+    mosaic9: Fraction = 0.0  # fraction of the mosaics that have nine tiles instead of four
     # the last n epochs mix no images: no mosaic, paste, cutmix and mixup
     mosaic_off_epochs: Annotated[int, Field(ge=0)] = 0
     # f: height and width of each batch are drawn from size / f to size * f, in steps of 32
     multi_scale: Annotated[float, Field(ge=1, le=4)] = 1.0
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.9  # zoom drawn from 1 - scale .. 1 + scale
-    translate: Share = 0.1  # shift, as a share of the image's size
+    translate: Fraction = 0.1  # shift, as a fraction of the image's size
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # rotation, +-
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0  # degrees, +-
-    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # one edge nearer by this share, +-
-    paste: Share = 0.0  # probability; objects of another image, copied with their boxes
-    cutmix: Share = 0.0  # probability; a region of another image; reads twice as many files
-    mixup: Share = 0.0  # probability; blended with another image; reads twice as many files
+    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # strength: one edge is magnified by this fraction, +-
+    paste: Fraction = 0.0  # probability; objects of another image, copied with their boxes
+    cutmix: Fraction = 0.0  # probability; a region of another image; reads twice as many files
+    mixup: Fraction = 0.0  # probability; blended with another image; reads twice as many files
     # hue, saturation and value are multiplied by 1 + uniform(-1, 1) * gain
-    hsv_h: Share = 0.015
-    hsv_s: Share = 0.7
-    hsv_v: Share = 0.4
-    flip_lr: Share = 0.5  # probability; the data YAML can forbid flips (`mirrors: false`)
-    flip_ud: Share = 0.0
+    hsv_h: Fraction = 0.015
+    hsv_s: Fraction = 0.7
+    hsv_v: Fraction = 0.4
+    flip_lr: Fraction = 0.5  # probability; the data YAML can forbid flips (`mirrors: false`)
+    flip_ud: Fraction = 0.0
     # DropBlock, on the neck's maps only: on those of the backbone it costs accuracy (Long et al.,
     # "PP-YOLO", 2020, section 3.2). 0.1 and 7 are the values of Ghiasi et al., "DropBlock", 2018
     dropblock: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability of a cell to be dropped
     dropblock_size: Count = 7  # width of the dropped squares, cells
-    dropblock_ramp: Share = 0.85  # share of training over which it rises from 0, as in darknet
-    sat: Share = 0.0  # self-adversarial training, share of the batches after warm-up; darknet: half
-    sat_lr: Share = 0.02  # how much an image of [0, 1] changes, root mean square; ramps up to this
+    dropblock_ramp: Fraction = 0.85  # fraction of training over which it rises from 0, as in darknet
+    sat: Fraction = 0.0  # self-adversarial training, fraction of the batches after warm-up; darknet: half
+    sat_lr: Fraction = 0.02  # how much an image of [0, 1] changes, root mean square; ramps up to this
     albumentations: tuple[TransformConfig, ...] = ()  # its transforms, in this order
-    erase: Share = 0.0  # probability; a rectangle of noise
+    erase: Fraction = 0.0  # probability; a rectangle of noise
 
 
 class LossConfig(Section):
     """Gains and targets of the current YOLOv4 PyTorch recipe."""
 
+    # which of the (anchor, cell) candidates of a box learn it: all; those of lowest cost (SimOTA); those
+    # whose class and box agree best with it (task-aligned). See detector/losses/dynamic_assign.py
+    assigner: Literal["anchor_ratio", "simota", "task_aligned"] = "anchor_ratio"
+    box_loss: Literal["ciou", "giou", "diou", "eiou", "siou"] = "ciou"
+    # objectness target of a match: 1 - box loss, at least 0 (with ciou its CIoU, as published), IoU, or
+    # 1; task_aligned has its own
+    obj_target: Literal["box_loss", "iou", "one"] = "box_loss"
+    cls_loss: Literal["bce", "focal", "varifocal"] = "bce"
+    # weights of the class loss, one per class; balanced: inverse to the number of a class's objects
+    class_weights: Annotated[
+        Annotated[Literal["balanced"], Tag("<word>")]
+        | Annotated[tuple[Positive, ...] | None, Tag("<list>")],
+        Discriminator(_shape_of_list),
+    ] = None
     box: NonNegative = 0.05
-    box_loss: Literal["ciou", "giou", "diou", "eiou", "siou"] = (
-        "ciou"  # detector/losses/iou_losses.py
-    )
     obj: NonNegative = 0.6
     cls: NonNegative = 0.3  # for 80 classes; scaled by classes / 80
     # weights of the objectness loss by level. None: 4, 1, 0.4 for three levels; 4, 1 for two
@@ -264,7 +274,7 @@ class TrainConfig(Section):
         Annotated[str, Tag("<name>")] | Annotated[ScheduleConfig, Tag("<parameters>")],
         Discriminator(lambda value: "<name>" if isinstance(value, str) else "<parameters>"),
     ] = "cosine"
-    lr_final: Share = 0.1  # share of lr at the end of the schedule
+    lr_final: Fraction = 0.1  # fraction of lr at the end of the schedule
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937  # for adamw, beta1
     weight_decay: NonNegative = 5e-4  # at the nominal batch
     clip_norm: NonNegative = 0.0  # largest norm of a step's gradient, summed over images; 0: off
@@ -281,7 +291,7 @@ class TrainConfig(Section):
     # than nonfinite_limit steps in a row are skipped
     nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: Count = 10
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what is fast on the device
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: the fastest on the device
     channels_last: bool = True
     compile: bool = False  # torch.compile for training: minutes at the start, faster steps on a GPU
     # the same bits in every run on a GPU too, at some cost in speed; torch warns of operations without a
@@ -331,8 +341,8 @@ class EvalConfig(Section):
     # half a cell of padding; darknet: stretched, with its own suppression. Published numbers were made
     # with the last two
     protocol: Literal["letterbox", "rectangular", "pytorch_yolov4", "darknet"] = "letterbox"
-    conf: Share = 0.001  # confidence threshold of candidates, pairs of box and class
-    nms_iou: Share = 0.65  # protocol darknet has its own, 0.6
+    conf: Fraction = 0.001  # confidence threshold of candidates, pairs of box and class
+    nms_iou: Fraction = 0.65  # protocol darknet uses 0.6
     max_detections: Count = 300  # per image; protocol darknet keeps all
     # test-time augmentation: the detections at every scale and, with `flip`, mirrored, are merged
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)

@@ -30,7 +30,7 @@ from detector.data.store.image_files import UnreadableImage
 from detector.data.store.image_store import ImageStore
 from detector.structures import LoadedSample, LoadTime, Sample
 
-# Of a training sample: epoch, index and, where its batch has a size of its own, (height, width).
+# Of a training sample: epoch, index and, if its batch has its own size, (height, width).
 Key = tuple[int, int] | tuple[int, int, tuple[int, int]]
 # Of an image: its number in the index and, for a tile buffer, its position in the epoch's order.
 Source = tuple[int, int | None]

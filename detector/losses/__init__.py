@@ -1,7 +1,21 @@
-"""The loss: `assign` (ground truth -> cells), `yolo_loss` (its terms), `iou_losses` (box losses)."""
+"""The loss: `assign` (ground truth -> candidates), `dynamic_assign` (a choice among them), `yolo_loss`.
+
+`iou_losses` has the box losses, `class_losses` those of the class logits.
+"""
 
 from detector.losses.assign import Matches, assign
+from detector.losses.class_losses import CLASS_LOSSES
+from detector.losses.dynamic_assign import ASSIGNERS
 from detector.losses.iou_losses import BOX_LOSSES
-from detector.losses.yolo_loss import BALANCE, YOLOLoss
+from detector.losses.yolo_loss import BALANCE, LossTerms, YOLOLoss
 
-__all__ = ["BALANCE", "BOX_LOSSES", "Matches", "YOLOLoss", "assign"]
+__all__ = [
+    "ASSIGNERS",
+    "BALANCE",
+    "BOX_LOSSES",
+    "CLASS_LOSSES",
+    "LossTerms",
+    "Matches",
+    "YOLOLoss",
+    "assign",
+]

@@ -25,8 +25,8 @@ class CandidateScores:
         slot: int64 [m], a number for its (level, image, anchor, cell): equal ones compete.
         iou: float32 [m] in [0, 1], of the predicted box with the ground truth.
         score: float32 [m] in [0, 1], the confidence in the box's class: objectness x class probability.
-        class_cost: float32 [m] >= 0, binary cross-entropy of sqrt(score) with the box's class, summed over
-            the classes.
+        class_cost: float32 [m] >= 0, binary cross-entropy of sqrt(confidence) with the box's class, summed
+            over the classes.
     """
 
     box: Tensor
@@ -58,7 +58,7 @@ ASSIGNERS.register("anchor_ratio")(None)  # keeps all candidates: the yolov4-csp
 def assign_simota(candidates: CandidateScores) -> Assignment:
     """Each box takes the k candidates of lowest cost; k is the sum of its ten largest IoUs, at least 1.
 
-    The cost is the class cost - 3 log(IoU). A slot that several boxes want goes to the one of lowest cost.
+    The cost is the class cost - 3 log(IoU). A slot that several boxes want goes to that of lowest cost.
     Ge et al., "YOLOX", 2021, section 2.1 (SimOTA); k as in Ge et al., "OTA", 2021, section 3.3.
     """
     box, iou = candidates.box, candidates.iou

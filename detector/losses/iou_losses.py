@@ -40,6 +40,11 @@ class _Pair:
         return apart / self.hull.square().sum(-1)
 
 
+def paired_iou(predicted: Tensor, target: Tensor) -> Tensor:
+    """IoU [m] in [0, 1] of each predicted box [m, 4] with its ground truth [m, 4], cxcywh."""
+    return _Pair(predicted, target).iou
+
+
 @BOX_LOSSES.register("giou")
 def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """1 - IoU + the share of the hull outside both. Rezatofighi et al., "GIoU", 2019, algorithm 1."""

@@ -1,6 +1,8 @@
 """The loss: boxes and classes of the matched cells, objectness of every cell."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from detector.decode import Decoder, grid
 from detector.losses.assign import Matches, assign
-from detector.losses.iou_losses import BoxLoss, ciou_loss
+from detector.losses.class_losses import ClassLoss, class_bce
+from detector.losses.dynamic_assign import Assigner, CandidateScores
+from detector.losses.iou_losses import BoxLoss, ciou_loss, paired_iou
 from detector.structures import Batch
 
 # Weight of the objectness loss by level, finest first. Published for three levels; a network with two
@@ -17,29 +21,59 @@ BALANCE = (4.0, 1.0, 0.4, 0.1)
 
 
 def _sum_over_one_rank(count: Tensor) -> Tensor:
-    """The sum over the only rank: the count itself."""
+    """With one rank: the count itself."""
     return count
 
 
-class YOLOLoss(nn.Module):
-    """Box, objectness and class loss of the yolov4-csp recipe.
+def _sum_weighted(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values.sum() if weights is None else (values * weights).sum()
 
-    * box: `box_loss`, mean over the matches of a level, summed over levels. The recipe's is 1 - CIoU,
-      Zheng et al., "Distance-IoU Loss", 2020, equation 10.
-    * obj: binary cross-entropy of every (anchor, cell) with 1 - `box_loss` of its match (its CIoU),
-      at least 0, or 0 without a match; mean over a level, weighted by `balance`. Cells inside a crowd
-      region are ignored.
+
+@dataclass(frozen=True, slots=True)
+class LossTerms:
+    """What `YOLOLoss` is made of, besides its weights. The defaults are the yolov4-csp recipe.
+
+    Attributes:
+        assigner: chooses among the candidates of `assign`; None keeps all.
+        box: loss of a matched box.
+        objectness: target of a match: "box_loss" is 1 - its box loss, at least 0 (its CIoU); "iou" its
+            IoU; "one" is 1.
+        classes: loss of the class logits of a match.
+        label_smoothing: the class targets are 1 - half of it and half of it.
+        class_weights: of the class loss of each class's matches; None: all weigh 1.
+    """
+
+    assigner: Assigner | None = None
+    box: BoxLoss = ciou_loss
+    objectness: Literal["box_loss", "iou", "one"] = "box_loss"
+    classes: ClassLoss = class_bce
+    label_smoothing: float = 0.0
+    class_weights: Sequence[float] | None = None
+
+
+class YOLOLoss(nn.Module):
+    """Box, objectness and class loss of the yolov4-csp recipe, and what may take their places.
+
+    * box: 1 - CIoU, mean over the matches of a level, summed over levels. Zheng et al., "Distance-IoU
+      Loss", 2020, equation 10.
+    * obj: binary cross-entropy of every (anchor, cell) with the CIoU of its match, at least 0, or 0
+      without a match; mean over a level, weighted by `balance`. Cells inside a crowd region are ignored.
     * cls: binary cross-entropy of each class, mean over matches and classes, summed over levels; 0 with
       one class.
+
+    Means over matches are weighted by `Matches.quality` if the assigner gives one, which is then the
+    objectness target too.
 
     Differs from the published code where several matches share one (anchor, cell): the target is the
     largest of them, not the one written last, so CPU and GPU agree.
 
     Attributes:
         weights: gain of each term; the total is `sum(weights[name] * losses[name])`.
+        counts_follow_predictions: whether the divisors of the means depend on the raw maps.
     """
 
     anchors: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -50,8 +84,7 @@ class YOLOLoss(nn.Module):
         gains: dict[str, float],
         balance: Sequence[float],
         anchor_ratio: float,
-        label_smoothing: float = 0.0,
-        box_loss: BoxLoss = ciou_loss,
+        terms: LossTerms | None = None,
         decoder: Decoder | None = None,
     ) -> None:
         """`gains["cls"]` is for 80 classes; the weight is scaled by num_classes / 80.
@@ -68,10 +101,13 @@ class YOLOLoss(nn.Module):
         self.balance = tuple(balance)
         self.num_classes = num_classes
         self.anchor_ratio = anchor_ratio
-        self.box_loss = box_loss
+        self.terms = terms or LossTerms()
+        self.counts_follow_predictions = self.terms.assigner is not None
         self.decoder = decoder or Decoder()
-        self.negative = 0.5 * label_smoothing
-        self.positive = 1 - 0.5 * label_smoothing
+        self.negative = 0.5 * self.terms.label_smoothing
+        self.positive = 1 - 0.5 * self.terms.label_smoothing
+        weights = self.terms.class_weights
+        self.register_buffer("class_weights", None if weights is None else torch.tensor(weights))
         self.weights = {**gains, "cls": gains["cls"] * num_classes / 80}
 
     def forward(
@@ -90,19 +126,10 @@ class YOLOLoss(nn.Module):
             the batch size.
         """
         raw = [level if level.dtype == torch.float64 else level.float() for level in raw]
-        shapes = [(level.shape[2], level.shape[3]) for level in raw]
-        matches = assign(
-            batch.boxes_xyxy,
-            batch.image_index,
-            self.anchors,
-            self.strides,
-            shapes,
-            self.anchor_ratio,
-            [min(self.decoder.reach(level), 0.5) for level in range(len(raw))],
-        )
+        matches = self._match(raw, batch)
         counts = [
-            [len(match.box), level[..., 0].numel()]
-            for match, level in zip(matches, raw, strict=True)
+            [len(m.box) if m.quality is None else float(m.quality.sum()), level[..., 0].numel()]
+            for m, level in zip(matches, raw, strict=True)
         ]
         counts = sum_over_ranks(torch.tensor(counts, dtype=torch.float64)).tolist()  # [levels, 2]
         zero = raw[0].new_zeros(())
@@ -114,6 +141,59 @@ class YOLOLoss(nn.Module):
                 losses[name] = losses[name] + value
         return losses
 
+    def _match(self, raw: Sequence[Tensor], batch: Batch) -> list[Matches]:
+        """The matches of each level: all candidates, or those that the assigner chooses."""
+        shapes = [(level.shape[2], level.shape[3]) for level in raw]
+        candidates = assign(
+            batch.boxes_xyxy,
+            batch.image_index,
+            self.anchors,
+            self.strides,
+            shapes,
+            self.anchor_ratio,
+            [min(self.decoder.reach(level), 0.5) for level in range(len(raw))],
+        )
+        if self.terms.assigner is None:
+            return candidates
+        sizes = [len(level.box) for level in candidates]
+        choice = self.terms.assigner(self._score_candidates(raw, candidates, batch))
+        qualities = [None] * len(raw) if choice.quality is None else choice.quality.split(sizes)
+        return [
+            level.select(keep, quality)
+            for level, keep, quality in zip(
+                candidates, choice.keep.split(sizes), qualities, strict=True
+            )
+        ]
+
+    @torch.no_grad()
+    def _score_candidates(
+        self, raw: Sequence[Tensor], candidates: Sequence[Matches], batch: Batch
+    ) -> CandidateScores:
+        """What the network predicts for each candidate, the levels one after the other."""
+        parts: list[tuple[Tensor, ...]] = []
+        first = 0  # slot of the level's first (image, anchor, cell)
+        for number, (level, match) in enumerate(zip(raw, candidates, strict=True)):
+            values = level[match.image, match.anchor, match.row, match.column]  # [m, 5 + classes]
+            iou = paired_iou(self._decode_boxes(number, values, match), match.boxes_cxcywh)
+            confidence = values[:, 4:5].sigmoid() * values[:, 5:].sigmoid()  # [m, classes]
+            positive = self._one_hot(batch.labels[match.box])
+            score = (confidence * positive).sum(1)
+            root = confidence.sqrt().clamp(1e-7, 1 - 1e-7)
+            cost = -torch.where(positive, root, 1 - root).log().sum(1)
+            parts.append((match.box, first + self._flat_index(level, match), iou, score, cost))
+            first += level[..., 0].numel()
+        return CandidateScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        """Labels [m] -> bool [m, classes]."""
+        return labels[:, None] == torch.arange(self.num_classes, device=labels.device)
+
+    @staticmethod
+    def _flat_index(level: Tensor, match: Matches) -> Tensor:
+        """Index of each match in the level's [B, A, H, W], flattened."""
+        _, anchors, rows, columns, _ = level.shape
+        return ((match.image * anchors + match.anchor) * rows + match.row) * columns + match.column
+
     def _level_losses(
         self, number: int, level: Tensor, match: Matches, batch: Batch, matched: float, cells: float
     ) -> dict[str, Tensor]:
@@ -121,21 +201,19 @@ class YOLOLoss(nn.Module):
         losses: dict[str, Tensor] = {}
         # objectness of each (anchor, cell) or 0, [B, A, H, W]; contiguous, for the flat index below
         target = level.new_zeros(level.shape[:4])
-        if len(match.box):
-            where = (match.image, match.anchor, match.row, match.column)
-            values = level[where]  # [m, 5 + classes]
-            box_losses = self._box_losses(number, values, match)
-            losses["box"] = box_losses.sum() / matched
-            flat = ((where[0] * level.shape[1] + where[1]) * level.shape[2] + where[2]) * (
-                level.shape[3]
-            ) + where[3]
-            quality = (1 - box_losses.detach()).clamp(min=0)
+        if len(match.box) and matched > 0:
+            values = level[match.image, match.anchor, match.row, match.column]  # [m, 5 + classes]
+            boxes = self._decode_boxes(number, values, match)  # in cells
+            box_losses = self.terms.box(boxes, match.boxes_cxcywh)
+            losses["box"] = _sum_weighted(box_losses, match.quality) / matched
+            quality = match.quality
+            if quality is None:
+                quality = self._objectness_target(boxes.detach(), box_losses.detach(), match)
+            flat = self._flat_index(level, match)
             target.view(-1).scatter_reduce_(0, flat, quality, "amax")
             if self.num_classes > 1:
-                wanted = torch.full_like(values[:, 5:], self.negative)
                 labels = batch.labels[match.box]
-                wanted[torch.arange(len(labels), device=wanted.device), labels] = self.positive
-                entropy = binary_cross_entropy_with_logits(values[:, 5:], wanted, reduction="sum")
+                entropy = self._class_losses(values[:, 5:], labels, boxes.detach(), match)
                 losses["cls"] = entropy / (matched * self.num_classes)
 
         weight = self._mask_crowds(number, target, match, batch)
@@ -143,12 +221,33 @@ class YOLOLoss(nn.Module):
         losses["obj"] = self.balance[number] * entropy / cells
         return losses
 
-    def _box_losses(self, number: int, values: Tensor, match: Matches) -> Tensor:
-        """The box loss of each match, float32 [m], >= 0."""
+    def _decode_boxes(self, number: int, values: Tensor, match: Matches) -> Tensor:
+        """Predicted boxes_cxcywh [m, 4] of matches, in cells."""
         cells = torch.stack([match.column, match.row], -1).float()
         anchors = self.anchors[number][match.anchor] / self.strides[number]
-        predicted = self.decoder.decode_cells(number, values[:, :4], cells, anchors, 1.0)
-        return self.box_loss(predicted, match.boxes_cxcywh)
+        return self.decoder.decode_cells(number, values[:, :4], cells, anchors, 1.0)
+
+    def _objectness_target(self, boxes: Tensor, box_losses: Tensor, match: Matches) -> Tensor:
+        """Target of each match, [m] in [0, 1]."""
+        if self.terms.objectness == "iou":
+            return paired_iou(boxes, match.boxes_cxcywh)
+        if self.terms.objectness == "one":
+            return torch.ones_like(box_losses)
+        return (1 - box_losses).clamp(min=0)
+
+    def _class_losses(
+        self, logits: Tensor, labels: Tensor, boxes: Tensor, match: Matches
+    ) -> Tensor:
+        """Sum of the class losses of all matches and classes, each with the weight of its match."""
+        positive = self._one_hot(labels)
+        targets = torch.full_like(logits, self.negative).masked_fill_(positive, self.positive)
+        iou = paired_iou(boxes, match.boxes_cxcywh)
+        losses = self.terms.classes(logits, targets, positive, iou)
+        weights = match.quality
+        if self.class_weights is not None:
+            by_class = self.class_weights.to(logits.dtype)[labels]
+            weights = by_class if weights is None else by_class * weights
+        return _sum_weighted(losses, None if weights is None else weights[:, None])
 
     def _mask_crowds(
         self, number: int, target: Tensor, match: Matches, batch: Batch

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from detector.decode import decode
-from detector.losses import YOLOLoss, assign
+from detector.losses import LossTerms, YOLOLoss, assign
 from detector.structures import Batch
 
 from .test_assign import ANCHORS, STRIDES
@@ -14,13 +14,13 @@ from .test_assign import ANCHORS, STRIDES
 SHAPES = [(12, 12), (6, 6), (3, 3)]
 
 
-def make_loss(num_classes=4, **changes):
+def make_loss(num_classes=4, terms=None, **changes):
     settings = {
         "gains": {"box": 1.0, "obj": 1.0, "cls": 80.0},
         "balance": (4.0, 1.0, 0.4),
         "anchor_ratio": 4.0,
     }
-    return YOLOLoss(ANCHORS, STRIDES, num_classes=num_classes, **{**settings, **changes})
+    return YOLOLoss(ANCHORS, STRIDES, num_classes=num_classes, terms=terms, **{**settings, **changes})
 
 
 def make_batch(boxes, labels, image_index, num_images=2, ignore=()):
@@ -91,7 +91,7 @@ def reference_loss(raw, batch, num_classes, balance=(4.0, 1.0, 0.4), smooth=0.0)
 def test_equals_the_reference_implementation(smooth):
     for seed in range(5):
         raw = make_raw(seed=seed)
-        fast = make_loss(label_smoothing=smooth)(raw, TWO)
+        fast = make_loss(terms=LossTerms(label_smoothing=smooth))(raw, TWO)
         slow = reference_loss(raw, TWO, 4, smooth=smooth)
         assert {k: float(v) for k, v in fast.items()} == pytest.approx(slow, rel=1e-4)
 
