@@ -120,9 +120,9 @@ def build_data(config: Config) -> Data:
     Raises:
         UserError: no data, an unknown format, no training objects, or splits with different classes.
     """
-    about, root = load_data_yaml(config.data.dataset)
+    data_yaml, root = load_data_yaml(config.data.dataset)
     classes = config.data.classes
-    train, val = (read_split(about, root, split, classes) for split in ("train", "val"))
+    train, val = (read_split(data_yaml, root, split, classes) for split in ("train", "val"))
     if train.names != val.names:
         raise UserError(
             f"{val.annotations}: its {len(val.names)} classes differ from the "
@@ -135,7 +135,7 @@ def build_data(config: Config) -> Data:
             f"{train.annotations}: none of its {len(train)} images has a labelled object; for "
             f"details: python tools/check_data.py {config.data.dataset}"
         )
-    bag = build_bag(config.bag, mirrors=about.mirrors)
+    bag = build_bag(config.bag, mirrors=data_yaml.mirrors)
     if isinstance(bag.extra, Albumentations):
         smallest = min(build_train_sizes(config), default=config.data.size)
         bag.extra.dry_run(smallest, smallest)
@@ -167,22 +167,22 @@ def build_image_store(
     Raises:
         UserError: this system supports no cache, or no folder for it can be written to.
     """
-    about, process_group = config.data, process_group or ProcessGroup()
-    if about.cache == "none" and not about.tile_buffer:
+    settings, process_group = config.data, process_group or ProcessGroup()
+    if settings.cache == "none" and not settings.tile_buffer:
         return None, []
     if not hasattr(os, "pwrite"):
         raise UserError("data.cache and data.tile_buffer do not work on this system; remove them")
-    index, max_size = reader.index, reader.max_size or about.size
-    if about.cache == "disk":
-        _, root = load_data_yaml(about.dataset)
+    index, max_size = reader.index, reader.max_size or settings.size
+    if settings.cache == "disk":
+        _, root = load_data_yaml(settings.dataset)
         file = open_disk_file(root, cache_name(index, "train", max_size))
     else:
         file = process_group.broadcast_on_node(open_memory_file())
-    if about.cache == "none":
-        in_flight = positions_in_flight(require_batch_size(config), about.workers)
-        store, line = open_tile_buffer(index, max_size, about.tile_buffer + in_flight, file)
+    if settings.cache == "none":
+        in_flight = positions_in_flight(require_batch_size(config), settings.workers)
+        store, line = open_tile_buffer(index, max_size, settings.tile_buffer + in_flight, file)
     else:
-        store, line = open_image_cache(index, max_size, file, about.cache_limit)
+        store, line = open_image_cache(index, max_size, file, settings.cache_limit)
     return store, [line]
 
 
@@ -199,8 +199,8 @@ def find_label_problems(config: Config, data: Data) -> list[str]:
 
 def build_val(config: Config) -> ValSet:
     """The validation split alone."""
-    about, root = load_data_yaml(config.data.dataset)
-    return _val_set(config, read_split(about, root, "val", config.data.classes))
+    data_yaml, root = load_data_yaml(config.data.dataset)
+    return _val_set(config, read_split(data_yaml, root, "val", config.data.classes))
 
 
 def build_reader(dataset: str) -> ImageReader:
@@ -209,8 +209,8 @@ def build_reader(dataset: str) -> ImageReader:
     Raises:
         UserError: they cannot be read.
     """
-    about, root = load_data_yaml(dataset)
-    return ImageReader(read_split(about, root, "val"))
+    data_yaml, root = load_data_yaml(dataset)
+    return ImageReader(read_split(data_yaml, root, "val"))
 
 
 def _val_set(config: Config, index: Index) -> ValSet:

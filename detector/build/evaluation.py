@@ -25,19 +25,19 @@ def build_ground_truth(dataset: str) -> GroundTruth:
     Raises:
         UserError: no such data set, or not in its format.
     """
-    about, root = load_data_yaml(dataset)
-    path = find_annotation_file(about, root, "val")
+    data_yaml, root = load_data_yaml(dataset)
+    path = find_annotation_file(data_yaml, root, "val")
     if path is None:
-        index = read_split(about, root, "val")
+        index = read_split(data_yaml, root, "val")
         return GroundTruth.from_coco(coco_tree(index), index.category_ids.tolist())
     tree = read_json(path)
-    if about.names is None:
+    if data_yaml.names is None:
         return GroundTruth.from_coco(tree)
     ids = {entry["name"]: entry["id"] for entry in tree["categories"]}
-    missing = [name for name in about.names if name not in ids]
+    missing = [name for name in data_yaml.names if name not in ids]
     if missing:
         raise UserError(f"{path}: no category {missing[0]!r}, which the data YAML's names ask for")
-    return GroundTruth.from_coco(tree, [ids[name] for name in about.names])
+    return GroundTruth.from_coco(tree, [ids[name] for name in data_yaml.names])
 
 
 def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postprocess:

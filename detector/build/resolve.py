@@ -1,5 +1,6 @@
 """What `auto` in a config becomes: anchors from the training boxes, a batch size from free memory."""
 
+import numpy as np
 import torch
 
 from detector.anchors import Anchors, cluster_anchors, flatten_anchors, measure_fit
@@ -56,6 +57,24 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
     words = "  ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(anchors))
     lines = [f"published anchors: {before}", f"anchors of this data set: {after}: {words}"]
     return replace_values(config, {"model.anchors": anchors}), lines
+
+
+def resolve_class_weights(config: Config, train: Index) -> tuple[Config, list[str]]:
+    """The config with numbers in place of `loss.class_weights: balanced`, and a line for the user.
+
+    The weight of a class is inversely proportional to the number of its objects, crowds aside; over the
+    objects the mean is 1. A class without objects weighs as much as the rarest.
+    """
+    if config.loss.class_weights != "balanced":
+        return config, []
+    counts = np.bincount(train.labels[~train.crowd], minlength=len(train.names))
+    present = counts[counts > 0]
+    rarest = present.min() if len(present) else 1
+    weights = counts.sum() / max(len(present), 1) / np.where(counts > 0, counts, rarest)
+    rounded = tuple(float(f"{weight:.4g}") for weight in weights) if len(present) else None
+    extremes = weights.argmin(), weights.argmax()
+    line = "class weights: " + ", ".join(f"{train.names[n]} {weights[n]:.3g}" for n in extremes)
+    return replace_values(config, {"loss.class_weights": rounded}), [line]
 
 
 def resolve_batch_size(

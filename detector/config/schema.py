@@ -195,7 +195,9 @@ class BagConfig(Section):
     translate: Fraction = 0.1  # shift, as a fraction of the image's size
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # rotation, +-
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0  # degrees, +-
-    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # strength: one edge is magnified by this fraction, +-
+    perspective: Annotated[float, Field(ge=0, lt=0.5)] = (
+        0.0  # largest magnification of one edge, +-
+    )
     paste: Fraction = 0.0  # probability; objects of another image, copied with their boxes
     cutmix: Fraction = 0.0  # probability; a region of another image; reads twice as many files
     mixup: Fraction = 0.0  # probability; blended with another image; reads twice as many files
@@ -209,9 +211,15 @@ class BagConfig(Section):
     # "PP-YOLO", 2020, section 3.2). 0.1 and 7 are the values of Ghiasi et al., "DropBlock", 2018
     dropblock: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability of a cell to be dropped
     dropblock_size: Count = 7  # width of the dropped squares, cells
-    dropblock_ramp: Fraction = 0.85  # fraction of training over which it rises from 0, as in darknet
-    sat: Fraction = 0.0  # self-adversarial training, fraction of the batches after warm-up; darknet: half
-    sat_lr: Fraction = 0.02  # how much an image of [0, 1] changes, root mean square; ramps up to this
+    dropblock_ramp: Fraction = (
+        0.85  # fraction of training over which it rises from 0, as in darknet
+    )
+    sat: Fraction = (
+        0.0  # self-adversarial training, fraction of the batches after warm-up; darknet: half
+    )
+    sat_lr: Fraction = (
+        0.02  # how much an image of [0, 1] changes, root mean square; ramps up to this
+    )
     albumentations: tuple[TransformConfig, ...] = ()  # its transforms, in this order
     erase: Fraction = 0.0  # probability; a rectangle of noise
 

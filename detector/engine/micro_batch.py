@@ -12,9 +12,16 @@ from detector.structures import Batch
 
 
 class Criterion(Protocol):
-    """A loss: named scalars, each a mean over its batch, and their weights in the total."""
+    """A loss: named scalars, each a mean over its batch, and their weights in the total.
+
+    Attributes:
+        weights: of each scalar.
+        counts_follow_predictions: whether the counts that it sums depend on the predictions; else they
+            depend on the batch and on the shapes of the maps alone.
+    """
 
     weights: dict[str, float]
+    counts_follow_predictions: bool
 
     def __call__(
         self, raw: Sequence[Tensor], batch: Batch, total: Callable[[Tensor], Tensor]
@@ -23,7 +30,7 @@ class Criterion(Protocol):
 
         `total` sums counts over the whole batch: over the other ranks, and over the other chunks of a
         micro-batch. A criterion divides by the returned counts, so the losses of ranks and chunks add up
-        to those of the whole batch. The counts depend on the batch and on the shapes of the maps alone.
+        to those of the whole batch.
         """
         ...
 

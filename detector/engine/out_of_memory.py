@@ -1,5 +1,6 @@
 """Out of memory within a step: its micro-batches are computed again, in more and smaller chunks."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -79,9 +80,31 @@ def split_into_chunks(
     number = min(number, micro_batch.largest)
     if number == 1:
         return [Chunk(batch, True, lambda _: process_group.all_reduce)]
-    counts = _WholeBatchCounts(criterion, batch, process_group)
     parts = batch.chunk(number)
+    if criterion.counts_follow_predictions:
+        estimates = [
+            functools.partial(_estimate_counts, micro_batch.count, len(part), process_group)
+            for part in parts
+        ]
+        return [
+            Chunk(part, part is parts[-1], lambda _, total=total: total)
+            for part, total in zip(parts, estimates, strict=True)
+        ]
+    counts = _WholeBatchCounts(criterion, batch, process_group)
     return [Chunk(part, part is parts[-1], counts) for part in parts]
+
+
+def _estimate_counts(
+    images: int, chunk_images: int, process_group: ProcessGroup, counts: Tensor
+) -> Tensor:
+    """Counts of a micro-batch of `images`, estimated from those of one chunk.
+
+    The predictions of the other chunks are not known yet, so counts that follow from them are taken to be
+    proportional to the images. The losses of the chunks then add up to an average of their means.
+    """
+    own = torch.cat([counts.flatten(), counts.new_tensor([chunk_images])])
+    *summed, summed_images = process_group.all_reduce(own)
+    return torch.stack(summed).view_as(counts) * (images / summed_images)
 
 
 class _WholeBatchCounts:

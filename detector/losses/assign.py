@@ -53,8 +53,8 @@ def assign(
     """Assigns ground-truth boxes to anchors and cells, level by level.
 
     A box matches every anchor, on any level, whose width and height differ from its own by a factor below
-    `anchor_ratio`, and there up to three cells: the cell of its centre, the left or right neighbour if the
-    centre is within `reach` of it, and the upper or lower one likewise. Neighbours outside the grid are
+    `anchor_ratio`, and there up to three cells: the cell of its centre, the left or right neighbour if
+    the centre is within `reach` of it, and the upper or lower one likewise. Neighbours outside the grid are
     skipped. Source: the yolov4-csp recipe; the tests have a slow reference implementation.
 
     Args:

@@ -25,8 +25,8 @@ class CandidateScores:
         slot: int64 [m], a number for its (level, image, anchor, cell): equal ones compete.
         iou: float32 [m] in [0, 1], of the predicted box with the ground truth.
         score: float32 [m] in [0, 1], the confidence in the box's class: objectness x class probability.
-        class_cost: float32 [m] >= 0, binary cross-entropy of sqrt(confidence) with the box's class, summed
-            over the classes.
+        class_cost: float32 [m] >= 0, binary cross-entropy of sqrt(confidence) with the box's class, the
+            sum over classes.
     """
 
     box: Tensor

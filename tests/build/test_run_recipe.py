@@ -39,8 +39,8 @@ def test_at_cocos_size_every_value_is_the_published_one():
     ]
 
 
-# (images, validation images, epochs), (nominal batch, optimizer, warm-up batches, EMA steps, epochs without
-# mosaic, epochs between evaluations)
+# (images, validation images, epochs), (nominal batch, optimizer, warm-up batches, EMA steps, epochs
+# without mosaic, epochs between evaluations)
 TABLE = [
     ((118_287, 5_000, 300), (64, "sgd", 22_179, 10_000, 0, 1)),
     ((118_287, 5_000, 30), (64, "sgd", 22_179, 6_931, 0, 1)),

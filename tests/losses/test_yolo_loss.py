@@ -20,7 +20,9 @@ def make_loss(num_classes=4, terms=None, **changes):
         "balance": (4.0, 1.0, 0.4),
         "anchor_ratio": 4.0,
     }
-    return YOLOLoss(ANCHORS, STRIDES, num_classes=num_classes, terms=terms, **{**settings, **changes})
+    return YOLOLoss(
+        ANCHORS, STRIDES, num_classes=num_classes, terms=terms, **{**settings, **changes}
+    )
 
 
 def make_batch(boxes, labels, image_index, num_images=2, ignore=()):
