@@ -10,9 +10,7 @@ from detector.build import (
     build_image_store,
     build_throughput_monitor,
     build_trainer,
-    resolve_anchors,
-    resolve_batch_size,
-    resolve_recipe,
+    resolve_config,
 )
 from detector.config import Config
 from detector.engine import Observer, ProcessGroup, Stopped, ThroughputMonitor, Trainer
@@ -29,9 +27,7 @@ def measure_bottleneck(config: Config) -> Iterator[str]:
     """
     hardware, process_group = build_hardware(config), ProcessGroup()
     data = build_data(config)
-    config, _ = resolve_recipe(config, len(data.train), len(data.val))
-    config, _ = resolve_anchors(config, data.train.reader.index)
-    config, _ = resolve_batch_size(config, len(data.names), hardware, process_group)
+    config, data, _ = resolve_config(config, data, hardware, process_group)
     yield f"{config.model.arch}, {config.data.dataset}, {hardware}"
     store, lines = build_image_store(config, data.train.reader)
     data = data.with_store(store)

@@ -15,9 +15,7 @@ from detector.build import (
     build_observers,
     build_trainer,
     find_label_problems,
-    resolve_anchors,
-    resolve_batch_size,
-    resolve_recipe,
+    resolve_config,
 )
 from detector.config import Config, dump_config
 from detector.engine import (
@@ -70,13 +68,12 @@ class TrainingRun:
         self.notes: list[str] = []
         self.hardware = build_hardware(config)
         data = build_data(config)
-        config, recipe_notes = resolve_recipe(config, len(data.train), len(data.val))
-        data = data.with_mosaic_until(config.train.epochs - config.bag.mosaic_off_epochs)
         num_classes = len(data.names)
         if weights is not None:
             config = adopt_settings(config, weights, num_classes)
-        config, anchor_notes = resolve_anchors(config, data.train.reader.index)
-        config, batch_notes = resolve_batch_size(config, num_classes, self.hardware, process_group)
+        config, data, notes = resolve_config(
+            config, data, self.hardware, process_group, pretrained=weights is not None
+        )
         self.config = config
         self.evaluator = build_evaluator(config, data.val, self.hardware, process_group)
         store, cache_notes = build_image_store(config, data.train.reader, process_group)
@@ -91,12 +88,10 @@ class TrainingRun:
             config, self.data, self.evaluator, self.hardware, load_weights, process_group
         )
         if config.train.deterministic:
-            batch_notes.append("deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8")
+            notes.append("deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8")
         if weights is not None:
             transfer_notes = [*weights.notes, *transfer_notes]
-        self._print_summary(
-            [*recipe_notes, *anchor_notes, *batch_notes, *cache_notes, *transfer_notes]
-        )
+        self._print_summary([*notes, *cache_notes, *transfer_notes])
 
     def report(self, *lines: str) -> None:
         """Prints lines and keeps them for the manifest; skips empty ones."""

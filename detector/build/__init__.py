@@ -51,7 +51,12 @@ from detector.build.observers import (
     draw_labels,
 )
 from detector.build.recipe import resolve_recipe
-from detector.build.resolve import find_anchors, resolve_anchors, resolve_batch_size
+from detector.build.resolve import (
+    find_anchors,
+    resolve_anchors,
+    resolve_batch_size,
+    resolve_config,
+)
 from detector.build.training import (
     build_accumulation,
     build_adversary,
@@ -113,5 +118,6 @@ __all__ = [
     "require_batch_size",
     "resolve_anchors",
     "resolve_batch_size",
+    "resolve_config",
     "resolve_recipe",
 ]

@@ -1,11 +1,12 @@
-"""What `auto` in a config becomes: anchors from the training boxes, a batch size from free memory."""
+"""What `auto` in a config becomes: recipe, anchors from the training boxes, batch size from free memory."""
 
 import numpy as np
 import torch
 
-from detector.anchors import Anchors, cluster_anchors, flatten_anchors, measure_fit
-from detector.build.data import build_train_sizes
+from detector.anchors import AnchorFit, Anchors, cluster_anchors, flatten_anchors, measure_fit
+from detector.build.data import Data, build_train_sizes
 from detector.build.model import build_anchors, build_model
+from detector.build.recipe import resolve_recipe
 from detector.build.training import build_loss, build_optimizer
 from detector.config import Config, TrainConfig, replace_values
 from detector.data import Index, letterboxed_box_sizes
@@ -17,6 +18,42 @@ from detector.engine import (
     find_max_batch_size,
 )
 from detector.errors import UserError
+
+
+PUBLISHED_FIT = 0.9  # of the mean IoU of clustered anchors, from which the published ones are kept
+MIN_BOXES_PER_ANCHOR = 10  # fewer say little about the sizes of boxes that are not in the data set
+
+
+def resolve_config(
+    config: Config,
+    data: Data,
+    hardware: Hardware,
+    process_group: ProcessGroup,
+    *,
+    pretrained: bool = False,
+) -> tuple[Config, Data, list[str]]:
+    """Resolves all that the config leaves open.
+
+    Args:
+        config: as it was loaded; it knows which keys the user has set.
+        data: of the run.
+        hardware: where it trains.
+        process_group: the ranks that train together.
+        pretrained: whether it starts from trained weights.
+
+    Returns:
+        The config with numbers, the data that mix images as long as it says, and lines for the user.
+
+    Raises:
+        UserError: too few boxes for anchors, or not even one image fits into the memory.
+    """
+    index = data.train.reader.index
+    config, recipe = resolve_recipe(config, len(data.train), len(data.val), pretrained=pretrained)
+    config, anchors = resolve_anchors(config, index)
+    config, weights = resolve_class_weights(config, index)
+    config, batch = resolve_batch_size(config, len(data.names), hardware, process_group)
+    data = data.with_mosaic_until(config.train.epochs - config.bag.mosaic_off_epochs)
+    return config, data, [*recipe, *anchors, *weights, *batch]
 
 
 def find_anchors(config: Config, index: Index, start: Anchors, seed: int = 0) -> Anchors:
@@ -36,11 +73,17 @@ def find_anchors(config: Config, index: Index, start: Anchors, seed: int = 0) ->
 
 
 def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
-    """The config with numbers in place of `model.anchors: auto`, and lines for the user on them.
+    """The config with anchors for the training boxes, if it asks for them, and lines for the user.
+
+    `model.anchors: auto` clusters the boxes. With `recipe: auto` and no anchors in the config, the
+    published ones stay if their mean IoU with the boxes is at least `PUBLISHED_FIT` of that of clustered
+    ones, or if the boxes are too few to cluster.
 
     Raises:
-        UserError: too few boxes, or a darknet cfg, which has its own anchors.
+        UserError: `model.anchors: auto` with too few boxes, or with a darknet cfg, which has its own.
     """
+    if config.model.anchors is None and config.recipe == "auto":
+        return _choose_anchors(config, train)
     if config.model.anchors != "auto":
         return config, []
     if config.model.darknet_cfg is not None:
@@ -49,14 +92,47 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
         )
     published = build_anchors(config.model, len(train.names))
     anchors = find_anchors(config, train, published)
-    sizes = letterboxed_box_sizes(train, config.data.size)[~train.crowd]
-    before, after = (
-        measure_fit(sizes, flatten_anchors(each), config.loss.anchor_ratio)
-        for each in (published, anchors)
-    )
-    words = "  ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(anchors))
-    lines = [f"published anchors: {before}", f"anchors of this data set: {after}: {words}"]
+    before, after = _measure_both(config, train, published, anchors)
+    lines = [
+        f"published anchors: {before}",
+        f"anchors of this data set: {after}: {_list_anchors(anchors)}",
+    ]
     return replace_values(config, {"model.anchors": anchors}), lines
+
+
+def _choose_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
+    """Clustered anchors where the published ones fit badly; see `resolve_anchors`."""
+    boxes = int((~train.crowd).sum())
+    if config.model.darknet_cfg is not None or not boxes:
+        return config, []
+    published = build_anchors(config.model, len(train.names))
+    if boxes < MIN_BOXES_PER_ANCHOR * len(flatten_anchors(published)):
+        return config, [f"anchors: published; {boxes} boxes are too few to cluster"]
+    try:
+        anchors = find_anchors(config, train, published)
+    except UserError:  # too few distinct sizes
+        return config, ["anchors: published; the boxes have too few distinct sizes to cluster"]
+    before, after = _measure_both(config, train, published, anchors)
+    fits = f"mean best IoU {before.mean_iou:.3f} published, {after.mean_iou:.3f} clustered"
+    if before.mean_iou >= PUBLISHED_FIT * after.mean_iou and before.matched >= after.matched - 0.01:
+        return config, [f"anchors: published ({fits})"]
+    line = f"anchors: clustered ({fits}): {_list_anchors(anchors)}"
+    return replace_values(config, {"model.anchors": anchors}), [line]
+
+
+def _list_anchors(anchors: Anchors) -> str:
+    return "  ".join(f"{width:g},{height:g}" for width, height in flatten_anchors(anchors))
+
+
+def _measure_both(
+    config: Config, train: Index, published: Anchors, clustered: Anchors
+) -> tuple[AnchorFit, AnchorFit]:
+    sizes = letterboxed_box_sizes(train, config.data.size)[~train.crowd]
+    ratio = config.loss.anchor_ratio
+    return (
+        measure_fit(sizes, flatten_anchors(published), ratio),
+        measure_fit(sizes, flatten_anchors(clustered), ratio),
+    )
 
 
 def resolve_class_weights(config: Config, train: Index) -> tuple[Config, list[str]]:
