@@ -1,4 +1,4 @@
-"""What `auto` in a config becomes: recipe, anchors from the training boxes, batch size from free memory."""
+"""What `auto` in a config becomes: recipe, anchors from the boxes, batch size from free memory."""
 
 import numpy as np
 import torch

@@ -54,8 +54,8 @@ def assign(
 
     A box matches every anchor, on any level, whose width and height differ from its own by a factor below
     `anchor_ratio`, and there up to three cells: the cell of its centre, the left or right neighbour if
-    the centre is within `reach` of it, and the upper or lower one likewise. Neighbours outside the grid are
-    skipped. Source: the yolov4-csp recipe; the tests have a slow reference implementation.
+    the centre is within `reach` of it, and the upper or lower one likewise. Neighbours outside the grid
+    are skipped. Source: the yolov4-csp recipe; the tests have a slow reference implementation.
 
     Args:
         boxes_xyxy: float32 [n, 4], pixels.
