@@ -19,7 +19,6 @@ from detector.engine import (
 )
 from detector.errors import UserError
 
-
 PUBLISHED_FIT = 0.9  # of the mean IoU of clustered anchors, from which the published ones are kept
 MIN_BOXES_PER_ANCHOR = 10  # fewer say little about the sizes of boxes that are not in the data set
 
