@@ -13,9 +13,8 @@ from typing import Any
 from detector.config import ADAMW, ADAMW_LR_LIMIT, RECIPE_KEYS, Config, TrainConfig, replace_values
 
 PUBLISHED = TrainConfig()
-LONG_RUN = (
-    20_000 * PUBLISHED.nominal_batch
-)  # images in all epochs; from here on the published recipe
+# images in all epochs; from here on the published recipe
+LONG_RUN = 20_000 * PUBLISHED.nominal_batch
 NOMINAL_BATCHES = (8, PUBLISHED.nominal_batch)  # smallest and largest
 STEPS = 2_000  # as many steps as a short run should have at least
 WARMUP_SHARE = 0.1  # of the run's batches, at most
@@ -24,6 +23,8 @@ MOSAIC_OFF_SHARE = 0.15  # of a short run's epochs that end without mosaic
 EVAL_SHARE = 0.1  # of the training time that evaluations may take, about
 EVAL_COST = 1 / 3  # of an image in the evaluation: the forward pass of training alone
 LR_FINAL = 0.05  # of a short run
+CLS_FACTOR = 8.0  # of a short run
+PRETRAINED_LR = 0.5  # factor of the learning rate of a run that starts from trained weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,13 @@ class RunSize:
         images: number of training images in an epoch.
         val_images: number of validation images.
         epochs: number of epochs.
+        pretrained: whether the run starts from trained weights.
     """
 
     images: int
     val_images: int
     epochs: int
+    pretrained: bool = False
 
     @property
     def total(self) -> int:
@@ -112,6 +115,8 @@ def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict
     rates = {key: getattr(PUBLISHED, key) for key in ADAMW}
     if values["train.optimizer"] == "adamw":
         rates = ADAMW
+    if size.pretrained:
+        rates = {**rates, "lr": PRETRAINED_LR * rates["lr"]}
     for key, value in rates.items():
         values.setdefault(f"train.{key}", value)
     values.setdefault("train.lr_final", LR_FINAL if size.is_short else PUBLISHED.lr_final)
@@ -124,21 +129,25 @@ def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict
         values |= {"train.ema_decay": decay, "train.ema_warmup": warmup}
     values.setdefault("train.eval_every", choose_eval_every(size))
     values.setdefault("bag.mosaic_off_epochs", choose_mosaic_off_epochs(size))
+    values.setdefault("loss.cls_factor", CLS_FACTOR if size.is_short else 1.0)
     return values
 
 
-def resolve_recipe(config: Config, images: int, val_images: int) -> tuple[Config, list[str]]:
+def resolve_recipe(
+    config: Config, images: int, val_images: int, *, pretrained: bool = False
+) -> tuple[Config, list[str]]:
     """The config with the recipe that fits the run, and a line that says what it is.
 
     Args:
         config: as it was loaded: it knows which keys the user has set.
         images: number of training images in an epoch.
         val_images: number of validation images.
+        pretrained: whether the run starts from trained weights.
     """
     given = find_given_values(config)
     if config.recipe == "published" or len(given) == len(RECIPE_KEYS):
         return config, []
-    size = RunSize(images, val_images, config.train.epochs)
+    size = RunSize(images, val_images, config.train.epochs, pretrained)
     batch_size = config.train.batch_size
     number = batch_size if isinstance(batch_size, int) else TrainConfig().nominal_batch
     values = derive_recipe(size, given, number)

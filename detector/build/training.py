@@ -51,7 +51,7 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
         model.anchors,
         model.strides,
         num_classes=num_classes,
-        gains={"box": loss.box, "obj": loss.obj, "cls": loss.cls},
+        gains={"box": loss.box, "obj": loss.obj, "cls": loss.cls * loss.cls_factor},
         balance=balance,
         anchor_ratio=loss.anchor_ratio,
         terms=LossTerms(

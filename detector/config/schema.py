@@ -244,6 +244,8 @@ class LossConfig(Section):
     box: NonNegative = 0.05
     obj: NonNegative = 0.6
     cls: NonNegative = 0.3  # for 80 classes; scaled by classes / 80
+    # factor of `cls`: the published gain learns classes slowly, over hundreds of thousands of steps
+    cls_factor: Positive = 1.0
     # weights of the objectness loss by level. None: 4, 1, 0.4 for three levels; 4, 1 for two
     balance: tuple[Positive, ...] | None = None
     # a box matches an anchor if their widths and their heights differ by less than this factor
@@ -373,6 +375,7 @@ RECIPE_KEYS = (
     "train.ema_warmup",
     "train.eval_every",
     "bag.mosaic_off_epochs",
+    "loss.cls_factor",
 )
 
 
