@@ -58,6 +58,6 @@ class RunRequest:
         path = config.train.weights
         if path is None:
             return None
-        if config.model.anchors == "auto":  # the network of the file has the published ones
+        if isinstance(config.model.anchors, str):  # the network of the file has the published ones
             config = replace_values(config, {"model.anchors": None})
         return read_weights(Path(path), config, self.darknet)

@@ -86,7 +86,7 @@ def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None 
             "model.anchors: auto needs a data set: tools/train.py resolves it when a run starts, "
             "tools/cluster_anchors.py prints numbers; give a list here, or remove it"
         )
-    anchors = config.anchors or variant.anchors
+    anchors = variant.anchors if config.anchors in (None, "published") else config.anchors
     levels = len(backbone.strides)
     if len(anchors) != levels:
         raise UserError(
@@ -112,7 +112,7 @@ def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None 
 
 
 def build_anchors(config: ModelConfig, num_classes: int) -> Anchors:
-    """The anchors of a network, by level; the published ones if the config has none or says `auto`.
+    """The anchors of a network, by level; the published ones unless the config lists others.
 
     Raises:
         UserError: a classifier, or a cfg for another number of classes.
@@ -123,7 +123,7 @@ def build_anchors(config: ModelConfig, num_classes: int) -> Anchors:
     variant = find_variant(config)
     if variant.neck is None:
         raise UserError(f"model.arch {config.arch} is a classifier; it has no anchors")
-    return variant.anchors if config.anchors in (None, "auto") else config.anchors
+    return variant.anchors if config.anchors in (None, "auto", "published") else config.anchors
 
 
 def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:

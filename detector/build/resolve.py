@@ -81,15 +81,21 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
     Raises:
         UserError: `model.anchors: auto` with too few boxes, or with a darknet cfg, which has its own.
     """
-    if config.model.anchors is None and config.recipe == "auto":
-        return _choose_anchors(config, train)
-    if config.model.anchors != "auto":
-        return config, []
-    if config.model.darknet_cfg is not None:
+    wanted, darknet = config.model.anchors, config.model.darknet_cfg is not None
+    if darknet and wanted == "auto":
         raise UserError(
             f"model.anchors: auto: {config.model.arch} sets the anchors; change them there"
         )
+    if darknet or not (wanted in ("auto", "published") or config.recipe == "auto"):
+        return config, []
     published = build_anchors(config.model, len(train.names))
+    if wanted is None:
+        anchors, lines = _choose_anchors(config, train, published)
+        return replace_values(config, {"model.anchors": anchors}), lines
+    if wanted == "published":
+        return replace_values(config, {"model.anchors": published}), []
+    if wanted != "auto":
+        return config, []
     anchors = find_anchors(config, train, published)
     before, after = _measure_both(config, train, published, anchors)
     lines = [
@@ -99,24 +105,20 @@ def resolve_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
     return replace_values(config, {"model.anchors": anchors}), lines
 
 
-def _choose_anchors(config: Config, train: Index) -> tuple[Config, list[str]]:
+def _choose_anchors(config: Config, train: Index, published: Anchors) -> tuple[Anchors, list[str]]:
     """Clustered anchors where the published ones fit badly; see `resolve_anchors`."""
     boxes = int((~train.crowd).sum())
-    if config.model.darknet_cfg is not None or not boxes:
-        return config, []
-    published = build_anchors(config.model, len(train.names))
     if boxes < MIN_BOXES_PER_ANCHOR * len(flatten_anchors(published)):
-        return config, [f"anchors: published; {boxes} boxes are too few to cluster"]
+        return published, [f"anchors: published; {boxes} boxes are too few to cluster"]
     try:
         anchors = find_anchors(config, train, published)
-    except UserError:  # too few distinct sizes
-        return config, ["anchors: published; the boxes have too few distinct sizes to cluster"]
+    except UserError:
+        return published, ["anchors: published; the boxes have too few distinct sizes to cluster"]
     before, after = _measure_both(config, train, published, anchors)
     fits = f"mean best IoU {before.mean_iou:.3f} published, {after.mean_iou:.3f} clustered"
     if before.mean_iou >= PUBLISHED_FIT * after.mean_iou and before.matched >= after.matched - 0.01:
-        return config, [f"anchors: published ({fits})"]
-    line = f"anchors: clustered ({fits}): {_list_anchors(anchors)}"
-    return replace_values(config, {"model.anchors": anchors}), [line]
+        return published, [f"anchors: published ({fits})"]
+    return anchors, [f"anchors: clustered ({fits}): {_list_anchors(anchors)}"]
 
 
 def _list_anchors(anchors: Anchors) -> str:

@@ -98,7 +98,8 @@ def config_from_dict(
 def replace_values(config: M, changes: Mapping[str, Any]) -> M:
     """A copy of a config, or of a section of one, with other values; validated as if read from a file.
 
-    The only way to change a config value: pydantic's own `model_copy` validates nothing.
+    The only way to change a config value: pydantic's own `model_copy` validates nothing. Keys that are
+    not set stay so (`model_fields_set`): the recipe may still choose their values.
 
     Args:
         config: a whole config, or a section.
@@ -111,9 +112,12 @@ def replace_values(config: M, changes: Mapping[str, Any]) -> M:
         >>> replace_values(Config(), {"train.batch_size": 8}).train.batch_size
         8
     """
-    tree = Tree(config.model_dump(), {(): "config"})
+    tree = Tree(config.model_dump(exclude_unset=True), {(): "config"})
     for key, value in changes.items():
-        plain = value.model_dump() if isinstance(value, BaseModel) else _lists_to_tuples(value)
+        if isinstance(value, BaseModel):
+            plain = value.model_dump(exclude_unset=True)
+        else:
+            plain = _lists_to_tuples(value)
         tree.put(tuple(key.split(".")), plain, {(): "config"})
     return _validate(type(config), tree)
 

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    ModelWrapValidatorHandler,
     Tag,
     model_validator,
 )
@@ -95,10 +96,11 @@ class ModelConfig(Section):
         | Annotated[PartActivations, Tag("<parts>")],
         Discriminator(_shape_of_activation),
     ] = "mish"
-    # (width, height) in pixels, one list per level, finest first. None: the network's published ones.
-    # auto: clustered from the training boxes at data.size when a run starts, the run records them
+    # (width, height) in pixels, one list per level, finest first. published: those of the network; auto:
+    # clustered from the training boxes at data.size when a run starts. None: with recipe auto, published
+    # if they fit the boxes, else clustered; with recipe published, published. The run records numbers
     anchors: Annotated[
-        Annotated[Literal["auto"], Tag("<word>")]
+        Annotated[Literal["auto", "published"], Tag("<word>")]
         | Annotated[tuple[tuple[Anchor, ...], ...] | None, Tag("<list>")],
         Discriminator(_shape_of_list),
     ] = None
@@ -111,7 +113,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _check_anchors(self) -> Self:
-        anchors = [[()]] if self.anchors in (None, "auto") else self.anchors
+        anchors = [[()]] if self.anchors in (None, "auto", "published") else self.anchors
         counts = {len(level) for level in anchors}
         if len(counts) != 1 or 0 in counts:
             raise ValueError(
@@ -323,12 +325,14 @@ class TrainConfig(Section):
     # batches between logged norms of weights and gradients, within an epoch; 0: none
     norms_every: Annotated[int, Field(ge=0)] = 100
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _set_adamw_defaults(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("optimizer") == "adamw":  # pyright: ignore
-            return {**ADAMW, **values}  # pyright: ignore
-        return values  # pyright: ignore
+    def _set_adamw_defaults(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(values, dict) or values.get("optimizer") != "adamw":  # pyright: ignore
+            return validate(values)
+        config = validate({**ADAMW, **values})  # pyright: ignore
+        config.model_fields_set.difference_update(ADAMW.keys() - values.keys())  # pyright: ignore
+        return config
 
     @model_validator(mode="after")
     def _check_adamw_rates(self) -> Self:

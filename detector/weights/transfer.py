@@ -15,12 +15,14 @@ CONFIGURED = ("anchors",)  # tensors that the config sets, not the weights
 def adopt_settings(config: Config, weights: Weights, num_classes: int) -> Config:
     """The config with the weights' BatchNorm eps and, for the same number of classes, their decoder.
 
-    Values that the config sets take precedence.
+    With `recipe: auto` also their anchors. Values that the config sets take precedence.
     """
     own, theirs = config.model, weights.config.model
     changes: dict[str, object] = {"model.bn_eps": own.bn_eps or theirs.bn_eps}
     if len(weights.names) == num_classes:
         changes["model.decoder"] = own.decoder or theirs.decoder
+        if config.recipe == "auto":
+            changes["model.anchors"] = own.anchors or theirs.anchors or "published"
     return replace_values(config, changes)
 
 

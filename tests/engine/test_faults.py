@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ from detector.engine import (
     find_max_batch_size,
     sgd,
 )
-from detector.engine.out_of_memory import count_whole_batch
+from detector.engine.micro_batch import MicroBatch
+from detector.engine.out_of_memory import count_whole_batch, split_into_chunks
 from detector.errors import UserError, explain
 from detector.losses import YOLOLoss
 from detector.structures import Batch
@@ -358,6 +360,28 @@ def test_losses_of_chunks_add_up_to_those_of_the_batch(digits_yaml):
             assert value.item() == pytest.approx(whole[0][name].item(), rel=1e-6)  # CIoU is float32
         for mine, theirs in zip(grads, whole[1], strict=True):
             assert torch.allclose(mine, theirs, rtol=1e-6, atol=1e-10)
+
+
+def test_losses_of_chunks_with_counts_that_follow_the_predictions(digits_yaml):
+    """Each chunk estimates the counts of the batch from its own: the losses are averages of its means."""
+    words = ["data.size=96", "data.workers=0", "train.batch_size=6", "train.device=cpu"]
+    words += ["loss.assigner=simota"]
+    config = load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml))
+    data = build.build_data(config)
+    loss = build.build_loss(config, build.build_model(config.model, 10), 10)
+    batch = next(iter(TrainLoader(data.train, batch_size=6, workers=0).epoch(0)))
+    maps = [torch.randn(6, 3, 96 // s, 96 // s, 15) for s in (8, 16, 32)]
+    hardware, alone = Hardware.choose("cpu", "fp32"), ProcessGroup()
+    chunks = split_into_chunks(MicroBatch(batch, 6, 6, 0), 3, loss, hardware, alone)
+    assert [len(chunk.batch) for chunk in chunks] == [2, 2, 2]
+    assert [chunk.is_last for chunk in chunks] == [False, False, True]
+    summed = Counter()
+    means = Counter()
+    for number, chunk in enumerate(chunks):
+        raw = [level[2 * number : 2 * number + 2] for level in maps]
+        summed.update({n: float(v) for n, v in loss(raw, chunk.batch, chunk.counts(raw)).items()})
+        means.update({n: float(v) / 3 for n, v in loss(raw, chunk.batch).items()})
+    assert dict(summed) == pytest.approx(dict(means), rel=1e-5)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 16, 64])

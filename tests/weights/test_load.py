@@ -149,8 +149,13 @@ def test_transfer_to_the_same_classes_includes_head_and_decoder(small, tmp_path)
     weights = read_darknet(path, S, DarknetOptions(decoder="exp"))
     config = adopt_settings(S, weights, 80)
     assert config.model.decoder == DecoderConfig(size="exp", scale_x_y=(1.0,))
-    chosen = ModelConfig(arch="yolov4-pacsp-s", bn_eps=1e-3, decoder=DecoderConfig())
+    assert config.model.anchors == "published", "a trained head keeps its anchors"
+    chosen = ModelConfig(
+        arch="yolov4-pacsp-s", bn_eps=1e-3, decoder=DecoderConfig(), anchors=(((1.0, 2.0),),) * 3
+    )
     assert adopt_settings(Config(model=chosen), weights, 80).model == chosen
+    as_published = replace_values(S, {"recipe": "published"})
+    assert adopt_settings(as_published, weights, 80).model.anchors is None
     model = build_network(config.model, 80)
     table = transfer(model, weights, 80)
     assert all(line.rstrip().endswith("-") for line in table.splitlines()[2:])
