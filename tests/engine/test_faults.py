@@ -51,6 +51,7 @@ class Mean:
     """A mean over all pixels of the joined batch; `factors` of its gradient and value, by call."""
 
     weights = {"a": 2.0, "b": 0.5}  # noqa: RUF012
+    counts_follow_predictions = False
 
     def __init__(self):
         self.calls, self.factors = 0, {}
@@ -371,7 +372,7 @@ def test_losses_of_chunks_with_counts_that_follow_the_predictions(digits_yaml):
     loss = build.build_loss(config, build.build_model(config.model, 10), 10)
     batch = next(iter(TrainLoader(data.train, batch_size=6, workers=0).epoch(0)))
     maps = [torch.randn(6, 3, 96 // s, 96 // s, 15) for s in (8, 16, 32)]
-    hardware, alone = Hardware.choose("cpu", "fp32"), ProcessGroup()
+    hardware, alone = Hardware.choose("cpu", "fp32", channels_last=False), ProcessGroup()
     chunks = split_into_chunks(MicroBatch(batch, 6, 6, 0), 3, loss, hardware, alone)
     assert [len(chunk.batch) for chunk in chunks] == [2, 2, 2]
     assert [chunk.is_last for chunk in chunks] == [False, False, True]
