@@ -10,9 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from detector.config import ADAMW, ADAMW_LR_LIMIT, RECIPE_KEYS, Config, TrainConfig, replace_values
+from detector.config import ADAMW, RECIPE_KEYS, Config, TrainConfig, replace_values
 
 PUBLISHED = TrainConfig()
+COCO_OBJECTS = 7.0  # per image; train2017 has 7.3
+MIN_OBJECTS = 0.5
 # images in all epochs; from here on the published recipe
 LONG_RUN = 20_000 * PUBLISHED.nominal_batch
 NOMINAL_BATCHES = (8, PUBLISHED.nominal_batch)  # smallest and largest
@@ -35,12 +37,14 @@ class RunSize:
         images: number of training images in an epoch.
         val_images: number of validation images.
         epochs: number of epochs.
+        objects: number of objects per training image, on average; crowds do not count.
         pretrained: whether the run starts from trained weights.
     """
 
     images: int
     val_images: int
     epochs: int
+    objects: float = COCO_OBJECTS
     pretrained: bool = False
 
     @property
@@ -61,11 +65,16 @@ def choose_nominal_batch(size: RunSize) -> int:
     return min(max(power, smallest), largest)
 
 
-def choose_optimizer(size: RunSize, lr: float | None) -> str:
-    """AdamW for a short run, unless its `lr` is given and is one of SGD; else the published SGD."""
-    if lr is not None and lr > ADAMW_LR_LIMIT:
-        return PUBLISHED.optimizer
-    return "adamw" if size.is_short else PUBLISHED.optimizer
+def choose_lr(size: RunSize, nominal_batch: int) -> float:
+    """SGD's learning rate: the published one times 64 / nominal batch, less if images have few objects.
+
+    Gradients are those of the mean losses times the images of a step, so a step is as long as a published
+    one whatever its batch. A mean over few objects is noisy: below the 7 objects of an image of COCO the
+    rate falls with the square root of their number.
+    """
+    lr = PUBLISHED.lr * PUBLISHED.nominal_batch / nominal_batch
+    noise = math.sqrt(min(max(size.objects, MIN_OBJECTS) / COCO_OBJECTS, 1.0))
+    return float(f"{lr * noise:.3g}")
 
 
 def choose_warmup(size: RunSize, batch_size: int) -> tuple[float, int]:
@@ -111,12 +120,15 @@ def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict
     values |= given
     nominal = values["train.nominal_batch"]
     values.setdefault("train.batch_size", min(batch_size, nominal))
-    values.setdefault("train.optimizer", choose_optimizer(size, given.get("train.lr")))
-    rates = {key: getattr(PUBLISHED, key) for key in ADAMW}
+    values.setdefault("train.optimizer", PUBLISHED.optimizer)
+    rates: dict[str, Any] = {key: getattr(PUBLISHED, key) for key in ADAMW}
     if values["train.optimizer"] == "adamw":
-        rates = ADAMW
+        rates = dict(ADAMW)
+    else:
+        rates["lr"] = choose_lr(size, nominal)
+        rates["warmup_bias_lr"] = PUBLISHED.warmup_bias_lr if not size.is_short else rates["lr"]
     if size.pretrained:
-        rates = {**rates, "lr": PRETRAINED_LR * rates["lr"]}
+        rates["lr"] *= PRETRAINED_LR
     for key, value in rates.items():
         values.setdefault(f"train.{key}", value)
     values.setdefault("train.lr_final", LR_FINAL if size.is_short else PUBLISHED.lr_final)
@@ -134,7 +146,12 @@ def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict
 
 
 def resolve_recipe(
-    config: Config, images: int, val_images: int, *, pretrained: bool = False
+    config: Config,
+    images: int,
+    val_images: int,
+    *,
+    objects: float = COCO_OBJECTS,
+    pretrained: bool = False,
 ) -> tuple[Config, list[str]]:
     """The config with the recipe that fits the run, and a line that says what it is.
 
@@ -142,12 +159,13 @@ def resolve_recipe(
         config: as it was loaded: it knows which keys the user has set.
         images: number of training images in an epoch.
         val_images: number of validation images.
+        objects: number of objects per training image, on average.
         pretrained: whether the run starts from trained weights.
     """
     given = find_given_values(config)
     if config.recipe == "published" or len(given) == len(RECIPE_KEYS):
         return config, []
-    size = RunSize(images, val_images, config.train.epochs, pretrained)
+    size = RunSize(images, val_images, config.train.epochs, objects, pretrained)
     batch_size = config.train.batch_size
     number = batch_size if isinstance(batch_size, int) else TrainConfig().nominal_batch
     values = derive_recipe(size, given, number)

@@ -47,7 +47,10 @@ def resolve_config(
         UserError: too few boxes for anchors, or not even one image fits into the memory.
     """
     index = data.train.reader.index
-    config, recipe = resolve_recipe(config, len(data.train), len(data.val), pretrained=pretrained)
+    objects = float((~index.crowd).sum()) / max(len(index), 1)
+    config, recipe = resolve_recipe(
+        config, len(data.train), len(data.val), objects=objects, pretrained=pretrained
+    )
     config, anchors = resolve_anchors(config, index)
     config, weights = resolve_class_weights(config, index)
     config, batch = resolve_batch_size(config, len(data.names), hardware, process_group)
