@@ -66,12 +66,14 @@ def choose_nominal_batch(size: RunSize) -> int:
 
 
 def choose_lr(size: RunSize, nominal_batch: int) -> float:
-    """SGD's learning rate: the published one times 64 / nominal batch, less if images have few objects.
+    """SGD's learning rate: for a short run 64 / nominal batch times the published one, or less.
 
     Gradients are those of the mean losses times the images of a step, so a step is as long as a published
     one whatever its batch. A mean over few objects is noisy: below the 7 objects of an image of COCO the
     rate falls with the square root of their number.
     """
+    if not size.is_short:
+        return PUBLISHED.lr
     lr = PUBLISHED.lr * PUBLISHED.nominal_batch / nominal_batch
     noise = math.sqrt(min(max(size.objects, MIN_OBJECTS) / COCO_OBJECTS, 1.0))
     return float(f"{lr * noise:.3g}")
@@ -196,9 +198,10 @@ def describe_recipe(config: Config, size: RunSize) -> str:
         f"{train.optimizer}, lr {train.lr:g}",
         f"warm-up {warmup} batches",
         f"EMA over {round(1 / (1 - train.ema_decay))} steps",
+        f"class gain x{config.loss.cls_factor:g}" if config.loss.cls_factor != 1 else "",
         f"mosaic off in the last {off} epochs" if off else "mosaic until the end",
         f"evaluation every {train.eval_every} epochs"
         if train.eval_every > 1
         else "evaluation every epoch",
     ]
-    return "; ".join(parts)
+    return "; ".join(filter(None, parts))

@@ -11,6 +11,7 @@ from detector.config import (
     config_from_dict,
     config_to_dict,
     load_config,
+    replace_values,
 )
 
 COCO = (118_287, 5_000)
@@ -45,15 +46,15 @@ TABLE = [
     ((118_287, 5_000, 300), (64, "sgd", 22_179, 10_000, 0, 1)),
     ((118_287, 5_000, 30), (64, "sgd", 22_179, 6_931, 0, 1)),
     ((16_551, 4_952, 300), (64, "sgd", 3_105, 9_697, 0, 1)),
-    ((16_551, 4_952, 20), (64, "adamw", 2_070, 647, 3, 1)),
-    ((1_200, 240, 8), (8, "adamw", 120, 150, 1, 1)),
-    ((292, 72, 40), (8, "adamw", 148, 183, 6, 1)),
-    ((292, 72, 300), (32, "adamw", 570, 342, 45, 1)),
-    ((160, 40, 40), (8, "adamw", 80, 100, 6, 1)),
-    ((100, 5_000, 100), (8, "adamw", 130, 156, 15, 10)),
+    ((16_551, 4_952, 20), (64, "sgd", 2_070, 647, 3, 1)),
+    ((1_200, 240, 8), (8, "sgd", 120, 150, 1, 1)),
+    ((292, 72, 40), (8, "sgd", 148, 183, 6, 1)),
+    ((292, 72, 300), (32, "sgd", 570, 342, 45, 1)),
+    ((160, 40, 40), (8, "sgd", 80, 100, 6, 1)),
+    ((100, 5_000, 100), (8, "sgd", 130, 156, 15, 10)),
     ((100_000, 1, 100), (64, "sgd", 18_750, 10_000, 0, 1)),
-    ((1, 1, 1), (8, "adamw", 0, 1, 0, 1)),
-    ((1, 1, 40), (8, "adamw", 4, 1, 6, 3)),
+    ((1, 1, 1), (8, "sgd", 0, 1, 0, 1)),
+    ((1, 1, 40), (8, "sgd", 4, 1, 6, 3)),
 ]
 
 
@@ -61,7 +62,7 @@ TABLE = [
 def test_values_by_the_size_of_a_run(size, expected):
     images, val_images, epochs = size
     config, _ = resolve(images, val_images, f"train.epochs={epochs}")
-    train = config.train
+    train, short = config.train, images * epochs < 20_000 * 64
     batches = -(-images // train.batch_size)
     warmup = max(round(train.warmup_epochs * batches), train.warmup_min_steps)
     assert (
@@ -73,7 +74,8 @@ def test_values_by_the_size_of_a_run(size, expected):
         train.eval_every,
     ) == expected
     assert train.batch_size <= train.nominal_batch
-    assert train.lr == (0.001 if train.optimizer == "adamw" else 0.01)
+    assert train.lr * train.nominal_batch == pytest.approx(0.01 * 64)
+    assert (train.lr_final, config.loss.cls_factor) == ((0.05, 8.0) if short else (0.1, 1.0))
 
 
 @pytest.mark.parametrize("epochs", [1, 10, 100, 1000])
@@ -90,18 +92,37 @@ def test_given_values_stay_and_the_others_follow():
     assert (config.train.nominal_batch, config.train.lr_final) == (64, 0.5)
     assert config.train.batch_size == 16
     assert round(1 / (1 - config.train.ema_decay)) == 23  # an eighth of 187 steps
-    config, _ = resolve(300, 70, "train.epochs=40", "train.optimizer=sgd")
-    assert (config.train.lr, config.train.weight_decay, config.train.warmup_bias_lr) == (
-        0.01,
-        5e-4,
-        0.1,
-    )
+    config, _ = resolve(300, 70, "train.epochs=40", "train.optimizer=adamw")
+    train = config.train
+    assert (train.lr, train.weight_decay, train.warmup_bias_lr) == (0.001, 0.05, 0.0)
     config, _ = resolve(300, 70, "train.epochs=40", "train.lr=0.05")
     assert (config.train.optimizer, config.train.lr) == ("sgd", 0.05)
-    config, _ = resolve(300, 70, "train.epochs=40", "train.lr=0.0005")
-    assert (config.train.optimizer, config.train.lr) == ("adamw", 0.0005)
     config, _ = resolve(300, 70, "train.epochs=40", "train.batch_size=32")
     assert (config.train.batch_size, config.train.nominal_batch) == (32, 8)
+
+
+@pytest.mark.parametrize(
+    ("objects", "lr"), [(0.0, 0.0214), (0.5, 0.0214), (1.75, 0.04), (7.0, 0.08), (100.0, 0.08)]
+)
+def test_fewer_objects_per_image_lower_the_learning_rate(objects, lr):
+    config = config_from_dict({}, "test", ["train.epochs=40"])
+    resolved, _ = resolve_recipe(config, 160, 40, objects=objects)
+    assert resolved.train.lr == lr
+
+
+def test_trained_weights_halve_the_learning_rate():
+    config = config_from_dict({}, "test", ["train.epochs=40"])
+    resolved, _ = resolve_recipe(config, 160, 40, pretrained=True)
+    assert resolved.train.lr == 0.04
+
+
+def test_a_section_that_was_changed_still_has_a_recipe():
+    """`replace_values` keeps what is not set unset."""
+    config = replace_values(
+        config_from_dict({}, "test"), {"train.epochs": 40, "model.bn_eps": 1e-3}
+    )
+    resolved, _ = resolve_recipe(config, 160, 40)
+    assert (resolved.train.nominal_batch, resolved.train.epochs) == (8, 40)
 
 
 def test_the_published_recipe_is_one_word():
