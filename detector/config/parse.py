@@ -7,7 +7,7 @@ and the nearest key there is.
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -149,8 +149,11 @@ def _flatten(values: dict[str, Any]) -> dict[str, Any]:
     """Values by dotted key, those of sections and of the config itself."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        inner = {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {}
-        flat |= inner or {name: value}
+        if isinstance(value, dict):
+            section = cast(dict[str, Any], value)
+            flat |= {f"{name}.{key}": inner for key, inner in section.items()}
+        else:
+            flat[name] = value
     return flat
 
 
