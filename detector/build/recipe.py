@@ -25,6 +25,7 @@ MOSAIC_OFF_SHARE = 0.15  # of a short run's epochs that end without mosaic
 EVAL_SHARE = 0.1  # of the training time that evaluations may take, about
 EVAL_COST = 1 / 3  # of an image in the evaluation: the forward pass of training alone
 LR_FINAL = 0.05  # of a short run
+SHORT_RUN_LR = 2.0  # times the published learning rate
 CLS_FACTOR = 8.0  # of a short run
 PRETRAINED_LR = 0.5  # factor of the learning rate of a run that starts from trained weights
 
@@ -66,17 +67,17 @@ def choose_nominal_batch(size: RunSize) -> int:
 
 
 def choose_lr(size: RunSize, nominal_batch: int) -> float:
-    """SGD's learning rate: for a short run 64 / nominal batch times the published one, or less.
+    """SGD's learning rate: of a short run twice the published one x 64 / nominal batch, or less.
 
-    Gradients are those of the mean losses times the images of a step, so a step is as long as a published
-    one whatever its batch. A mean over few objects is noisy: below the 7 objects of an image of COCO the
-    rate falls with the square root of their number.
+    Gradients are those of the mean losses times the images of a step, so with 64 / nominal batch a step
+    is as long as a published one. A mean over few objects is noisy: below the 7 objects of an image of
+    COCO the rate is proportional to their number.
     """
     if not size.is_short:
         return PUBLISHED.lr
     lr = PUBLISHED.lr * PUBLISHED.nominal_batch / nominal_batch
-    noise = math.sqrt(min(max(size.objects, MIN_OBJECTS) / COCO_OBJECTS, 1.0))
-    return float(f"{lr * noise:.3g}")
+    objects = min(max(size.objects, MIN_OBJECTS) / COCO_OBJECTS, 1.0)
+    return float(f"{SHORT_RUN_LR * lr * objects:.3g}")
 
 
 def choose_warmup(size: RunSize, batch_size: int) -> tuple[float, int]:

@@ -74,7 +74,7 @@ def test_values_by_the_size_of_a_run(size, expected):
         train.eval_every,
     ) == expected
     assert train.batch_size <= train.nominal_batch
-    assert train.lr * train.nominal_batch == pytest.approx(0.01 * 64)
+    assert train.lr * train.nominal_batch == pytest.approx((0.02 if short else 0.01) * 64)
     assert (train.lr_final, config.loss.cls_factor) == ((0.05, 8.0) if short else (0.1, 1.0))
 
 
@@ -102,7 +102,7 @@ def test_given_values_stay_and_the_others_follow():
 
 
 @pytest.mark.parametrize(
-    ("objects", "lr"), [(0.0, 0.0214), (0.5, 0.0214), (1.75, 0.04), (7.0, 0.08), (100.0, 0.08)]
+    ("objects", "lr"), [(0.0, 0.0114), (0.5, 0.0114), (1.75, 0.04), (7.0, 0.16), (100.0, 0.16)]
 )
 def test_fewer_objects_per_image_lower_the_learning_rate(objects, lr):
     config = config_from_dict({}, "test", ["train.epochs=40"])
@@ -113,7 +113,7 @@ def test_fewer_objects_per_image_lower_the_learning_rate(objects, lr):
 def test_trained_weights_halve_the_learning_rate():
     config = config_from_dict({}, "test", ["train.epochs=40"])
     resolved, _ = resolve_recipe(config, 160, 40, pretrained=True)
-    assert resolved.train.lr == 0.04
+    assert resolved.train.lr == 0.08
 
 
 def test_a_section_that_was_changed_still_has_a_recipe():
