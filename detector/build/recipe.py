@@ -200,9 +200,11 @@ def describe_recipe(config: Config, size: RunSize) -> str:
         f"warm-up {warmup} batches",
         f"EMA over {round(1 / (1 - train.ema_decay))} steps",
         f"class gain x{config.loss.cls_factor:g}" if config.loss.cls_factor != 1 else "",
-        f"mosaic off in the last {off} epochs" if off else "mosaic until the end",
-        f"evaluation every {train.eval_every} epochs"
-        if train.eval_every > 1
-        else "evaluation every epoch",
+        f"mosaic off in the last {_count_epochs(off)}" if off else "mosaic until the end",
+        f"evaluation every {_count_epochs(train.eval_every)}",
     ]
     return "; ".join(filter(None, parts))
+
+
+def _count_epochs(number: int) -> str:
+    return "epoch" if number == 1 else f"{number} epochs"
