@@ -122,7 +122,7 @@ def build_anchors(config: ModelConfig, num_classes: int) -> Anchors:
         return tuple(tuple((w, h) for w, h in level) for level in model.anchors.tolist())
     variant = find_variant(config)
     if variant.neck is None:
-        raise UserError(f"model.arch {config.arch} is a classifier; it has no anchors")
+        raise UserError(f"model.arch {config.arch} is a classifier; it detects no objects")
     return variant.anchors if config.anchors in (None, "auto", "published") else config.anchors
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from detector.anchors import flatten_anchors
-from detector.build import build_anchors
+from detector.build import build_anchors, resolve_anchors
 from detector.commands import cli
 from detector.config import Config
 from detector.data import list_splits, load_data_yaml, read_split
@@ -49,6 +49,7 @@ def main() -> None:
     config = read_config(args.cfg, args.overrides) if args.cfg else Config()
     anchors = None
     if args.cfg:
+        config, _ = resolve_anchors(config, indices["train"])  # those that a run would use
         anchors = flatten_anchors(build_anchors(config.model, len(indices["train"].names)))
     report = check_dataset(
         args.data,

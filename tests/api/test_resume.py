@@ -70,7 +70,7 @@ def test_settings_that_differ_are_refused_by_name():
     require_same_config(folder, config, config)
     auto = replace_values(config, {"train.batch_size": "auto", "model.anchors": "auto"})
     require_same_config(folder, config, auto)  # what the run has resolved since
-    with pytest.raises(UserError, match=r"runs/a: its settings differ .*train.lr: 0.1, now 0.05"):
+    with pytest.raises(UserError, match=r"runs/a: its settings differ .*train.lr: 0.01, now 0.05"):
         require_same_config(folder, config, replace_values(config, {"train.lr": 0.05}))
 
 

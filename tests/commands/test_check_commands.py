@@ -59,7 +59,7 @@ def test_check_data_with_errors_has_exit_status_one(tool, coco_root, tmp_path):
         (["nowhere.yaml"], "nowhere.yaml: no such file"),
         (["mine.yaml", "data.size=320"], "name it by --cfg"),
         (["mine.yaml", "--workers", "0"], "--workers 0: expected 1 or more"),
-        (["mine.yaml", "--cfg", "csdarknet53-omega"], "is a classifier; it has no anchors"),
+        (["mine.yaml", "--cfg", "csdarknet53-omega"], "is a classifier; it detects no objects"),
         (["mine.yaml", "--json", "no/such/folder.json"], "cannot be written"),
     ],
 )
@@ -130,7 +130,7 @@ def test_auto_anchors_need_a_data_set(tool):
         "model.anchors: auto needs a data set: tools/train.py resolves it when a run starts" in err
     )
     status, _, err = tool("model_info", "--cfg", "yolov4-pacsp-n-mish", "model.anchors=aut")
-    assert "model.anchors: should be 'auto', not 'aut'" in err
+    assert "model.anchors: should be 'auto' or 'published', not 'aut'" in err
 
 
 def test_a_training_split_without_labels_stops_training(tool, coco_root, tmp_path):
@@ -172,7 +172,7 @@ def test_training_reports_label_problems_and_resume_refuses_other_classes(
 
 def test_auto_anchors_with_weights_of_another_run(tool, digits_yaml, tmp_path):
     words = ["--cfg", "yolov4-pacsp-n-leaky", "--data", digits_yaml, *SMALL, "train.epochs=1"]
-    assert tool("train", *words, "--out", "runs/a")[0] == 0
+    assert tool("train", *words, "model.anchors=published", "--out", "runs/a")[0] == 0
     weights = ["--weights", "runs/a/best.pt"]
     status, out, err = tool("train", *words, *weights, "model.anchors=auto", "--out", "runs/b")
     assert status == 0, err

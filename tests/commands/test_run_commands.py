@@ -241,7 +241,7 @@ def test_seeds(tool, digits_yaml, tmp_path):
     status, _, err = tool("train", *words, "--resume", "train.lr=0.05")
     assert status == 2
     assert err == (
-        "error: runs/stopped-seed3: its settings differ from this command's (train.lr: 0.1, now 0.05); "
+        "error: runs/stopped-seed3: its settings differ from this command's (train.lr: 0.16, now 0.05); "
         "give the same settings, or start a new run without --resume\n"
     )
 
