@@ -55,7 +55,8 @@ def resume_run(
     state, damaged = load_newest(folder.last, folder.previous)
     if "training" not in state:
         raise UserError(f"{folder.last}: it holds weights only; a run resumes from its last.pt")
-    config = config_from_dict(state["config"], str(folder.last))
+    # runs before there were recipes have published ones; their other keys are all set
+    config = config_from_dict({"recipe": "resolved", **state["config"]}, str(folder.last))
     if wanted is not None:
         require_same_config(folder, config, wanted)
     run = TrainingRun(config, process_group)

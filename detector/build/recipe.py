@@ -166,7 +166,7 @@ def resolve_recipe(
         pretrained: whether the run starts from trained weights.
     """
     given = find_given_values(config)
-    if config.recipe == "published" or len(given) == len(RECIPE_KEYS):
+    if config.recipe != "auto":
         return config, []
     size = RunSize(images, val_images, config.train.epochs, objects, pretrained)
     batch_size = config.train.batch_size

@@ -54,6 +54,8 @@ def resolve_config(
     config, anchors = resolve_anchors(config, index)
     config, weights = resolve_class_weights(config, index)
     config, batch = resolve_batch_size(config, len(data.names), hardware, process_group)
+    if config.recipe == "auto":
+        config = replace_values(config, {"recipe": "resolved"})
     data = data.with_mosaic_until(config.train.epochs - config.bag.mosaic_off_epochs)
     return config, data, [*recipe, *anchors, *weights, *batch]
 

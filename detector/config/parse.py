@@ -134,6 +134,8 @@ def changed_keys(before: Config, now: Config) -> list[str]:
     the recipe that it does not set.
     """
     old, new = _flatten(config_to_dict(before)), _flatten(config_to_dict(now))
+    if now.recipe == "auto":
+        del new["recipe"]
     for key in RECIPE_KEYS if now.recipe == "auto" else ():
         section, name = key.split(".")
         if name not in getattr(now, section).model_fields_set:

@@ -386,8 +386,9 @@ RECIPE_KEYS = (
 class Config(Section):
     """A whole run."""
 
-    # auto: the keys of RECIPE_KEYS that are not set follow from the number of images and epochs
-    recipe: Literal["auto", "published"] = "auto"
+    # auto: the keys of RECIPE_KEYS that are not set follow from the number of images, epochs and objects;
+    # published: they have the defaults of this file; resolved: likewise, as a run that was auto writes it
+    recipe: Literal["auto", "published", "resolved"] = "auto"
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
