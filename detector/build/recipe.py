@@ -196,7 +196,7 @@ def describe_recipe(config: Config, size: RunSize) -> str:
     off = config.bag.mosaic_off_epochs
     parts = [
         f"recipe: {size.images} images x {size.epochs} epochs = {steps} steps of {train.nominal_batch}",
-        f"{train.optimizer}, lr {train.lr:g}",
+        f"{train.optimizer}, lr {train.lr:g}" + " (from trained weights)" * size.pretrained,
         f"warm-up {warmup} batches",
         f"EMA over {round(1 / (1 - train.ema_decay))} steps",
         f"class gain x{config.loss.cls_factor:g}" if config.loss.cls_factor != 1 else "",

@@ -112,8 +112,9 @@ def test_fewer_objects_per_image_lower_the_learning_rate(objects, lr):
 
 def test_trained_weights_halve_the_learning_rate():
     config = config_from_dict({}, "test", ["train.epochs=40"])
-    resolved, _ = resolve_recipe(config, 160, 40, pretrained=True)
+    resolved, lines = resolve_recipe(config, 160, 40, pretrained=True)
     assert resolved.train.lr == 0.08
+    assert "sgd, lr 0.08 (from trained weights); warm-up" in lines[0]
 
 
 def test_a_section_that_was_changed_still_has_a_recipe():
