@@ -1,6 +1,6 @@
 """Train with each of several recipes and seeds, and tabulate their AP: the evidence of docs/recipes.md.
 
-A recipe is a few `key=value` words that change the defaults; the table below has those that were tried.
+A recipe is a few `key=value` words that change the defaults; `--recipes` names those that were tried.
 Runs that have finished are not repeated, and a stopped one resumes, so the command can be stopped and
 started again, or started with more seeds.
 """
