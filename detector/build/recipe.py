@@ -129,9 +129,12 @@ def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict
         rates = dict(ADAMW)
     else:
         rates["lr"] = choose_lr(size, nominal)
-        rates["warmup_bias_lr"] = PUBLISHED.warmup_bias_lr if not size.is_short else rates["lr"]
     if size.pretrained:
         rates["lr"] *= PRETRAINED_LR
+    if (
+        size.is_short and values["train.optimizer"] != "adamw"
+    ):  # no higher than the lr, given or not
+        rates["warmup_bias_lr"] = given.get("train.lr", rates["lr"])
     for key, value in rates.items():
         values.setdefault(f"train.{key}", value)
     values.setdefault("train.lr_final", LR_FINAL if size.is_short else PUBLISHED.lr_final)
@@ -165,9 +168,9 @@ def resolve_recipe(
         objects: number of objects per training image, on average.
         pretrained: whether the run starts from trained weights.
     """
-    given = find_given_values(config)
     if config.recipe != "auto":
         return config, []
+    given = find_given_values(config)
     size = RunSize(images, val_images, config.train.epochs, objects, pretrained)
     batch_size = config.train.batch_size
     number = batch_size if isinstance(batch_size, int) else TrainConfig().nominal_batch

@@ -96,7 +96,8 @@ def test_given_values_stay_and_the_others_follow():
     train = config.train
     assert (train.lr, train.weight_decay, train.warmup_bias_lr) == (0.001, 0.05, 0.0)
     config, _ = resolve(300, 70, "train.epochs=40", "train.lr=0.05")
-    assert (config.train.optimizer, config.train.lr) == ("sgd", 0.05)
+    train = config.train
+    assert (train.optimizer, train.lr, train.warmup_bias_lr) == ("sgd", 0.05, 0.05)
     config, _ = resolve(300, 70, "train.epochs=40", "train.batch_size=32")
     assert (config.train.batch_size, config.train.nominal_batch) == (32, 8)
 
