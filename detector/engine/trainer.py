@@ -35,6 +35,10 @@ class Batches(Protocol):
         """The batches of epoch `number`, from batch `start` on."""
         ...
 
+    def close(self) -> None:
+        """Ends the worker processes, if there are any."""
+        ...
+
 
 class Stopped(Exception):
     """A run was asked to stop and has written its checkpoint; the argument is the reason."""
@@ -133,8 +137,11 @@ class Trainer:
         with self._report_outcome():
             self._notify("on_start")
             self.announce("start")
-            while not self.finished:
-                self._run_epoch()
+            try:
+                while not self.finished:
+                    self._run_epoch()
+            finally:
+                self.loader.close()
 
     def stop(self, reason: str) -> None:
         """Asks the run to stop; safe in a signal handler.

@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,16 @@ def test_mosaic_ends_at_its_epoch(digits_root):
 def batches(dataset, workers, epoch):
     loader = TrainLoader(dataset, batch_size=5, workers=workers)
     return list(loader.epoch(epoch))
+
+
+def test_a_closed_loader_has_ended_its_workers_and_starts_again(digits_root):
+    loader = TrainLoader(train_set(digits_root), batch_size=5, workers=2)
+    first = next(loader.epoch(0))
+    workers = multiprocessing.active_children()
+    loader.close()
+    assert [worker.exitcode for worker in workers] == [0, 0]  # torch terminates them after 5 s each
+    assert torch.equal(next(loader.epoch(0)).images, first.images)
+    loader.close(), loader.close()
 
 
 def test_workers_change_nothing(digits_root):

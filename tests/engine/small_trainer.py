@@ -39,6 +39,9 @@ class Loader:
     def epoch(self, number, start=0):
         return itertools.islice(self.all(number), start, None)
 
+    def close(self):
+        pass
+
     def all(self, number):
         g = torch.Generator().manual_seed(number)
         for size in self.sizes:

@@ -22,7 +22,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from detector.data.digits.credits import CREDITS, PHOTOS, Photo
@@ -233,6 +232,8 @@ def _compute_overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
 
 def _load_sources() -> tuple[Source, Source]:
     """Loads digits and parts of photos; train and val have no digit and no pixel in common."""
+    from sklearn.datasets import load_digits  # a second, which every command would pay
+
     images, targets = load_digits(return_X_y=True)
     glyphs = enlarge_glyphs(images.reshape(-1, 8, 8))
     rng = np.random.default_rng(0)
