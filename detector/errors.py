@@ -6,6 +6,7 @@ everything else is a bug and keeps its traceback.
 
 import contextlib
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,38 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read_regular_file(path: Path, *, hint: str = "", largest: int | None = None) -> bytes:
+    """The content of a file that a user names.
+
+    Args:
+        path: the file. A FIFO or a device is refused: reading it might never end.
+        hint: follows "no such file; ".
+        largest: bytes; a larger file is refused.
+
+    Raises:
+        UserError: names the file, and why it cannot be read.
+    """
+    shown = str(path)
+    if "\0" in shown:
+        raise UserError(f"{shown!r}: a file name cannot contain a NUL character")
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
+            raise UserError(f"{shown}: cannot be read: it is {what}, not a file")
+        if largest is not None and status.st_size > largest:
+            raise UserError(
+                f"{shown}: cannot be read: it has {status.st_size:,} bytes, more than {largest:,}"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{shown}: no such file{hint and f'; {hint}'}") from None
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise UserError(f"{shown}: cannot be read: it is larger than the memory") from None
 
 
 def explain(error: RuntimeError) -> UserError | None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from detector.build import draw_detections
-from detector.data import ValSet
+from detector.data import Index, ValSet
+from detector.data.checks import describe_findings
 from detector.engine import Hardware
 from detector.errors import UserError
 from detector.evaluation import Evaluator, format_metrics
@@ -121,6 +122,13 @@ def describe_detections(detections: Detections, names: Sequence[str]) -> str:
     """The number of detections of each class: `2 x person, 1 x dog`, the most frequent first."""
     counts = Counter(names[label] for label in detections.labels.tolist())
     return ", ".join(f"{count} x {name}" for name, count in counts.most_common()) or "no detections"
+
+
+def print_findings(split: str, index: Index) -> None:
+    """Prints what the reader of a split skipped, and what it reports of images and categories."""
+    print_skipped([str(finding) for finding in index.findings if finding.skipped])
+    for line in describe_findings({split: index}):
+        print(line)
 
 
 def print_skipped(lines: list[str], *, limit: int = 10) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.api.summary import print_skipped, require_known_classes
+from detector.api.summary import print_findings, require_known_classes
 from detector.build import (
     build_evaluator,
     build_ground_truth,
@@ -90,7 +90,7 @@ def evaluate_weights(
     hardware, val = build_hardware(config), build_val(config)
     for line in [*loaded.notes, *val.reader.index.notes]:
         print(line)
-    print_skipped([str(f) for f in val.reader.index.findings if f.skipped])
+    print_findings("val", val.reader.index)
     require_known_classes(str(path), loaded.names, val)
     evaluator = build_evaluator(config, val, hardware)
     evaluator.timer = timer = StageTimer(hardware.device)

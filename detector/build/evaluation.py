@@ -8,6 +8,7 @@ from detector.data import (
     ValSet,
     coco_tree,
     find_annotation_file,
+    find_category_ids,
     load_data_yaml,
     read_json,
     read_split,
@@ -30,14 +31,9 @@ def build_ground_truth(dataset: str) -> GroundTruth:
     if path is None:
         index = read_split(data_yaml, root, "val")
         return GroundTruth.from_coco(coco_tree(index), index.category_ids.tolist())
-    tree = read_json(path)
-    if data_yaml.names is None:
-        return GroundTruth.from_coco(tree)
-    ids = {entry["name"]: entry["id"] for entry in tree["categories"]}
-    missing = [name for name in data_yaml.names if name not in ids]
-    if missing:
-        raise UserError(f"{path}: no category {missing[0]!r}, which the data YAML's names ask for")
-    return GroundTruth.from_coco(tree, [ids[name] for name in data_yaml.names])
+    content = read_json(path)
+    ids = find_category_ids(content, data_yaml.names)
+    return GroundTruth.from_coco(content, list(ids.values()))
 
 
 def build_postprocess(config: EvalConfig, conf: float | None = None) -> Postprocess:
@@ -73,7 +69,12 @@ def build_evaluator(
             pin_memory=hardware.device.type == "cuda",
             batches=process_group.shard(val.batches) if process_group else None,
         ),
-        CocoAP(coco_tree(index), index.category_ids.tolist(), backend=config.eval.backend),
+        CocoAP(
+            # a file's own annotations, for their areas
+            index.annotations if index.annotations.suffix == ".json" else coco_tree(index),
+            index.category_ids.tolist(),
+            backend=config.eval.backend,
+        ),
         build_postprocess(config.eval),
         hardware=hardware,
         process_group=process_group,

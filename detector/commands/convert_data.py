@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from detector.api.summary import print_skipped
+from detector.api.summary import print_findings
 from detector.commands import cli
 from detector.data import list_splits, load_data_yaml, read_split
 from detector.data.writers import convert
@@ -41,7 +41,7 @@ def main() -> None:
         skipped = f"; {crowds} crowd boxes skipped: YOLO's txt has no crowds" if crowds else ""
         boxes = len(index.boxes_xyxy) - crowds
         print(f"{split}: {len(index)} images, {boxes} boxes{skipped}")
-        print_skipped([str(finding) for finding in index.findings if finding.skipped])
+        print_findings(split, index)
     path = folder / "data.yaml"
     convert.write_yaml(path, args.to, indices[splits[0]], splits, mirrors=config.mirrors)
     print(f"--data {path}")

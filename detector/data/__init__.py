@@ -17,7 +17,7 @@ from detector.data.loader import (
     val_loader,
 )
 from detector.data.placement import Darknet, Letterbox, Placement, PyTorchYOLOv4, Rectangular
-from detector.data.readers.coco import read_coco, read_json
+from detector.data.readers.coco import find_category_ids, read_coco, read_json
 from detector.data.readers.coco_names import COCO_NAMES
 from detector.data.readers.data_yaml import DatasetConfig, load_data_yaml
 from detector.data.readers.splits import find_annotation_file, list_splits, read_split
@@ -74,6 +74,7 @@ __all__ = [
     "coco_tree",
     "collate",
     "find_annotation_file",
+    "find_category_ids",
     "fingerprint",
     "letterbox",
     "letterboxed_box_sizes",

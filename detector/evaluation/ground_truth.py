@@ -1,6 +1,7 @@
 """Ground truth and detections as flat arrays, checked before any backend gets them."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,18 @@ from typing import Any, Self
 
 import numpy as np
 
+from detector.coco_json import (
+    CocoJson,
+    check_coco_tree,
+    load_json,
+    parse_box,
+    parse_id,
+    parse_number,
+    read_coco_json,
+    show_entry,
+)
 from detector.errors import UserError
 from detector.structures import ImageDetections
-
-LARGEST_ID = 2**63 - 1  # of an int64
-_LISTS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,55 +52,44 @@ class GroundTruth:
 
     @classmethod
     def from_coco(
-        cls, source: Path | Mapping[str, Any], category_ids: Sequence[int] | None = None
+        cls, source: Path | CocoJson | Mapping[str, Any], category_ids: Sequence[int] | None = None
     ) -> Self:
-        """Reads COCO's json, or the content of one; by default all its categories, by id.
+        """Takes COCO's json, read or not, or the content of one; by default all its categories, by id.
 
         Annotations are renumbered from 1 for the backends: pycocotools takes a match with id 0 for
-        none (cocoapi issue 664), and of two annotations with the same id it keeps the last only.
+        none (cocoapi issue 664), and of two annotations with the same id it keeps the last only. Those
+        with a non-finite box are skipped, as in training.
 
         Raises:
-            UserError: not COCO's format; a duplicate image or category id; an annotation of an image or
-                category that is not listed, or with a non-finite box or area.
+            UserError: as `check_coco_tree`; or no such category.
         """
-        name = str(source) if isinstance(source, Path) else "the annotations"
-        images, annotations, categories = _find_coco_lists(source, name)
-        image_ids = np.sort(_parse_unique_ids(images, name, "image"))
-        numbers = _parse_unique_ids(categories, name, "category").tolist()
-        known = {i: str(entry.get("name", i)) for i, entry in zip(numbers, categories, strict=True)}
+        if isinstance(source, Path):
+            checked = read_coco_json(source, named=False)
+        elif isinstance(source, CocoJson):
+            checked = source
+        else:
+            checked = check_coco_tree(source, "the annotations", named=False)
+        name, annotations = checked.source, checked.annotations
+        known = {entry["id"]: entry["name"] for entry in checked.categories}
         chosen = sorted(known) if category_ids is None else [int(i) for i in category_ids]
         for number in chosen:
             if number not in known:
                 raise UserError(f"{name}: no category id {number} (known: {_format_ids(known)})")
-
-        owner = _parse_ids(annotations, "image_id", f"{name}: an annotation")
-        category = _parse_ids(annotations, "category_id", f"{name}: an annotation")
-        image = _find_positions(owner, image_ids, f"{name}: an annotation has image id {{}}")
-        _find_positions(
-            category, np.array(sorted(known)), f"{name}: an annotation has category id {{}}"
-        )
-        boxes = _parse_boxes(annotations, name)
-        crowd = np.array([bool(entry.get("iscrowd")) for entry in annotations], bool)
-        area = _parse_areas(annotations, boxes, name)
-        wrong = ~(np.isfinite(boxes).all(axis=1) & np.isfinite(area))
-        if wrong.any():
-            entry = annotations[int(wrong.argmax())]
-            raise UserError(
-                f"{name}: an annotation with a non-finite box or area: {str(entry)[:100]}"
-            )
-
+        image_ids = np.array(sorted(entry["id"] for entry in checked.images), np.int64)
         label_of = {number: label for label, number in enumerate(chosen)}
-        label = np.array([label_of.get(i, -1) for i in category.tolist()], np.int64)
+        label = np.array([label_of.get(a["category_id"], -1) for a in annotations], np.int64)
+        boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+        area = np.array([a.get("area", math.nan) for a in annotations], np.float64)
         kept = label >= 0
         return cls(
             image_ids=image_ids,
             category_ids=np.array(chosen, np.int64),
             names=tuple(known[i] for i in chosen),
-            image=image[kept],
+            image=np.searchsorted(image_ids, [a["image_id"] for a in annotations])[kept],
             label=label[kept],
             boxes_xywh=boxes[kept],
-            area=area[kept],
-            crowd=crowd[kept],
+            area=np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area)[kept],
+            crowd=np.array([a["iscrowd"] for a in annotations], bool)[kept],
             notes=tuple(_find_notes(name, annotations)),
         )
 
@@ -194,7 +191,7 @@ def read_results(path: Path, ground_truth: GroundTruth) -> Results:
     Raises:
         UserError: a missing file, another format, unknown ids, non-finite numbers.
     """
-    entries = _read_json(path)
+    entries = load_json(path)
     if not isinstance(entries, list):
         raise UserError(
             f'{path}: expected a list of {{"image_id", "category_id", "bbox", "score"}}'
@@ -203,11 +200,7 @@ def read_results(path: Path, ground_truth: GroundTruth) -> Results:
     category = _parse_ids(entries, "category_id", f"{path}: a result")
     order = np.argsort(ground_truth.category_ids)
     at = _find_positions(category, ground_truth.category_ids[order], f"{path}: category id {{}}")
-    try:
-        score = np.array([float(entry["score"]) for entry in entries])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: a result whose score is missing or not a number") from None
-    boxes = _parse_boxes(entries, str(path))
+    score, boxes = _parse_scores(entries, path), _parse_boxes(entries, path)
     return Results.from_arrays(ground_truth, image_ids, order[at], boxes, score, str(path))
 
 
@@ -230,42 +223,14 @@ def save_results(path: Path, results: Results, ground_truth: GroundTruth) -> Non
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _find_coco_lists(source: Path | Mapping[str, Any], name: str) -> list[list[Any]]:
-    """The lists of images, annotations and categories."""
-    tree = _read_json(source) if isinstance(source, Path) else source
-    lists = [tree.get(key) if isinstance(tree, Mapping) else None for key in _LISTS]
-    if not all(isinstance(each, list) for each in lists):
-        raise UserError(f"{name}: not a COCO annotation file: expected lists {', '.join(_LISTS)}")
-    return [each for each in lists if each is not None]
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as json: {error}") from None
-
-
 def _parse_ids(entries: Sequence[Any], key: str, what: str) -> np.ndarray:
-    for entry in entries:
-        value = entry.get(key) if isinstance(entry, Mapping) else None
-        if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
-            raise UserError(f"{what} whose {key!r} is not a whole number: {str(entry)[:80]}")
-        if abs(value) > LARGEST_ID:
-            raise UserError(f"{what} whose {key!r} has more than 63 bits: {str(entry)[:80]}")
-    return np.array([entry[key] for entry in entries], np.int64)
-
-
-def _parse_unique_ids(entries: Sequence[Any], name: str, kind: str) -> np.ndarray:
-    """The ids of images or categories, int64 [n], in the file's order."""
-    ids = _parse_ids(
-        entries, "id", f"{name}: an {kind}" if kind == "image" else f"{name}: a {kind}"
-    )
-    ascending = np.sort(ids)
-    duplicates = ascending[1:][ascending[1:] == ascending[:-1]]
-    if len(duplicates):
-        raise UserError(f"{name}: duplicate {kind} id {duplicates[0]}; ids must be unique")
-    return ids
+    ids = [parse_id(entry.get(key)) if isinstance(entry, Mapping) else None for entry in entries]
+    if None in ids:
+        entry = entries[ids.index(None)]
+        raise UserError(
+            f"{what} whose {key!r} is not a whole number of at most 63 bits: {show_entry(entry)}"
+        )
+    return np.array(ids, np.int64)
 
 
 def _find_positions(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
@@ -281,23 +246,20 @@ def _find_positions(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray
     return at
 
 
-def _parse_boxes(entries: Sequence[Any], name: str) -> np.ndarray:
-    try:
-        return np.array([entry["bbox"] for entry in entries], np.float64).reshape(len(entries), 4)
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{name}: an entry whose bbox is missing or not 4 numbers") from None
+def _parse_boxes(entries: Sequence[Any], path: Path) -> np.ndarray:
+    boxes = [parse_box(entry.get("bbox")) for entry in entries]
+    if None in boxes:
+        entry = entries[boxes.index(None)]
+        raise UserError(f"{path}: a result whose 'bbox' is not 4 numbers: {show_entry(entry)}")
+    return np.array(boxes, np.float64).reshape(-1, 4)
 
 
-def _parse_areas(annotations: Sequence[Any], boxes: np.ndarray, name: str) -> np.ndarray:
-    """As annotated; the box's where the annotation has none."""
-    areas = [entry.get("area") for entry in annotations]
-    sizes = boxes[:, 2:].tolist()
-    try:
-        return np.array(
-            [w * h if a is None else a for a, (w, h) in zip(areas, sizes, strict=True)], np.float64
-        )
-    except (TypeError, ValueError):
-        raise UserError(f"{name}: an annotation whose area is not a number") from None
+def _parse_scores(entries: Sequence[Any], path: Path) -> np.ndarray:
+    scores = [parse_number(entry.get("score")) for entry in entries]
+    if None in scores:
+        entry = entries[scores.index(None)]
+        raise UserError(f"{path}: a result whose 'score' is not a number: {show_entry(entry)}")
+    return np.array(scores, np.float64)
 
 
 def _find_notes(name: str, annotations: Sequence[Any]) -> Iterator[str]:

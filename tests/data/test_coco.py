@@ -60,14 +60,20 @@ def test_labels_have_the_order_of_names_in_the_yaml(coco_root):
         ),
         (lambda t: t["annotations"][0].update(image_id=99), "annotation 1: unknown image id 99"),
         (lambda t: t["annotations"][0].pop("bbox"), "an annotation without"),
-        (lambda t: t["annotations"][0].update(bbox=[1, 2, 3]), "bbox has 3 numbers, not 4"),
-        (lambda t: t["annotations"][0].update(bbox=["a", 2, 3, 4]), "an annotation without"),
+        (
+            lambda t: t["annotations"][0].update(bbox=[1, 2, 3]),
+            r"annotation 1: 'bbox' is \[1, 2, 3\]; expected 4 numbers",
+        ),
+        (
+            lambda t: t["annotations"][0].update(bbox=["a", 2, 3, 4]),
+            "annotation 1: 'bbox' is .*expected 4",
+        ),
         (lambda t: t["images"].append(t["images"][0]), "duplicate image id 10: it occurs 2 times"),
         (
             lambda t: t["categories"].append(t["categories"][0]),
             "duplicate category id 7: it occurs 2 times",
         ),
-        (lambda t: t["images"][0].pop("file_name"), "image without 'file_name'"),
+        (lambda t: t["images"][0].pop("file_name"), r"images\[0\]: an entry without 'file_name'"),
         (
             lambda t: t.pop("annotations"),
             "not a COCO annotation file: list 'annotations' is missing",

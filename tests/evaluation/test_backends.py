@@ -181,14 +181,15 @@ def test_unknown_and_duplicate_ids_are_refused():
     with pytest.raises(UserError, match=r"duplicate category id \d+"):
         GroundTruth.from_coco({**tree, "categories": tree["categories"] * 2})
     strange = {**tree["annotations"][0], "image_id": 999}
-    with pytest.raises(UserError, match="image id 999, which is not in"):
+    with pytest.raises(UserError, match="annotation 1: unknown image id 999"):
         GroundTruth.from_coco({**tree, "annotations": [strange]})
     strange = {**tree["annotations"][0], "category_id": 999}
-    with pytest.raises(UserError, match="category id 999, which is not in"):
+    with pytest.raises(UserError, match="annotation 1: unknown category id 999"):
         GroundTruth.from_coco({**tree, "annotations": [strange]})
     strange = {**tree["annotations"][0], "bbox": [0, 0, float("nan"), 1]}
-    with pytest.raises(UserError, match="non-finite"):
-        GroundTruth.from_coco({**tree, "annotations": [strange]})
+    assert (
+        len(GroundTruth.from_coco({**tree, "annotations": [strange]}).label) == 0
+    )  # as in training
     with pytest.raises(UserError, match="no category id 999"):
         GroundTruth.from_coco(tree, [999])
 
@@ -210,11 +211,11 @@ def test_results_through_a_file(tmp_path, backend):
         ({"image_id": 12345}, "image id 12345, which is not in"),
         ({"category_id": 12345}, "category id 12345, which is not in"),
         ({"score": float("nan")}, "expected finite numbers"),
-        ({"score": None}, "score is missing or not a number"),
-        ({"bbox": [1, 2, 3]}, "bbox is missing or not 4 numbers"),
+        ({"score": None}, "'score' is not a number"),
+        ({"bbox": [1, 2, 3]}, "'bbox' is not 4 numbers"),
         ({"bbox": [1, 2, -3, 4]}, "not negative"),
         ({"image_id": "a.jpg"}, "not a whole number"),
-        ({"image_id": 10**30}, "more than 63 bits"),
+        ({"image_id": 10**30}, "at most 63 bits"),
     ],
 )
 def test_invalid_results_files_are_refused(tmp_path, entry, message):

@@ -61,9 +61,8 @@ def _find_id_zero(splits: Splits) -> list[Problem]:
     examples, total = [], 0
     for index in splits.values():
         if index.annotations.suffix == ".json":
-            ids = [
-                entry["id"] for entry in read_json(index.annotations, labelled=False)["annotations"]
-            ]
+            content = read_json(index.annotations, labelled=False)
+            ids = [entry["id"] for entry in content.annotations]
             total += len(ids)
             examples += [f"{index.annotations.name}: annotation 0"] * ids.count(0)
     return [Problem.collect("annotation id 0", len(examples), total, examples)] if examples else []

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from detector.data.checks.labels import image_name
 from detector.data.checks.problems import Problem
 from detector.data.store.image_files import UnreadableImage, read_image
-from detector.data.store.index import Index
+from detector.data.store.index import Index, describe_size_mismatch
 
 SIDE = 16  # of thumbnails, px
 HASH_BYTES = 16
@@ -150,9 +150,6 @@ def check_images(splits: Mapping[str, Index], scans: Mapping[str, Scan]) -> list
 def _find_size_mismatches(index: Index, scan: Scan) -> Iterator[str]:
     annotated = index.sizes[scan.numbers]
     for at in (annotated != scan.sizes).any(1).nonzero()[0]:
-        (height, width), (real_height, real_width) = annotated[at], scan.sizes[at]
-        hint = " (rotated?)" if (height, width) == (real_width, real_height) else ""
-        yield (
-            f"{image_name(index, int(scan.numbers[at]))}: the image is {real_width} x {real_height}, "
-            f"annotated as {width} x {height}{hint}"
-        )
+        (height, width), (real_height, real_width) = annotated[at].tolist(), scan.sizes[at].tolist()
+        what = describe_size_mismatch((height, width), (real_height, real_width))
+        yield f"{image_name(index, int(scan.numbers[at]))}: {what}"

@@ -11,7 +11,7 @@ from detector.boxes import box_sizes
 from detector.data.checks.check_report import SplitSummary
 from detector.data.checks.problems import KINDS, Problem, sort_problems
 from detector.data.scaled_boxes import letterboxed_box_sizes
-from detector.data.store.index import Index
+from detector.data.store.index import CATEGORY_KINDS, Index
 
 Splits = Mapping[str, Index]
 
@@ -111,6 +111,12 @@ def describe_label_problems(
         )
         lines.append(f"labels: {more}for details and advice: python tools/check_data.py {name}")
     return lines
+
+
+def describe_findings(splits: Splits) -> list[str]:
+    """What readers report of images and categories that they use nevertheless, a line for each kind."""
+    kinds = ("size mismatch", *CATEGORY_KINDS)
+    return [f"labels: {each}" for each in _group_findings(splits) if each.kind in kinds]
 
 
 def image_name(index: Index, number: int) -> str:

@@ -72,6 +72,12 @@ KINDS: Mapping[str, Kind] = {
     "image without label": Kind(
         "warning", "images", "they are used as background: label them if they contain objects"
     ),
+    "duplicate category": Kind(
+        "warning", "categories", "fine if they are the same class; otherwise give them other names"
+    ),
+    "root category": Kind(
+        "warning", "categories", "list the other classes in `names:`, or in data.classes of a run"
+    ),
     "class only in val": Kind(
         "warning", "classes", "never learnt: split the data again, stratified by class"
     ),

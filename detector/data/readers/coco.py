@@ -4,14 +4,20 @@ ROOT/annotations/instances_train2017.json   instances_val2017.json
 ROOT/train2017/*.jpg                        ROOT/val2017/*.jpg
 """
 
-import json
-from collections import Counter
+import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detector.data.store.index import Finding, Index, make_index
+from detector.coco_json import CocoJson, read_coco_json, show_box
+from detector.data.readers.image_label_pairs import UNREADABLE_SIZE
+from detector.data.store.image_files import UnreadableImage
+from detector.data.store.image_sizes import image_size, map_in_threads
+from detector.data.store.index import Finding, Index, describe_size_mismatch, make_index
+from detector.data.store.index_cache import Fingerprint
 from detector.errors import UserError
 
 LAYOUT = (
@@ -20,29 +26,13 @@ LAYOUT = (
 )
 
 
-def read_json(path: Path, *, labelled: bool = True) -> dict[str, Any]:
-    """Reads a COCO annotation file; unless `labelled`, it may have no annotations (image_info).
+def read_json(path: Path, *, labelled: bool = True) -> CocoJson:
+    """Reads and checks a COCO annotation file; unless `labelled`, it may have no annotations.
 
     Raises:
-        UserError: the file is missing, is not json, or lacks one of COCO's three lists.
+        UserError: as `read_coco_json`; a missing file with the expected layout.
     """
-    try:
-        tree = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {LAYOUT}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable json file ({error})") from None
-    keys = ("images", "annotations", "categories")
-    if not labelled and isinstance(tree, dict):
-        tree.setdefault("annotations", [])
-    missing = [
-        key for key in keys if not isinstance(tree, dict) or not isinstance(tree.get(key), list)
-    ]
-    if missing:
-        raise UserError(
-            f"{path}: not a COCO annotation file: list {', '.join(map(repr, missing))} is missing"
-        )
-    return tree
+    return read_coco_json(path, labelled=labelled, hint=LAYOUT)
 
 
 def read_coco(
@@ -58,122 +48,191 @@ def read_coco(
         UserError: not COCO's format, an unknown category or image id, a duplicate id, or no image file
             exists.
     """
-    tree = read_json(annotations, labelled=labelled)
-    categories = _index_by_id(tree["categories"], annotations, "category")
-    images = _index_by_id(tree["images"], annotations, "image")
-    names, category_ids = _order_labels(categories, names, annotations)
-    findings: list[Finding] = []
-    present = _find_image_files(images, folder, annotations, findings)
-    kept = [image_id for image_id in images if images[image_id]["file_name"] in present]
-    columns = _parse_annotations(tree["annotations"], images, category_ids, annotations)
-    order, starts = _group_by_image(columns["image_id"], np.array(kept, np.int64))
+    content = read_json(annotations, labelled=labelled)
+    by_name = find_category_ids(content, names)
+    present, findings = _find_image_files(content.images, folder, annotations)
+    kept = [entry for entry in content.images if entry["file_name"] in present]
+    sizes, odd_sizes = _resolve_sizes(kept, folder)
+    findings += odd_sizes + _find_faults(content, annotations)
+    if names is None:
+        findings += _find_root_categories(content, annotations)
+    image_ids = np.array([entry["id"] for entry in kept], np.int64)
+    columns = _make_columns(content.annotations, list(by_name.values()))
+    order, starts = _group_by_image(columns["image_id"], image_ids)
     boxes, crowd, labels = (columns[key][order] for key in ("box", "crowd", "label"))
-    owner = np.repeat(np.arange(len(kept)), np.diff(starts))
 
     def where(row: int) -> str:
         return f"{annotations.name}: annotation {columns['id'][order[row]]}"
 
     return make_index(
         folder=folder,
-        files=[images[i]["file_name"] for i in kept],
-        image_ids=np.array(kept, np.int64),
-        sizes=np.array([[images[i]["height"], images[i]["width"]] for i in kept], np.int64),
-        owner=owner,
+        files=[entry["file_name"] for entry in kept],
+        image_ids=image_ids,
+        sizes=sizes,
+        owner=np.repeat(np.arange(len(kept)), np.diff(starts)),
         boxes_xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
         labels=labels,
         crowd=crowd,
-        names=names,
-        category_ids=category_ids,
+        names=tuple(by_name),
+        category_ids=np.array(list(by_name.values()), np.int64),
         annotations=annotations,
         findings=findings,
         where=where,
     )
 
 
-def _index_by_id(entries: list[dict[str, Any]], path: Path, kind: str) -> dict[int, dict[str, Any]]:
-    """Entries by id, in the order of the file."""
-    needed = {"category": ("id", "name"), "image": ("id", "file_name", "width", "height")}[kind]
-    for entry in entries:
-        for key in needed:
-            if not isinstance(entry, dict) or key not in entry:
-                raise UserError(f"{path}: a {kind} without {key!r}: {str(entry)[:80]}")
-    counts = Counter(entry["id"] for entry in entries)
-    duplicates = [number for number, count in counts.items() if count > 1]
-    if duplicates:
-        raise UserError(
-            f"{path}: duplicate {kind} id {duplicates[0]}: it occurs {counts[duplicates[0]]} times"
-        )
-    return {entry["id"]: entry for entry in entries}
+def fingerprint_coco(folder: Path, annotations: Path) -> Fingerprint:
+    """A fingerprint of the json's content, and of name, size and times of all files of the folder."""
+    digest, newest = hashlib.blake2b(annotations.read_bytes()), 0
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(names):
+            try:
+                status = os.stat(f"{parent}{os.sep}{name}")  # noqa: PTH116  # 118,000 in a second
+            except OSError:
+                continue
+            facts = (parent, name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
+            digest.update(repr(facts).encode("utf-8", "surrogateescape"))
+    return Fingerprint(digest.hexdigest(), newest)
 
 
-def _order_labels(
-    categories: dict[int, dict[str, Any]], names: tuple[str, ...] | None, path: Path
-) -> tuple[tuple[str, ...], np.ndarray]:
-    if not categories:
-        raise UserError(f"{path}: its list of categories is empty")
+def find_category_ids(content: CocoJson, names: tuple[str, ...] | None) -> dict[str, int]:
+    """The category id of each class, by label: in the order of `names` or, by default, of the ids.
+
+    Raises:
+        UserError: the file has no categories, or none of that name.
+    """
+    if not content.categories:
+        raise UserError(f"{content.source}: its list of categories is empty")
+    known = {entry["name"]: entry["id"] for entry in content.categories}
     if names is None:
-        ids = sorted(categories)
-        return tuple(categories[i]["name"] for i in ids), np.array(ids, np.int64)
-    by_name = {entry["name"]: i for i, entry in categories.items()}
-    unknown = [name for name in names if name not in by_name]
+        return dict(sorted(known.items(), key=lambda item: item[1]))
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
-            f"{path}: no category {unknown[0]!r}, which is in `names` of the data YAML "
-            f"(it has: {', '.join(by_name)})"
+            f"{content.source}: no category {unknown[0]!r}, which is in `names` of the data YAML "
+            f"(it has: {', '.join(known)})"
         )
-    return names, np.array([by_name[name] for name in names], np.int64)
+    return {name: known[name] for name in names}
+
+
+def _find_faults(content: CocoJson, path: Path) -> list[Finding]:
+    """Findings of annotations that were skipped and of categories that were merged."""
+    skipped = [
+        Finding(
+            "not finite", f"{path.name}: annotation {number}", f"box {show_box(box)} is not finite"
+        )
+        for number, box in content.non_finite
+    ]
+    return skipped + [
+        Finding(
+            "duplicate category",
+            f"{path.name}: category {name!r}",
+            f"ids {', '.join(map(str, ids))} have this name and are read as one class",
+        )
+        for name, ids in content.merged
+    ]
+
+
+def _find_root_categories(content: CocoJson, path: Path) -> list[Finding]:
+    """Findings of categories without boxes that only group others, as exporters write them with id 0."""
+    used = {entry["category_id"] for entry in content.annotations}
+    groups = {
+        entry.get("supercategory")
+        for entry in content.categories
+        if isinstance(entry.get("supercategory"), str) and entry["supercategory"] != entry["name"]
+    }
+    names = [entry["name"] for entry in content.categories]
+    roots = [e["name"] for e in content.categories if e["id"] not in used and e["name"] in groups]
+    others = [name for name in names if name not in roots]
+    remedy = f"to train without it, put `names: [{', '.join(others)}]` into the data YAML"
+    return [
+        Finding(
+            "root category",
+            f"{path.name}: category {name!r}",
+            f"it groups other categories and has no boxes of its own, but is a class; {remedy}",
+        )
+        for name in roots
+    ]
 
 
 def _find_image_files(
-    images: dict[int, dict[str, Any]], folder: Path, path: Path, findings: list[Finding]
-) -> set[str]:
-    """The names of the image files that exist; adds missing ones to the findings."""
+    images: Sequence[dict[str, Any]], folder: Path, path: Path
+) -> tuple[set[str], list[Finding]]:
+    """The names of the image files that exist, and findings of the others."""
     if not folder.is_dir():
         raise UserError(f"{folder}: image folder not found; {LAYOUT}")
     on_disk = {entry.name for entry in folder.iterdir()}  # one listing instead of a stat per image
-    wanted = [entry["file_name"] for entry in images.values()]
-    present = {n for n in wanted if n in on_disk or ("/" in n and (folder / n).is_file())}
+    wanted = [entry["file_name"] for entry in images]
+    present = {n for n in wanted if n in on_disk or ("/" in n and _is_file(folder / n))}
     if images and not present:
-        raise UserError(f"{folder}: has none of the {len(images)} images of {path.name}")
-    findings += [
+        raise UserError(
+            f"{folder}: has none of the {len(images)} images of {path.name}; the first is {wanted[0]!r}"
+        )
+    missing = [
         Finding("missing image", str(folder / n), "no such file")
         for n in wanted
         if n not in present
     ]
-    return present
+    return present, missing
 
 
-def _parse_annotations(
-    annotations: list[dict[str, Any]],
-    images: dict[int, dict[str, Any]],
-    category_ids: np.ndarray,
-    path: Path,
-) -> dict[str, np.ndarray]:
-    """The annotations as columns; raises UserError for malformed ones and unknown ids."""
-    label_of = {int(number): label for label, number in enumerate(category_ids)}
-    rows = []
-    for entry in annotations:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder that may not be entered
+        return False
+
+
+def _resolve_sizes(
+    images: Sequence[dict[str, Any]], folder: Path
+) -> tuple[np.ndarray, list[Finding]]:
+    """Height and width of the images, int64 [n, 2], and findings where file and json differ.
+
+    The file's count, as for the other formats: boxes are pixels of the upright image, even where an
+    exporter that ignores the camera's orientation has swapped width and height. The json's size is used
+    only for a file that cannot be read.
+    """
+
+    def read_size(name: str) -> tuple[int, int] | str:
         try:
-            number, image_id, category = entry["id"], entry["image_id"], entry["category_id"]
-            box = tuple(float(value) for value in entry["bbox"])
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{path}: an annotation without id, image_id, category_id or a bbox of 4 numbers: "
-                f"{str(entry)[:100]}"
-            ) from None
-        if len(box) != 4:
-            raise UserError(f"{path}: annotation {number}: bbox has {len(box)} numbers, not 4")
-        if image_id not in images:
-            raise UserError(f"{path}: annotation {number}: unknown image id {image_id}")
-        if category not in label_of:
-            raise UserError(f"{path}: annotation {number}: unknown category id {category}")
-        rows.append((number, image_id, label_of[category], bool(entry.get("iscrowd", 0)), box))
+            return image_size(str(folder / name))
+        except UnreadableImage as error:
+            return str(error)
+
+    sizes: list[tuple[int, int]] = []
+    findings: list[Finding] = []
+    names = [entry["file_name"] for entry in images]
+    actual_sizes = map_in_threads(read_size, names, label=f"read sizes of {folder.name}")
+    for entry, actual in zip(images, actual_sizes, strict=True):
+        annotated = (entry["height"], entry["width"])
+        known = None not in annotated
+        where = f"{folder.name}/{entry['file_name']}"
+        if isinstance(actual, str):  # reading the image will fail, and report it
+            if not known:
+                findings.append(Finding("unreadable image", where, actual))
+            sizes.append(annotated if known else UNREADABLE_SIZE)
+            continue
+        if known and annotated != actual:
+            what = describe_size_mismatch(annotated, actual)
+            findings.append(Finding("size mismatch", where, what))
+        sizes.append(actual)
+    return np.array(sizes, np.int64).reshape(-1, 2), findings
+
+
+def _make_columns(
+    annotations: Sequence[dict[str, Any]], category_ids: list[int]
+) -> dict[str, np.ndarray]:
+    """The annotations of these categories as columns; labels are places in `category_ids`."""
+    label_of = {number: label for label, number in enumerate(category_ids)}
+    chosen = [entry for entry in annotations if entry["category_id"] in label_of]
     return {
-        "id": np.array([row[0] for row in rows], np.int64),
-        "image_id": np.array([row[1] for row in rows], np.int64),
-        "label": np.array([row[2] for row in rows], np.int64),
-        "crowd": np.array([row[3] for row in rows], bool),
-        "box": np.array([row[4] for row in rows], np.float64).reshape(-1, 4),
+        "id": np.array([entry["id"] for entry in chosen], np.int64),
+        "image_id": np.array([entry["image_id"] for entry in chosen], np.int64),
+        "label": np.array([label_of[entry["category_id"]] for entry in chosen], np.int64),
+        "crowd": np.array([entry["iscrowd"] for entry in chosen], bool),
+        "box": np.array([entry["bbox"] for entry in chosen], np.float64).reshape(-1, 4),
     }
 
 

@@ -1,21 +1,19 @@
 """The splits of a data set: where they are, in which format, and their indices."""
 
-import hashlib
-import os
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from detector.data.readers.coco import read_coco
+from detector.data.readers.coco import fingerprint_coco, read_coco
 from detector.data.readers.data_yaml import EXPECTED, DatasetConfig, Format, JsonSplit
 from detector.data.readers.image_label_pairs import Pairs, fingerprint_pairs
 from detector.data.readers.voc import pair_voc, read_voc
 from detector.data.readers.yolo_txt import pair_yolo, read_yolo
 from detector.data.store.image_files import SUFFIXES
 from detector.data.store.index import Index, choose_classes, relabel
-from detector.data.store.index_cache import Fingerprint, load_or_read
+from detector.data.store.index_cache import load_or_read
 from detector.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -161,19 +159,12 @@ def _locate(
 def _load_coco(config: DatasetConfig, root: Path, split: str, place: JsonSplit) -> Index:
     folder, json = root / place.images, root / place.annotations
 
-    def fingerprint() -> Fingerprint:
-        digest = hashlib.blake2b(json.read_bytes())
-        for parent, folders, files in os.walk(folder, followlinks=True):
-            folders.sort()
-            digest.update(repr((parent, sorted(files))).encode("utf-8", "surrogateescape"))
-        return Fingerprint(digest.hexdigest())
-
     return load_or_read(
         root,
         split,
         (place, config.names),
         enabled=json.is_file() and json.stat().st_size >= CACHED_JSON,
-        fingerprint=fingerprint,
+        fingerprint=lambda: fingerprint_coco(folder, json),
         read=lambda: read_coco(folder, json, config.names, labelled=split != "test"),
     )
 

@@ -14,8 +14,9 @@ from detector.boxes import box_sizes
 from detector.errors import UserError
 from detector.registry import nearest
 
+CATEGORY_KINDS = ("duplicate category", "root category")
 # Kinds of findings that are only reported; images, boxes and labels with any other kind are skipped.
-KEPT_KINDS = frozenset({"duplicate box", "image without label", "size mismatch"})
+KEPT_KINDS = frozenset({"duplicate box", "image without label", "size mismatch", *CATEGORY_KINDS})
 CLIP_TOLERANCE = 1.0  # px beyond the border; rounding by annotation tools stays below it
 
 
@@ -193,6 +194,13 @@ def make_index(
     )
 
 
+def describe_size_mismatch(annotated: tuple[int, int], actual: tuple[int, int]) -> str:
+    """What is wrong with an image whose annotated (height, width) are not those of its file."""
+    (height, width), (real_height, real_width) = annotated, actual
+    hint = " (rotated?)" if annotated == actual[::-1] else ""
+    return f"the image is {real_width} x {real_height}, annotated as {width} x {height}{hint}"
+
+
 def _find_duplicates(
     boxes: np.ndarray, owner: np.ndarray, labels: np.ndarray
 ) -> Iterator[tuple[int, int]]:
@@ -228,7 +236,10 @@ def choose_classes(index: Index, classes: tuple[str, ...]) -> Index:
         known = list(index.names)
         hint = nearest(unknown[0], known) or f" (it has: {', '.join(known)})"
         raise UserError(f"data.classes: {index.annotations} has no class {unknown[0]!r}{hint}")
-    return relabel(index, classes, index.category_ids[[index.names.index(n) for n in classes]])
+    chosen = relabel(index, classes, index.category_ids[[index.names.index(n) for n in classes]])
+    ends = tuple(f": category {name!r}" for name in classes)
+    findings = [f for f in index.findings if f.kind not in CATEGORY_KINDS or f.where.endswith(ends)]
+    return replace(chosen, findings=tuple(findings))
 
 
 def relabel(index: Index, names: tuple[str, ...], category_ids: np.ndarray) -> Index:

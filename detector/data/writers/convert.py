@@ -31,7 +31,7 @@ def coco_tree(index: Index) -> dict[str, Any]:
         {"images": [...], "annotations": [...], "categories": [...]}.
     """
     if index.annotations.suffix == ".json":
-        return read_json(index.annotations, labelled=False)
+        return read_json(index.annotations, labelled=False).as_dict()
     wh = box_sizes(index.boxes_xyxy)
     boxes = np.concatenate([index.boxes_xyxy[:, :2], wh], 1).astype(np.float64)
     ids = index.category_ids
@@ -101,8 +101,10 @@ def write_coco(
     names = make_flat_names(index, numbers)
     ids = [int(index.image_ids[number]) for number in numbers]
     kept, categories = set(ids), set(index.category_ids.tolist())
+    sizes = [dict(zip(("height", "width"), index.sizes[i].tolist(), strict=True)) for i in numbers]
     tree["images"] = [
-        {**by_id[image], "file_name": name} for image, name in zip(ids, names, strict=True)
+        {**by_id[image], **size, "file_name": name}
+        for image, size, name in zip(ids, sizes, names, strict=True)
     ]
     tree["annotations"] = [
         entry
