@@ -39,10 +39,12 @@ class Hardware:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             place = torch.device(device)
-            torch.zeros(1, device=place)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"device {device!r} cannot be used: {reason}; try cpu") from None
+            torch.zeros(1, device=place).item()  # `meta` makes tensors without numbers
+        except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"device {device!r} cannot be used: {reason}; try cpu, or cuda:0 for a GPU"
+            ) from None
         if precision == "auto":
             precision = _choose_fast_precision(place)
         if precision == "fp16" and place.type == "cpu":

@@ -32,6 +32,20 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A context in which files at `path` are read; turns an OSError into a UserError.
+
+    Raises:
+        UserError: names the file, or `path`, and what the system said.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, str) else path
+        raise UserError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
 def read_regular_file(path: Path, *, hint: str = "", largest: int | None = None) -> bytes:
     """The content of a file that a user names.
 

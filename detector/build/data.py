@@ -47,6 +47,8 @@ from detector.engine import ProcessGroup
 from detector.errors import UserError
 from detector.models import parse_cfg
 
+MAX_WORKERS, MAX_WORKERS_PER_CORE = 64, 4  # beyond these, starting them takes minutes
+
 
 @dataclass(frozen=True, slots=True)
 class Data:
@@ -114,12 +116,29 @@ def build_train_sizes(config: Config) -> list[int]:
     return [step * number for number in range(first, last + 1)]
 
 
+def require_workers(workers: int) -> None:
+    """Refuses more data workers than any machine of this size can use: each is a process.
+
+    Raises:
+        UserError: names the largest number.
+    """
+    cores = os.cpu_count() or 1
+    limit = max(MAX_WORKERS, MAX_WORKERS_PER_CORE * cores)
+    if workers > limit:
+        raise UserError(
+            f"data.workers: {workers} processes on {cores} CPU cores; expected at most {limit}; "
+            f"about one per core is fastest"
+        )
+
+
 def build_data(config: Config) -> Data:
     """Reads both splits of the config's data set.
 
     Raises:
-        UserError: no data, an unknown format, no training objects, or splits with different classes.
+        UserError: no data, an unknown format, no training objects, or splits with different classes; or
+            too many workers.
     """
+    require_workers(config.data.workers)
     data_yaml, root = load_data_yaml(config.data.dataset)
     classes = config.data.classes
     train, val = (read_split(data_yaml, root, split, classes) for split in ("train", "val"))
@@ -198,7 +217,8 @@ def find_label_problems(config: Config, data: Data) -> list[str]:
 
 
 def build_val(config: Config) -> ValSet:
-    """The validation split alone."""
+    """The validation split alone; raises UserError as `build_data`."""
+    require_workers(config.data.workers)
     data_yaml, root = load_data_yaml(config.data.dataset)
     return _val_set(config, read_split(data_yaml, root, "val", config.data.classes))
 

@@ -110,6 +110,8 @@ def parse_args() -> argparse.Namespace:
         raise UserError(
             f"--interval {args.interval}: expected at least 2 resamples; {RESAMPLES} are usual"
         )
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: expected 0 or more")
     sources = args.weights or args.results
     for option, value in (("--save-results", args.save_results), ("--report", args.report)):
         if value and len(sources) > 1:

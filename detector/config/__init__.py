@@ -1,7 +1,8 @@
 """The typed configuration.
 
-Read `schema` first (keys, types, defaults), then `bags` (the named ones), `parse` (files and words of the
-command line -> a frozen `Config`, and changes to one) and `yaml_tree` (YAML that remembers its lines).
+Read `schema` first (keys, types, defaults; `ranges` has bounds), then `bags` (the named ones), `parse`
+(files and words of the command line -> a frozen `Config`, and changes to one) and `yaml_tree` (YAML that
+remembers its lines and its words).
 """
 
 from detector.config.parse import (
@@ -34,6 +35,7 @@ from detector.config.schema import (
     TrainConfig,
     TransformConfig,
 )
+from detector.config.yaml_tree import AsWritten
 
 __all__ = [
     "ADAMW",
@@ -42,6 +44,7 @@ __all__ = [
     "LARGEST_STRIDE",
     "MIN_TILE_BUFFER",
     "ActivationConfig",
+    "AsWritten",
     "BagConfig",
     "Config",
     "DataConfig",

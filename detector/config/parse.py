@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from detector.config.bags import BAGS
 from detector.config.schema import RECIPE_KEYS, Config
-from detector.config.yaml_tree import Key, Tree, parse_value, read_yaml
+from detector.config.yaml_tree import AsWritten, Key, Tree, parse_value, read_yaml
 from detector.errors import UserError
 from detector.registry import nearest
 
@@ -36,11 +36,28 @@ def find_file(name: str, folder: str) -> Path:
     """
     names = (name, f"{name}.yaml")
     for path in [*map(Path, names), *(PROJECT / folder / n for n in names)]:
-        if path.is_file():
+        if _is_file(path):
             return path
+    if _is_special(Path(name)):
+        raise UserError(f"{name}: a device or a pipe, not a file")
     known = sorted(path.name for path in (PROJECT / folder).glob("*.yaml"))
     hint = nearest(Path(name).name, known) or f" ({folder}/ has: {', '.join(known)})"
     raise UserError(f"{name}: no such file, here or in {folder}/{hint}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder that may not be entered
+        return False
+
+
+def _is_special(path: Path) -> bool:
+    """Whether this exists and is neither a file nor a folder."""
+    try:
+        return path.exists() and not path.is_dir()
+    except OSError:
+        return False
 
 
 def load_config(name: str, overrides: Sequence[str] = (), *, data: str | None = None) -> Config:
@@ -165,7 +182,7 @@ def _apply_overrides(tree: Tree, words: Sequence[str], data: str | None) -> None
         key, equals, text = word.partition("=")
         if not equals or not all(key.split(".")):
             raise UserError(f"{COMMAND_LINE}: expected key=value (train.epochs=100), got {word!r}")
-        value = parse_value(text, f"{COMMAND_LINE}: {key}")
+        value, spelled = parse_value(text, f"{COMMAND_LINE}: {key}")
         parts = tuple(key.split("."))
         if parts in (("bag",), ("bag", "preset")):
             layer = Tree()
@@ -173,7 +190,7 @@ def _apply_overrides(tree: Tree, words: Sequence[str], data: str | None) -> None
             _expand_bag(layer)
             tree.merge(layer)
         else:
-            tree.put(parts, value, {(): COMMAND_LINE})
+            tree.put(parts, value, {(): COMMAND_LINE}, spelled)
     if data is not None:
         found = find_file(data, "data")
         known = found.parent == PROJECT / "data"
@@ -199,7 +216,7 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
         raise UserError(f"{origin}: extends: expected one file name, not {parent!r}")
     beside = path.parent / parent
     try:
-        found = beside if beside.is_file() else find_file(parent, "configs")
+        found = beside if _is_file(beside) else find_file(parent, "configs")
     except UserError as error:
         raise UserError(f"{origin}: extends: {error}") from None
     base = _read_with_parents(found, (*children, path))
@@ -210,9 +227,10 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
 def _resolve_dataset(tree: Tree, folder: Path) -> None:
     """Makes `data.dataset` a full path if it names a file beside the config."""
     section: Any = tree.values.get("data")
+    key = ("data", "dataset")
     name: Any = section.get("dataset") if isinstance(section, dict) else None  # pyright: ignore
-    if isinstance(name, str) and (folder / name).is_file():
-        key = ("data", "dataset")
+    name = tree.spell(key, name)
+    if isinstance(name, str) and _is_file(folder / name):
         tree.put(key, str((folder / name).resolve()), {(): tree.origin(key)})
 
 
@@ -243,29 +261,68 @@ def _drop_auto_values(tree: Tree) -> None:
 def _validate(model: type[M], tree: Tree) -> M:
     if model is Config:
         _drop_auto_values(tree)
+    _restore_text(model, tree)
     try:
         return model.model_validate(tree.values)
     except ValidationError as error:
-        lines = [_explain(model, tree, dict(mistake)) for mistake in error.errors()]
+        lines = [
+            _explain(model, tree, dict(mistake))
+            for mistake in error.errors()
+            if mistake["type"] != "too_short"
+            or not mistake["input"]  # else: of its invalid entries
+        ]
         raise UserError("\n".join(lines)) from None
+
+
+def _restore_text(model: type[BaseModel], tree: Tree, prefix: tuple[str, ...] = ()) -> None:
+    """Gives the fields that are `AsWritten` the words of the file in place of numbers and booleans."""
+    section: Any = tree.values
+    for name in prefix:
+        section = section.get(name) if isinstance(section, dict) else None  # pyright: ignore
+    if not isinstance(section, dict):
+        return
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            _restore_text(inner, tree, (*prefix, name))
+        elif AsWritten() in info.metadata and section.get(name) is not None:  # pyright: ignore
+            section[name] = tree.spell((*prefix, name), section[name])
 
 
 def _explain(model: type[BaseModel], tree: Tree, mistake: dict[str, Any]) -> str:
     """One mistake as `file:line: key: what is wrong; did you mean ...?`."""
-    key: Key = tuple(part for part in mistake["loc"] if not str(part).startswith("<"))
+    parts: Key = mistake["loc"]
+    unknown = mistake["type"] == "extra_forbidden"  # then the last part is the user's own word
+    key: Key = tuple(part for part in parts[:-1] if not str(part).startswith("<"))
+    key += tuple(part for part in parts[-1:] if unknown or not str(part).startswith("<"))
     dotted = ".".join(map(str, key))
     where = f"{tree.origin(key)}: {dotted}" if dotted else tree.origin(key)
     kind = str(mistake["type"])
-    if kind == "extra_forbidden":
+    if unknown:
         return f"{tree.origin(key)}: unknown key {dotted}{_nearest_key(model, key)}"
     if kind == "missing":
         return f"{where}: this key is missing"
     if kind == "value_error":
         return f"{where}: {str(mistake['msg']).removeprefix('Value error, ')}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{where}: expected a section with keys, not {mistake['input']!r}"
+        return f"{where}: expected a section with keys, not {_show(mistake['input'])}"
+    if kind == "tuple_type":
+        return f"{where}: expected a list ([a, b]), not {_show(mistake['input'])}"
+    if kind == "too_short":
+        return f"{where}: the list is empty; give at least one entry, or leave the key out"
     message = str(mistake["msg"]).removeprefix("Input ")
-    return f"{where}: {message}, not {mistake['input']!r}"
+    return f"{where}: {message}, not {_show(mistake['input'])}"
+
+
+def _show(value: Any) -> str:
+    """A value as YAML has it, shortened: lists in square brackets."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_show, value[:6]))}{', ...' if len(value) > 6 else ''}]"  # pyright: ignore
+    return _short.repr(value)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxlong = _short.maxother = 60
 
 
 def _nearest_key(model: type[BaseModel], key: Key) -> str:

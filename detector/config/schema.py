@@ -7,7 +7,6 @@ Each default has its one home here. Values that the published recipe fixes cite 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -17,21 +16,18 @@ from pydantic import (
     model_validator,
 )
 
-from detector.config.duration import parse_duration
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _duration(text: str) -> str:
-    parse_duration(text)  # raises if it is not a duration
-    return text
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
-Anchor = tuple[Positive, Positive]
+from detector.config.ranges import (
+    LARGEST,
+    Anchor,
+    Count,
+    CountOrZero,
+    Duration,
+    Fraction,
+    ImageSize,
+    NonNegative,
+    Positive,
+)
+from detector.config.yaml_tree import AsWritten
 
 MIN_TILE_BUFFER = 16  # images in a tile buffer, at least; a mosaic has up to nine
 LARGEST_STRIDE = 32  # of every network of this family
@@ -82,7 +78,7 @@ class DecoderConfig(Section):
 
     size: Literal["sigmoid", "exp"] = "sigmoid"  # (2s)^2 or exp(raw), times the anchor
     # one for all levels, or one per level
-    scale_x_y: tuple[Annotated[float, Field(ge=1)], ...] = (2.0,)
+    scale_x_y: tuple[Annotated[float, Field(ge=1, le=LARGEST)], ...] = (2.0,)
 
 
 class ModelConfig(Section):
@@ -126,18 +122,18 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """The data set, the size of its images, and how they are read."""
 
-    dataset: str = "coco.yaml"  # a path, or a file name in data/
+    dataset: Annotated[str, AsWritten()] = "coco.yaml"  # a path, or a file name in data/
     # names of the classes to train on, in this order; None: all of the data set
-    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    size: Count = 640  # width and height of training and validation images, pixels
-    workers: Annotated[int, Field(ge=0)] = 2  # data workers; 0 reads in the training process
+    classes: Annotated[Annotated[tuple[str, ...], Field(min_length=1)] | None, AsWritten()] = None
+    size: ImageSize = 640  # width and height of training and validation images, pixels
+    workers: CountOrZero = 2  # data workers; 0 reads in the training process
     # where decoded training images are kept, shrunk to the largest size that training uses: in memory, or
     # in a file in the data set's .detector/ that the next run reuses. It affects only speed
     cache: Literal["none", "ram", "disk"] = "none"
     cache_limit: Positive | None = None  # GB; None: half of the free memory or disk space
     # n: mosaic, paste, cutmix and mixup take their other images from the last n of the epoch, not from
     # all images, so each image is decoded once. Batches are then less varied: take four batches or more
-    tile_buffer: Annotated[int, Field(ge=0)] = 0
+    tile_buffer: CountOrZero = 0
     # how often an image occurs in an epoch: once; by LVIS's repeat factor; all classes equally often
     sampling: Literal["none", "repeat_factor", "class_balanced"] = "none"
     # of repeat_factor: classes on a smaller fraction of the images are repeated
@@ -190,7 +186,7 @@ class BagConfig(Section):
     mosaic: Fraction = 1.0  # probability
     mosaic9: Fraction = 0.0  # fraction of the mosaics that have nine tiles instead of four
     # the last n epochs mix no images: no mosaic, paste, cutmix and mixup
-    mosaic_off_epochs: Annotated[int, Field(ge=0)] = 0
+    mosaic_off_epochs: CountOrZero = 0
     # f: height and width of each batch are drawn from size / f to size * f, in steps of 32
     multi_scale: Annotated[float, Field(ge=1, le=4)] = 1.0
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.9  # zoom drawn from 1 - scale .. 1 + scale
@@ -212,7 +208,7 @@ class BagConfig(Section):
     # DropBlock, on the neck's maps only: on those of the backbone it costs accuracy (Long et al.,
     # "PP-YOLO", 2020, section 3.2). 0.1 and 7 are the values of Ghiasi et al., "DropBlock", 2018
     dropblock: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability of a cell to be dropped
-    dropblock_size: Count = 7  # width of the dropped squares, cells
+    dropblock_size: ImageSize = 7  # width of the dropped squares, cells
     dropblock_ramp: Fraction = (
         0.85  # fraction of training over which it rises from 0, as in darknet
     )
@@ -251,7 +247,7 @@ class LossConfig(Section):
     # weights of the objectness loss by level. None: 4, 1, 0.4 for three levels; 4, 1 for two
     balance: tuple[Positive, ...] | None = None
     # a box matches an anchor if their widths and their heights differ by less than this factor
-    anchor_ratio: Annotated[float, Field(gt=1)] = 4.0
+    anchor_ratio: Annotated[float, Field(gt=1, le=LARGEST)] = 4.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -271,7 +267,7 @@ ADAMW_LR_LIMIT = 0.01  # a larger value was meant for SGD
 class TrainConfig(Section):
     """The optimizer, its schedule and the run."""
 
-    epochs: Count = 300
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     # images per batch. auto: as many as fit into the GPU's memory, up to the nominal batch; on a CPU 16
     batch_size: Annotated[
         Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<word>")],
@@ -292,9 +288,9 @@ class TrainConfig(Section):
     clip_norm: NonNegative = 0.0  # largest norm of a step's gradient, summed over images; 0: off
     freeze: tuple[str, ...] = ()  # parts that are not trained: [backbone.stage*, "*.norm"]
     # the run ends after this many evaluations without a better AP; 0: off
-    patience: Annotated[int, Field(ge=0)] = 0
+    patience: CountOrZero = 0
     warmup_epochs: NonNegative = 3.0
-    warmup_min_steps: Annotated[int, Field(ge=0)] = 1000
+    warmup_min_steps: CountOrZero = 1000
     warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     warmup_bias_lr: NonNegative = 0.1
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999  # per optimizer step
@@ -309,21 +305,23 @@ class TrainConfig(Section):
     # the same bits in every run on a GPU too, at some cost in speed; torch warns of operations without a
     # deterministic version. On a CPU runs are always deterministic
     deterministic: bool = False
-    weights: str | None = None  # a .pt or .weights to start from; --weights sets it
-    device: str = "auto"  # auto: the first GPU, else the CPU
-    threads: Annotated[int, Field(ge=0)] = 0  # CPU threads; 0 leaves it to torch
-    seed: Annotated[int, Field(ge=0)] = 0
+    weights: Annotated[str | None, AsWritten()] = (
+        None  # a .pt or .weights to start from; --weights sets it
+    )
+    device: Annotated[str, AsWritten()] = "auto"  # auto: the first GPU, else the CPU
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0  # CPU threads; 0 leaves it to torch
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     eval_every: Count = 1  # epochs between evaluations; the last epoch is always evaluated
     # checkpoints within an epoch: every n optimizer steps, or every "90s", "10m", "1h"; 0: none
     checkpoint_every: Annotated[
-        Annotated[int, Field(ge=0), Tag("<number>")] | Annotated[Duration, Tag("<duration>")],
+        Annotated[CountOrZero, Tag("<number>")] | Annotated[Duration, Tag("<duration>")],
         Discriminator(lambda value: "<duration>" if isinstance(value, str) else "<number>"),
     ] = "10m"
     sync_bn: bool = True  # with several ranks: BatchNorm statistics over all of them
     # trackers that get curves and pictures besides the run folder; each is an extra to install
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     # batches between logged norms of weights and gradients, within an epoch; 0: none
-    norms_every: Annotated[int, Field(ge=0)] = 100
+    norms_every: CountOrZero = 100
 
     @model_validator(mode="wrap")
     @classmethod
@@ -359,7 +357,9 @@ class EvalConfig(Section):
     nms_iou: Fraction = 0.65  # protocol darknet uses 0.6
     max_detections: Count = 300  # per image; protocol darknet keeps all
     # test-time augmentation: the detections at every scale and, with `flip`, mirrored, are merged
-    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1)] = (
+        1.0,
+    )
     flip: bool = False
 
 

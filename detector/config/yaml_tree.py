@@ -4,20 +4,33 @@
 """YAML text -> a tree of plain values, with the file and line of each.
 
 Stricter than YAML 1.1: no duplicate keys and no aliases; only `true` and `false` are booleans (the class
-name `no` stays a word), and `1e-3` is a number.
+name `no` stays a word), and `1e-3` is a number. Whatever a file holds, a mistake is a `UserError` with
+its name: that of the parser, too.
 """
 
 import re
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from detector.errors import UserError
+from detector.errors import UserError, read_regular_file
 
 Key = tuple[str | int, ...]  # ("train", "lr"); numbers are positions in a list
 NAMES = {"name", "preset"}  # a mapping with one of these keys replaces a mapping, without merging
+
+LARGEST_FILE = 2_000_000  # bytes; PyYAML parses 100 kB per second
+LARGEST_DEPTH = 50  # of nested lists and sections
+LARGEST_NUMBER = 100  # characters
+# what PyYAML raises for some malformed text besides its own errors ("\UFFFFFFFF", say)
+PARSER_FAULTS = (ValueError, OverflowError, IndexError, AttributeError, TypeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class AsWritten:
+    """Marks a field of a schema that holds text: `02146`, `1.10` and `true` are then not converted."""
 
 
 @dataclass(slots=True)
@@ -27,10 +40,12 @@ class Tree:
     Attributes:
         values: nested dicts and tuples of scalars.
         origins: where the value at each key came from, "run.yaml:12" or "command line".
+        words: numbers, booleans and nulls as they were written, for text fields (`AsWritten`).
     """
 
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     origins: dict[Key, str] = field(default_factory=dict[Key, str])
+    words: dict[Key, str] = field(default_factory=dict[Key, str])
 
     def origin(self, key: Key) -> str:
         """Where `key` was set, or else the nearest enclosing section."""
@@ -39,17 +54,20 @@ class Tree:
                 return self.origins[key[:length]]
         return "defaults"
 
-    def put(self, key: Key, value: Any, origins: dict[Key, str]) -> None:
-        """Sets one value, replacing what was there; `origins` is relative to `key`."""
+    def put(
+        self, key: Key, value: Any, origins: dict[Key, str], words: dict[Key, str] | None = None
+    ) -> None:
+        """Sets one value, replacing what was there; `origins` and `words` are relative to `key`."""
         section = self.values
         for name in key[:-1]:
             if not isinstance(section.get(str(name)), dict):
                 section[str(name)] = dict[str, Any]()
             section = section[str(name)]
         section[str(key[-1])] = value
-        for old in [k for k in self.origins if k[: len(key)] == key]:
-            del self.origins[old]
-        self.origins |= {(*key, *inner): origin for inner, origin in origins.items()}
+        for table, new in ((self.origins, origins), (self.words, words or {})):
+            for old in [k for k in table if k[: len(key)] == key]:
+                del table[old]
+            table |= {(*key, *inner): text for inner, text in new.items()}
 
     def merge(self, other: "Tree", at: Key = ()) -> None:
         """Merges `other` into this tree, section by section; its values win.
@@ -66,8 +84,20 @@ class Tree:
                 self.origins[key] = other.origin(key)
                 self.merge(other, key)
             else:
-                inner = {k[len(key) :]: o for k, o in other.origins.items() if k[: len(key)] == key}
-                self.put(key, value, inner)
+                self.put(key, value, _below(other.origins, key), _below(other.words, key))
+
+    def spell(self, key: Key, value: Any) -> Any:
+        """The value at `key` with its numbers, booleans and nulls as they were written."""
+        if isinstance(value, tuple):
+            return tuple(self.spell((*key, i), each) for i, each in enumerate(value))
+        if isinstance(value, dict):
+            return {name: self.spell((*key, name), each) for name, each in value.items()}
+        return self.words.get(key, value)
+
+
+def _below(table: dict[Key, str], key: Key) -> dict[Key, str]:
+    """The entries at `key` and below, relative to it."""
+    return {k[len(key) :]: text for k, text in table.items() if k[: len(key)] == key}
 
 
 def _at(values: dict[str, Any], key: Key) -> dict[str, Any]:
@@ -80,16 +110,24 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader without YAML 1.1's surprises."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's own attribute
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        problem = None
         if self.check_event(yaml.AliasEvent):
+            problem = "aliases (*name) are not supported"
+        elif self.depth >= LARGEST_DEPTH:
+            problem = f"lists and sections are nested more than {LARGEST_DEPTH} deep"
+        if problem is not None:
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not supported", problem_mark=mark
-            )
-        return super().compose_node(parent, index)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
+_PATTERNS: dict[str, list[re.Pattern[str]]] = {}  # how a value of each tag is written
 for _tag, _pattern, _first in (
     ("bool", r"true|false|True|False|TRUE|FALSE", "tfTF"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
@@ -98,9 +136,9 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
 ):
     _first_letters = [*_first.replace("\0", ""), *([""] if "\0" in _first else [])]
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first_letters
-    )
+    _compiled = re.compile(rf"^(?:{_pattern})\Z")
+    _PATTERNS.setdefault(_tag, []).append(_compiled)
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _compiled, _first_letters)
 
 
 def read_yaml(path: Path) -> Tree:
@@ -110,8 +148,8 @@ def read_yaml(path: Path) -> Tree:
         UserError: unreadable, not YAML, a duplicate key, or not a mapping; with file and line.
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular_file(path, largest=LARGEST_FILE).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as text: {error}") from None
     return parse_yaml(text, str(path))
 
@@ -124,19 +162,20 @@ def parse_yaml(text: str, source: str) -> Tree:
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{source}:{_line(node)}: expected `key: value` lines")
     tree = Tree()
-    tree.values = _build(node, (), source, tree.origins)
+    tree.values = _build(node, (), source, tree)
     return tree
 
 
-def parse_value(text: str, source: str) -> Any:
-    """One value as it would stand in a YAML file: `0.1`, `true`, `[1, 2]`, `mish`."""
-    node = _compose(text, source)
-    return None if node is None else _build(node, (), source, {})
+def parse_value(text: str, source: str) -> tuple[Any, dict[Key, str]]:
+    """One value as it would stand in a YAML file (`0.1`, `true`, `[1, 2]`, `mish`), and its `words`."""
+    node, tree = _compose(text, source), Tree()
+    return (None if node is None else _build(node, (), source, tree)), tree.words
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         return loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -144,22 +183,32 @@ def _compose(text: str, source: str) -> yaml.Node | None:
         raise UserError(f"{source}{line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+    except PARSER_FAULTS as error:
+        raise UserError(f"{source}: not YAML: {type(error).__name__}: {error}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
-def _build(node: yaml.Node, key: Key, source: str, origins: dict[Key, str]) -> Any:
-    """The node's value; adds to `origins`."""
-    origins[key] = f"{source}:{_line(node)}"
+def _build(node: yaml.Node, key: Key, source: str, tree: Tree) -> Any:
+    """The node's value; adds to the origins and words of `tree`."""
+    tree.origins[key] = f"{source}:{_line(node)}"
+    if not isinstance(node, yaml.SequenceNode | yaml.MappingNode):
+        value = _parse_scalar(node, source)
+        if not isinstance(value, str) and node.value:
+            tree.words[key] = str(node.value)
+        return value
+    kind = "seq" if isinstance(node, yaml.SequenceNode) else "map"
+    if node.tag != f"tag:yaml.org,2002:{kind}":
+        raise UserError(f"{source}:{_line(node)}: tag {node.tag} is not supported")
     if isinstance(node, yaml.SequenceNode):
-        return tuple(_build(v, (*key, i), source, origins) for i, v in enumerate(node.value))
-    if not isinstance(node, yaml.MappingNode):
-        return _scalar(node, source)
+        return tuple(_build(v, (*key, i), source, tree) for i, v in enumerate(node.value))
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise UserError(f"{source}:{_line(key_node)}: a key must be a word")
+        _parse_scalar(key_node, source)
         name = str(key_node.value)
         if name in values:
             dotted = ".".join(map(str, (*key, name)))
@@ -167,14 +216,23 @@ def _build(node: yaml.Node, key: Key, source: str, origins: dict[Key, str]) -> A
                 f"{source}:{_line(key_node)}: duplicate key {dotted} (first on line {lines[name]})"
             )
         lines[name] = _line(key_node)
-        values[name] = _build(value_node, (*key, name), source, origins)
-        origins[(*key, name)] = f"{source}:{_line(key_node)}"
+        values[name] = _build(value_node, (*key, name), source, tree)
+        tree.origins[(*key, name)] = f"{source}:{_line(key_node)}"
     return values
 
 
-def _scalar(node: yaml.Node, source: str) -> Any:
-    word = str(node.value)
-    match node.tag.rsplit(":", 1)[-1]:
+def _parse_scalar(node: yaml.Node, source: str) -> Any:
+    word, where = str(node.value), f"{source}:{_line(node)}"
+    tag = node.tag.removeprefix("tag:yaml.org,2002:")
+    if tag not in ("str", *_PATTERNS):
+        raise UserError(f"{where}: tag {node.tag} is not supported")
+    if tag != "str" and not any(pattern.match(word) for pattern in _PATTERNS[tag]):
+        raise UserError(f"{where}: {reprlib.repr(word)} is not a value of its tag !!{tag}")
+    if tag in ("int", "float") and len(word) > LARGEST_NUMBER:
+        raise UserError(
+            f"{where}: a number of {len(word)} characters; at most {LARGEST_NUMBER} are read"
+        )
+    match tag:
         case "bool":
             return word.lower() == "true"
         case "int":
@@ -184,10 +242,21 @@ def _scalar(node: yaml.Node, source: str) -> Any:
             return float(word.replace(".", "") if special else word)
         case "null":
             return None
-        case "str":
-            return word
         case _:
-            raise UserError(f"{source}:{_line(node)}: tag {node.tag} is not supported")
+            _require_text(word, where)
+            return word
+
+
+def _require_text(word: str, where: str) -> None:
+    """Refuses what no file, class or key can be named; escapes can write it (half a surrogate pair)."""
+    try:
+        word.encode(
+            "utf-8", "surrogateescape"
+        )  # file names that are not UTF-8 have such surrogates
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: {reprlib.repr(word)} has half of a surrogate pair") from None
+    if "\0" in word:
+        raise UserError(f"{where}: {reprlib.repr(word)} has a NUL character")
 
 
 def _line(node: yaml.Node) -> int:

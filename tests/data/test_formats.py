@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.config import PROJECT, load_yaml_as
+from detector.build import build_data, build_val
+from detector.config import PROJECT, load_config, load_yaml_as
 from detector.data import (
     DatasetConfig,
     ImageReader,
@@ -65,6 +66,16 @@ def test_the_detected_format_is_reported_once(written, form, note):
     text = yaml.read_text()
     yaml.write_text(f"format: {form}\n{text}")
     assert not [line for line in read(yaml).notes if "detected format" in line]
+
+
+def test_more_workers_than_any_machine_can_use(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    config = load_config("yolov4-pacsp-n-mish.yaml", ["data.workers=500"])
+    for build in (build_data, build_val):
+        with pytest.raises(
+            UserError, match=r"data\.workers: 500 processes on 2 CPU cores; .*at most 64"
+        ):
+            build(config)
 
 
 def detections_of(index, noise=0.0, seed=0):

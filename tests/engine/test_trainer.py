@@ -258,7 +258,7 @@ def test_bf16_trains():
 
 
 def test_missing_hardware_is_refused():
-    for name in ("cuda:99", "nonsense"):
+    for name in ("cuda:99", "nonsense", "meta", "hpu"):
         with pytest.raises(UserError, match=f"device '{name}' cannot be used: .*; try cpu"):
             Hardware.choose(name, "auto", channels_last=True)
     with pytest.raises(UserError, match="fp16 is not supported on CPUs"):

@@ -1,5 +1,6 @@
 """The YAML that describes a data set (`data/*.yaml`): its keys and how it is loaded."""
 
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from detector.config import find_file, load_yaml_as
+from detector.config import AsWritten, find_file, load_yaml_as
 from detector.data.digits.generate import ensure_digits
 from detector.data.readers.coco import LAYOUT
 from detector.errors import UserError
@@ -78,12 +79,12 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     format: Format | None = None
-    root: str | None = None
-    path: str | None = None
-    train: Split | None = None
-    val: Split | None = None
-    test: Split | None = None
-    names: tuple[str, ...] | None = None
+    root: Annotated[str | None, AsWritten()] = None
+    path: Annotated[str | None, AsWritten()] = None
+    train: Annotated[Split | None, AsWritten()] = None
+    val: Annotated[Split | None, AsWritten()] = None
+    test: Annotated[Split | None, AsWritten()] = None
+    names: Annotated[tuple[str, ...] | None, AsWritten()] = None
     mirrors: bool = True
     make: str | None = None
     voc_zero_based: bool = False
@@ -114,7 +115,7 @@ class DatasetConfig(BaseModel):
     @field_validator("names", mode="before")
     @classmethod
     def _parse_names(cls, value: Any) -> Any:
-        """Turns `{0: cat, 1: dog}` into a list, and numbers into strings."""
+        """Turns `{0: cat, 1: dog}` into a list; names are text as it is written."""
         if isinstance(value, dict):
             numbers = [str(number) for number in range(len(value))]
             missing = [number for number in numbers if number not in value]
@@ -124,13 +125,28 @@ class DatasetConfig(BaseModel):
                     f"{len(value) - 1}"
                 )
             value = tuple(value[number] for number in numbers)
-        if not isinstance(value, tuple):
+        if value is None:
             return value
-        value = tuple(str(name) if type(name) in (int, float) else name for name in value)
+        if not isinstance(value, tuple) or not value:
+            raise ValueError("expected a list of class names: `[cat, dog]` or `{0: cat, 1: dog}`")
+        for number, name in enumerate(value):
+            if not isinstance(name, str) or not name.strip():
+                shown = "no name" if name in (None, "") else f"the name {reprlib.repr(name)}"
+                raise ValueError(f"class {number} has {shown}; expected text")
+            if not _is_encodable(name):
+                raise ValueError(f"class {number} has the name {name!r}, which cannot be printed")
         duplicates = [name for name in value if value.count(name) > 1]
         if duplicates:
             raise ValueError(f"duplicate class name {duplicates[0]!r}")
         return value
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def load_data_yaml(name: str) -> tuple[DatasetConfig, Path]:
@@ -143,11 +159,12 @@ def load_data_yaml(name: str) -> tuple[DatasetConfig, Path]:
     """
     path = find_file(name, "data")
     config = load_yaml_as(DatasetConfig, path)
-    folder = Path(config.root or config.path or ".").expanduser()
-    root = (path.parent / folder).resolve()
+    root = _resolve_root(config, path)
     if config.make is not None:
+        if config.make not in MAKERS:
+            raise UserError(f"{path}: make: {config.make!r}; expected {' or '.join(MAKERS)}")
         MAKERS[config.make](root)
-    if not root.is_dir():
+    if not _is_folder(root):
         expected = LAYOUT if config.format == "coco" else f"expected there: {EXPECTED}"
         raise UserError(
             f"{path}: the data set's folder {root} does not exist; {expected}. "
@@ -155,3 +172,24 @@ def load_data_yaml(name: str) -> tuple[DatasetConfig, Path]:
             f"To try the toolkit without it: --data digits.yaml"
         )
     return config, root
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or a parent that may not be entered
+        return False
+
+
+def _resolve_root(config: DatasetConfig, path: Path) -> Path:
+    """The folder that a data YAML names, relative to the YAML."""
+    folder = Path(config.root or config.path or ".")
+    try:
+        return (path.parent / folder.expanduser()).resolve()
+    except RuntimeError:
+        raise UserError(
+            f"{path}: root: {folder} cannot be resolved: this user has no home folder; "
+            f"write the full path"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: root: {folder}: {error.strerror}") from None

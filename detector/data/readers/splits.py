@@ -14,7 +14,7 @@ from detector.data.readers.yolo_txt import pair_yolo, read_yolo
 from detector.data.store.image_files import SUFFIXES
 from detector.data.store.index import Index, choose_classes, relabel
 from detector.data.store.index_cache import load_or_read
-from detector.errors import UserError
+from detector.errors import UserError, reading
 
 SPLITS = ("train", "val", "test")
 TITLES = {"coco": "COCO json", "yolo": "YOLO txt", "voc": "Pascal VOC"}
@@ -28,8 +28,15 @@ def read_split(
     """Reads the index of `train`, `val` or `test`, with all classes or only `classes`.
 
     Raises:
-        UserError: no such split, files that are not in its format, or an unknown class.
+        UserError: no such split, files that are not in its format or cannot be read, or an unknown class.
     """
+    with reading(root):
+        return _read_split(config, root, split, classes)
+
+
+def _read_split(
+    config: DatasetConfig, root: Path, split: str, classes: tuple[str, ...] | None
+) -> Index:
     assert split in SPLITS, f"split is one of {SPLITS}, not {split}"
     form, why = detect_format(config, root)
     place = _locate(config, root, form, split)
@@ -60,15 +67,17 @@ def read_split(
 
 def find_annotation_file(config: DatasetConfig, root: Path, split: str) -> Path | None:
     """The path of a split's COCO json, which may not exist; None for other formats."""
-    form, _ = detect_format(config, root)
-    place = _locate(config, root, form, split)
+    with reading(root):
+        form, _ = detect_format(config, root)
+        place = _locate(config, root, form, split)
     return root / place.annotations if isinstance(place, JsonSplit) else None
 
 
 def list_splits(config: DatasetConfig, root: Path) -> list[str]:
     """Names the splits that the data set has."""
-    form, _ = detect_format(config, root)
-    return [split for split in SPLITS if _locate(config, root, form, split) is not None]
+    with reading(root):
+        form, _ = detect_format(config, root)
+        return [split for split in SPLITS if _locate(config, root, form, split) is not None]
 
 
 def detect_format(config: DatasetConfig, root: Path) -> tuple[Format, str]:

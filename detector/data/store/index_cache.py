@@ -137,8 +137,11 @@ def load_index(path: Path, key: str) -> Index | None:
 
 def user_cache_folder() -> Path:
     """The folder for this user's caches."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "detector"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        return home.expanduser() / "detector"
+    except RuntimeError:  # a user without a home folder, as in some containers
+        return Path(tempfile.gettempdir()) / "detector"
 
 
 def _digest(text: str) -> str:
