@@ -27,6 +27,7 @@ EVAL_COST = 1 / 3  # of an image in the evaluation: the forward pass of training
 LR_FINAL = 0.05  # of a short run
 SHORT_RUN_LR = 2.0  # times the published learning rate
 CLS_FACTOR = 8.0  # of a short run
+FEW_STEPS = 500  # fewer steps from initial weights learn little, whatever the recipe
 PRETRAINED_LR = 0.5  # factor of the learning rate of a run that starts from trained weights
 
 
@@ -176,7 +177,7 @@ def resolve_recipe(
     number = batch_size if isinstance(batch_size, int) else TrainConfig().nominal_batch
     values = derive_recipe(size, given, number)
     resolved = replace_values(config, values)
-    return resolved, [describe_recipe(resolved, size)]
+    return resolved, [describe_recipe(resolved, size), *_warn_of_few_steps(resolved, size)]
 
 
 def find_given_values(config: Config) -> dict[str, Any]:
@@ -207,6 +208,18 @@ def describe_recipe(config: Config, size: RunSize) -> str:
         f"evaluation every {_count_epochs(train.eval_every)}",
     ]
     return "; ".join(filter(None, parts))
+
+
+def _warn_of_few_steps(config: Config, size: RunSize) -> list[str]:
+    """A line for a run from initial weights that is too short to learn much, with a number of epochs."""
+    steps = size.total / config.train.nominal_batch
+    if size.pretrained or steps >= FEW_STEPS:
+        return []
+    epochs = math.ceil(FEW_STEPS * config.train.nominal_batch / size.images)
+    return [
+        "few steps: a run from initial weights needs hundreds to learn its classes and boxes; "
+        f"train.epochs={epochs} makes {FEW_STEPS}, or start from trained weights with --weights"
+    ]
 
 
 def _count_epochs(number: int) -> str:

@@ -111,6 +111,17 @@ def test_fewer_objects_per_image_lower_the_learning_rate(objects, lr):
     assert resolved.train.lr == lr
 
 
+def test_a_run_of_few_steps_is_told_how_many_epochs_are_enough():
+    _, lines = resolve(100, 20, "train.epochs=8")
+    assert lines[1:] == [
+        "few steps: a run from initial weights needs hundreds to learn its classes and boxes; "
+        "train.epochs=40 makes 500, or start from trained weights with --weights"
+    ]
+    assert len(resolve(100, 20, "train.epochs=40")[1]) == 1
+    config = config_from_dict({}, "test", ["train.epochs=8"])
+    assert len(resolve_recipe(config, 100, 20, pretrained=True)[1]) == 1
+
+
 def test_trained_weights_halve_the_learning_rate():
     config = config_from_dict({}, "test", ["train.epochs=40"])
     resolved, lines = resolve_recipe(config, 160, 40, pretrained=True)
