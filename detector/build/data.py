@@ -4,7 +4,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,7 +33,9 @@ from detector.data import (
     cache_name,
     class_balance,
     fingerprint,
+    free_memory,
     load_data_yaml,
+    measure_image_cache,
     open_disk_file,
     open_image_cache,
     open_memory_file,
@@ -46,6 +48,9 @@ from detector.data.checks import describe_label_problems
 from detector.engine import ProcessGroup
 from detector.errors import UserError
 from detector.models import parse_cfg
+
+CACHED_SHARE = 0.25  # of the free memory, for decoded images that nobody asked to be kept
+GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,22 +173,41 @@ def build_image_store(
         UserError: this system supports no cache, or no folder for it can be written to.
     """
     settings, process_group = config.data, process_group or ProcessGroup()
-    if settings.cache == "none" and not settings.tile_buffer:
-        return None, []
+    index, max_size = reader.index, reader.max_size or settings.size
+    cache, lines = settings.cache, []
+    if cache == "auto":  # ranks see different amounts of free memory
+        cache, lines = process_group.broadcast_on_node(_choose_cache(settings, index, max_size))
+    if cache == "none" and not settings.tile_buffer:
+        return None, lines
     if not hasattr(os, "pwrite"):
         raise UserError("data.cache and data.tile_buffer do not work on this system; remove them")
-    index, max_size = reader.index, reader.max_size or settings.size
-    if settings.cache == "disk":
+    if cache == "disk":
         _, root = load_data_yaml(settings.dataset)
         file = open_disk_file(root, cache_name(index, "train", max_size))
     else:
         file = process_group.broadcast_on_node(open_memory_file())
-    if settings.cache == "none":
+    if cache == "none":
         in_flight = positions_in_flight(require_batch_size(config), settings.workers)
         store, line = open_tile_buffer(index, max_size, settings.tile_buffer + in_flight, file)
     else:
         store, line = open_image_cache(index, max_size, file, settings.cache_limit)
     return store, [line]
+
+
+def _choose_cache(
+    settings: DataConfig, index: Index, max_size: int
+) -> tuple[Literal["ram", "none"], list[str]]:
+    """What `data.cache: auto` becomes, and a line if the images need too much memory."""
+    if settings.tile_buffer or not hasattr(os, "pwrite"):
+        return "none", []
+    needed, free = measure_image_cache(index, max_size), free_memory()
+    if needed <= CACHED_SHARE * free:
+        return "ram", []
+    line = (
+        f"data.cache: {len(index)} training images need {needed / GB:.2f} GB in memory, more than a "
+        f"quarter of what is free ({free / GB:.2f} GB): they are read from their files each time"
+    )
+    return "none", [line]
 
 
 def find_label_problems(config: Config, data: Data) -> list[str]:

@@ -24,6 +24,7 @@ from detector.data.readers.splits import find_annotation_file, list_splits, read
 from detector.data.sampling import EpochOrder, class_balance, repeat_factors
 from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.fingerprint import fingerprint
+from detector.data.store.free_memory import free_memory
 from detector.data.store.image_files import (
     UnreadableImage,
     list_images,
@@ -33,6 +34,7 @@ from detector.data.store.image_files import (
 from detector.data.store.image_store import (
     ImageStore,
     cache_name,
+    measure_image_cache,
     open_disk_file,
     open_image_cache,
     open_memory_file,
@@ -82,6 +84,8 @@ __all__ = [
     "list_splits",
     "load_data_yaml",
     "open_disk_file",
+    "free_memory",
+    "measure_image_cache",
     "open_image_cache",
     "open_memory_file",
     "open_tile_buffer",

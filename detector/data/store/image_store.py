@@ -194,6 +194,12 @@ def open_disk_file(root: Path, name: str) -> PixelFile:
     raise UserError(f"data.cache: neither {folders[0]} nor {folders[1]} can be written to; try ram")
 
 
+def measure_image_cache(index: Index, max_size: int) -> int:
+    """Bytes that `open_image_cache` needs for all images."""
+    sizes = shrink_shapes(index.sizes, max_size).prod(1) * 3
+    return int(_slot_starts(sizes)[-1]) + len(sizes) * RECORD
+
+
 def open_image_cache(
     index: Index, max_size: int, file: PixelFile, limit: float | None
 ) -> tuple[ImageStore, str]:
