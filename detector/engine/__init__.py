@@ -19,6 +19,7 @@ from detector.engine.checkpoint import (
 from detector.engine.ema import ModelEMA
 from detector.engine.freeze import Frozen, freeze
 from detector.engine.memory_probe import MemoryProbe, divide_nominal_batch, find_max_batch_size
+from detector.engine.micro_batch import MicroBatch
 from detector.engine.observers.base import Observer
 from detector.engine.observers.console import Console
 from detector.engine.observers.files import (
@@ -73,6 +74,7 @@ __all__ = [
     "TrackerLog",
     "Stopped",
     "TimeLimit",
+    "MicroBatch",
     "Trainer",
     "TrainerOptions",
     "ValBatchPicture",
