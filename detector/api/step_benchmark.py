@@ -6,7 +6,6 @@ variants take turns, one step each, in one process, so that a slow moment of the
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from detector.api.convolution_floor import Convolutions
+from detector.api.kept_memory import measure_kept_memory
 from detector.build import (
     build_data,
     build_evaluator,
@@ -266,83 +267,6 @@ class StepTimer:
             torch.cuda.synchronize()
 
 
-class Convolutions:
-    """The convolutions of a network alone: the floor under its step."""
-
-    def __init__(self, timer: StepTimer) -> None:
-        self._hardware = timer.hardware
-        shapes = Counter[tuple[Any, ...]]()
-        hooks = [
-            module.register_forward_pre_hook(
-                lambda module, args: shapes.update([_describe_convolution(module, args[0])])
-            )
-            for module in timer.trainer.model.modules()
-            if isinstance(module, nn.Conv2d)
-        ]
-        images = self._hardware.move(timer.next_batch()).images
-        with torch.no_grad(), self._hardware.autocast():
-            timer.trainer.model(images.float() / 255)
-        for hook in hooks:
-            hook.remove()
-        self._calls = [(self._prepare(shape), count) for shape, count in shapes.items()]
-
-    def measure(self) -> float:
-        """Milliseconds of the forward and backward passes of all of them."""
-        total = 0.0
-        for call, count in self._calls:
-            total += count * self._time(call)
-        return 1e3 * total
-
-    def _time(self, call: Callable[[], object]) -> float:
-        if self._hardware.device.type != "cuda":
-            start = time.perf_counter()
-            call()
-            return time.perf_counter() - start
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1e3
-
-    def _prepare(self, shape: tuple[Any, ...]) -> Callable[[], object]:
-        inputs, weights, stride, padding, groups, dtype, is_first = shape
-        options = {"device": self._hardware.device, "dtype": dtype}
-        layout = self._hardware.memory_format
-        x = torch.randn(inputs, **options).to(memory_format=layout).requires_grad_(not is_first)
-        w = (torch.randn(weights, **options) / 100).to(memory_format=layout).requires_grad_()
-        wanted = [w] if is_first else [x, w]  # no gradient of the images
-
-        def call() -> object:
-            y = functional.conv2d(x, w, None, stride, padding, 1, groups)
-            return torch.autograd.grad(y, wanted, torch.ones_like(y))
-
-        call()
-        return call
-
-
-def measure_kept_memory(timer: StepTimer) -> dict[str, int]:
-    """Bytes that the forward pass and the loss keep for the backward pass, by operator, largest first.
-
-    Parameters do not count; a tensor that several operators keep counts once.
-    """
-    trainer, hardware = timer.trainer, timer.hardware
-    batch = hardware.move(timer.next_batch())
-    with hardware.autocast():
-        raw = trainer.model(batch.images.float() / 255)
-    losses = trainer.criterion(raw, batch, lambda count: count)
-    timer._marks = []
-    own = {p.untyped_storage().data_ptr() for p in trainer.model.parameters()}
-    kept, seen = Counter[str](), set(own)
-    for node in _walk(torch.stack(list(losses.values())).sum().grad_fn):
-        for tensor in _saved_tensors(node):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in seen:
-                seen.add(storage.data_ptr())
-                kept[node.name().removesuffix("0").removesuffix("Backward")] += storage.nbytes()
-    return dict(kept.most_common())
-
-
 def benchmark_steps(
     names: Sequence[str],
     settings: StepSettings,
@@ -366,11 +290,14 @@ def benchmark_steps(
         The times of each variant, and the milliseconds of `other`.
     """
     timers = {name: StepTimer(VARIANTS[name], settings) for name in names}
-    floors = {name: Convolutions(timer) for name, timer in timers.items()}
+    floors = {
+        name: Convolutions(timer.trainer.model, timer.next_batch(), timer.hardware)
+        for name, timer in timers.items()
+    }
     for timer in timers.values():
         timer.warm_up(2)
         if memory:
-            timer.times.kept = measure_kept_memory(timer)
+            timer.times.kept = measure_kept_memory(timer.trainer, timer.next_batch())
     others: list[float] = []
     if other is not None:
         other()
@@ -407,36 +334,3 @@ def _repeat(trainer: Trainer) -> Iterator[Batch]:
             if len(batch) == full:
                 yield batch
         epoch += 1
-
-
-def _describe_convolution(module: Any, x: Tensor) -> tuple[Any, ...]:
-    dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-    is_first = module.in_channels == 3
-    shape, weights = tuple(x.shape), tuple(module.weight.shape)
-    return shape, weights, module.stride, module.padding, module.groups, dtype, is_first
-
-
-def _walk(node: Any) -> Iterator[Any]:
-    """The nodes of the backward graph."""
-    todo, seen = [node], set[Any]()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        todo += [following for following, _ in node.next_functions]
-
-
-def _saved_tensors(node: Any) -> Iterator[Tensor]:
-    """The tensors that a node keeps, of torch's operators and of `autograd.Function`."""
-    names = [name for name in dir(node) if name.startswith("_saved_")]
-    values = [getattr(node, name) for name in names]
-    values += list(getattr(node, "saved_tensors", ()))
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from (each for each in value if isinstance(each, Tensor))
