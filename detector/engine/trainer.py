@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from detector.device import Hardware
 from detector.distributed import ProcessGroup
+from detector.engine.checkpoint import load_weights
+from detector.engine.checkpoint_content import fit_optimizer_state, reading_checkpoint
 from detector.engine.ema import ModelEMA
 from detector.engine.micro_batch import Criterion, MicroBatch, sum_losses
 from detector.engine.observers.base import Observer
@@ -312,23 +314,37 @@ class Trainer:
             "progress": {**progress, "seconds": time.perf_counter() - self._epoch_start},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+    def load_state_dict(self, state: dict[str, Any], source: str = "training state") -> list[str]:
         """Resumes from where `state_dict` was called.
+
+        Args:
+            state: of a model, an optimizer and a schedule like this trainer's.
+            source: of the state, for messages.
 
         Returns:
             A line for each reason why the rest of the run will differ from an uninterrupted one.
+
+        Raises:
+            UserError: the state does not fit.
         """
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        group, generators = self.process_group, state["generators"]
-        self.progress = Progress.from_state_dict(state["progress"], group, self.hardware.device)
-        restore_generators(generators[min(group.rank, len(generators) - 1)])
+        with reading_checkpoint(source, "malformed: the training state cannot be restored"):
+            load_weights(self.model, state["model"], source)
+            load_weights(self.ema, state["average"], source)
+            optimizer = fit_optimizer_state(self.optimizer, state["optimizer"], source)
+            self.optimizer.load_state_dict(optimizer)
+            if state["scaler"]:  # empty unless the run was in fp16
+                self.scaler.load_state_dict(state["scaler"])
+            group, generators = self.process_group, state["generators"]
+            self.progress = Progress.from_state_dict(state["progress"], group, self.hardware.device)
+            if generators:
+                restore_generators(generators[min(group.rank, len(generators) - 1)])
+        draws = "layers that draw (DropBlock, rrelu) draw different numbers"
+        if not generators:
+            return [f"{source} has no states of random generators: {draws}"]
         if len(generators) == group.world_size:
             return []
         ranks = f"{group.world_size} rank{'s' if group.world_size > 1 else ''}"
         return [
             f"the run resumes on {ranks} instead of {len(generators)}: sums are rounded "
-            f"differently, and layers that draw (DropBlock, rrelu) draw different numbers"
+            f"differently, and {draws}"
         ]

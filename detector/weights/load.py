@@ -1,13 +1,22 @@
 """Trained weights from a checkpoint (.pt) or a darknet file (.weights), and the model they belong to."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
 
 from detector.build import Detector, build_model, build_network
-from detector.config import Config, config_from_dict, config_to_dict, replace_values
-from detector.engine import load_checkpoint, load_weights, save_checkpoint
+from detector.config import Config, ModelConfig, config_from_dict, config_to_dict, replace_values
+from detector.engine import (
+    load_checkpoint,
+    load_weights,
+    reading_checkpoint,
+    require_same_shapes,
+    save_checkpoint,
+)
 from detector.errors import UserError
 from detector.models import Header, save_darknet
 from detector.weights.darknet import (
@@ -18,6 +27,8 @@ from detector.weights.darknet import (
     read_config,
     read_darknet,
 )
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +69,11 @@ def read_weights(
         return read_darknet(path, config, options or DarknetOptions())
     content = load_checkpoint(path)
     darknet = content.get("darknet")
+    with reading_checkpoint(path, "malformed: its config cannot be read"):
+        config = config_from_dict(content["config"], str(path))
     return Weights(
         source=str(path),
-        config=config_from_dict(content["config"], str(path)),
+        config=config,
         names=tuple(content["names"]),
         tensors=content["weights"],
         header=Header(*darknet["header"]) if darknet else None,
@@ -92,11 +105,28 @@ def export_darknet(weights: Weights, path: Path, *, order: str | None = None) ->
 
     `order` defaults to that of the file they were read from, else to the network's usual one.
     """
-    model = build_network(weights.config.model, len(weights.names))
-    load_weights(model, weights.tensors, weights.source)
+    model = build_with_weights(build_network, weights)
     order = str(order or weights.order or model.orders[0])
     save_darknet(model, path, header=weights.header, order=order)
     return order
+
+
+def build_with_weights(build: Callable[[ModelConfig, int], Network], weights: Weights) -> Network:
+    """Builds a network and loads complete weights into it.
+
+    First without memory, since a checkpoint's config may describe a network of any size: only one that
+    has the tensors of the file is built.
+
+    Raises:
+        UserError: the weights are not those of their config's network.
+    """
+    problem = "malformed: its network cannot be built"
+    with reading_checkpoint(weights.source, problem), torch.device("meta"):
+        planned = build(weights.config.model, len(weights.names))
+        require_same_shapes(planned, weights.tensors, weights.source)
+    model = build(weights.config.model, len(weights.names))
+    load_weights(model, weights.tensors, weights.source)
+    return model
 
 
 def load_model(
@@ -133,8 +163,7 @@ def load_model(
             raise UserError(f"{path}: a checkpoint holds its config; remove --cfg {cfg}")
         weights = read_weights(path)
         config = _override_checkpoint(weights, overrides, dataset, options.decoder)
-    model = build_model(config.model, len(weights.names))
-    load_weights(model, weights.tensors, str(path))
+    model = build_with_weights(build_model, replace(weights, config=config))
     return LoadedModel(model, config, weights.names, weights.notes)
 
 
