@@ -1,4 +1,4 @@
-"""What a checkpoint may hold: plain values and tensors (`require_plain`), by name and type (`require_schema`).
+"""What a checkpoint may hold: plain values (`require_plain`), by name and type (`require_schema`).
 
 A checkpoint may come from a stranger or from a broken disk, and its digest only says that it is as it
 was written. These checks come first, so that no other code meets a value of another type.
@@ -240,7 +240,7 @@ def require_schema(content: dict[str, Any], source: Path | str) -> None:
         problem = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         found = type(first["input"]).__name__
         raise UserError(
-            f"{source}: malformed: {key!r} {problem} but is a value of type {found}; {REMEDY}"
+            f"{source}: malformed: {key!r} {problem}, but is a value of type {found}; {REMEDY}"
         ) from None
 
 
