@@ -199,6 +199,10 @@ class Bench:
             "BN + Mish ours": ours(ops.MISH),
         }
         if compiled:
+            # each backward pass is timed many times on one graph, whose buffers it may not take over
+            import torch._functorch.config
+
+            torch._functorch.config.donated_buffer = False
             functions["BN + Mish, torch.compile"] = torch.compile(ours(ops.MISH))
         for what, function in functions.items():
             yield self.through_autograd(what, function, norm.weight, norm.bias, paper=False)
