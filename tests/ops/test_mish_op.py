@@ -13,8 +13,8 @@ from detector.ops import _load, _mish
 
 SPECIAL = [0.0, -0.0, 1e-40, -1e-40, 19.99, 20.0, 20.01, 3e38, -104.0, -110.0, -1.192, 88.8, -3e38]
 
-# GPUs flush what is below float32's smallest normal number to 0, here the exponential that x is multiplied
-# with: the largest such product
+# GPUs flush what is below float32's smallest normal number to 0, here the exponential that x is
+# multiplied with: the largest such product
 FLUSHED = 90 * 1.2e-38
 compiled_only = pytest.mark.usefixtures("compiled")
 pytestmark = pytest.mark.usefixtures("device")
