@@ -35,6 +35,7 @@ LEVELS = [
     {"visualize"},
     {"models", "losses", "data", "engine", "evaluation"},
     {"build"},
+    {"export"},
     {"weights"},
     {"api"},
     {"html_report"},

@@ -221,10 +221,10 @@ def find_label_problems(config: Config, data: Data) -> list[str]:
     )
 
 
-def build_val(config: Config) -> ValSet:
-    """The validation split alone."""
+def build_val(config: Config, split: str = "val") -> ValSet:
+    """The validation split alone; or another split, with its images placed as in an evaluation."""
     data_yaml, root = load_data_yaml(config.data.dataset)
-    return _val_set(config, read_split(data_yaml, root, "val", config.data.classes))
+    return _val_set(config, read_split(data_yaml, root, split, config.data.classes))
 
 
 def build_reader(dataset: str) -> ImageReader:

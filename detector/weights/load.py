@@ -1,4 +1,7 @@
-"""Trained weights from a checkpoint (.pt) or a darknet file (.weights), and the model they belong to."""
+"""Trained weights from a checkpoint (.pt) or a darknet file (.weights), and the model they belong to.
+
+`load_model` also opens exported files (.onnx, OpenVINO's .xml, .pt2), which cannot be trained.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +21,7 @@ from detector.engine import (
     save_checkpoint,
 )
 from detector.errors import UserError
+from detector.export import ExportedModel, is_exported_file, open_exported
 from detector.models import Header, save_darknet
 from detector.weights.darknet import (
     DarknetOptions,
@@ -36,12 +40,13 @@ class LoadedModel:
     """A trained detector.
 
     Attributes:
+        model: a network, or an exported file in its place.
         config: with which it was trained.
         names: the class names, by label.
         notes: what was assumed about its file, a line each.
     """
 
-    model: Detector
+    model: Detector | ExportedModel
     config: Config
     names: tuple[str, ...]
     notes: list[str] = field(default_factory=list[str])
@@ -60,6 +65,10 @@ def read_weights(
     Raises:
         UserError: missing, damaged, of another network, or a darknet file without a config.
     """
+    if is_exported_file(path):
+        raise UserError(
+            f"{path}: an exported file only detects; give the checkpoint or the .weights it was made from"
+        )
     if is_darknet_file(path):
         if config is None:
             raise UserError(
@@ -140,8 +149,10 @@ def load_model(
     """Loads a trained detector.
 
     Args:
-        path: a best.pt or last.pt, of which the EMA weights are loaded; or a darknet file.
-        overrides: `key=value` words; for a checkpoint, of sections that do not change the network.
+        path: a best.pt or last.pt, of which the EMA weights are loaded; a darknet file; or an exported
+            file: .onnx, .xml, .pt2.
+        overrides: `key=value` words; those for a checkpoint or an exported file cannot change the
+            network.
         dataset: a data YAML in place of the one trained on.
         cfg: the network of a darknet file.
         options: how to read a darknet file.
@@ -150,6 +161,8 @@ def load_model(
         UserError: missing, damaged, incomplete, or the weights do not fit the network.
     """
     options = options or DarknetOptions()
+    if is_exported_file(path):
+        return _load_exported(path, overrides, dataset, cfg)
     if is_darknet_file(path):
         config = None if cfg is None else read_config(cfg, overrides, data=dataset)
         weights = read_weights(path, config, options)
@@ -167,19 +180,40 @@ def load_model(
     return LoadedModel(model, config, weights.names, weights.notes)
 
 
+def _load_exported(
+    path: Path, overrides: Sequence[str], dataset: str | None, cfg: str | None
+) -> LoadedModel:
+    """An exported file; its metadata hold the config."""
+    if cfg is not None:
+        raise UserError(f"{path}: an exported file holds its config; remove --cfg {cfg}")
+    _require_allowed(overrides, ("data", "eval", "train"), "exported file")
+    model = open_exported(path)
+    metadata = model.metadata
+    if metadata.shape is not None:  # a smaller last batch is padded
+        overrides = [f"eval.batch_size={metadata.shape[0]}", *overrides]
+    # autocast does not reach into another runtime
+    overrides = [*overrides, "train.precision=fp32"]
+    config = config_from_dict(metadata.config, str(path), overrides, data=dataset)
+    return LoadedModel(model, config, metadata.names, [f"{path}: {metadata}"])
+
+
 def _override_checkpoint(
     weights: Weights, overrides: Sequence[str], dataset: str | None, decoder: str | None
 ) -> Config:
     """A checkpoint's config with the command line's overrides, which cannot change its network."""
-    allowed = ("data", "eval", "train", "model.decoder")
-    for word in overrides:
-        if not word.startswith((*(f"{key}." for key in allowed), "model.decoder=")):
-            raise UserError(
-                f"{word}: the checkpoint fixes this; only "
-                f"{', '.join(f'{section}.*' for section in allowed)} can change"
-            )
+    _require_allowed(overrides, ("data", "eval", "train", "model.decoder"), "checkpoint")
     values = config_to_dict(weights.config)
     config = config_from_dict(values, weights.source, overrides, data=dataset)
     if decoder is None:
         return config
     return replace_values(config, {"model.decoder": make_decoder_config(decoder, config.model)})
+
+
+def _require_allowed(overrides: Sequence[str], allowed: Sequence[str], kind: str) -> None:
+    """Raises a UserError for an override of what the file fixes."""
+    for word in overrides:
+        if not word.startswith(tuple(f"{key}{end}" for key in allowed for end in (".", "="))):
+            raise UserError(
+                f"{word}: the {kind} fixes this; only "
+                f"{', '.join(f'{section}.*' for section in allowed)} can change"
+            )
