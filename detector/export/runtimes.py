@@ -67,7 +67,7 @@ class OpenVINORuntime:
 
     def __init__(self, path: Path, threads: int) -> None:
         """`threads`: of the computation; 0 leaves the choice to the runtime."""
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports]  # an extra
 
         read_regular_file(path)
         read_regular_file(path.with_suffix(".bin"), hint=f"it holds the weights of {path.name}")

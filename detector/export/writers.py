@@ -153,7 +153,7 @@ def _write_torch_export(model: InferenceModel, path: Path, metadata: ExportMetad
 def _write_openvino(
     model: InferenceModel, path: Path, metadata: ExportMetadata, options: ExportOptions
 ) -> None:
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]  # an extra
 
     source = path.with_suffix(".onnx")
     _write_onnx(model, source, metadata, options)
