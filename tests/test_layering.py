@@ -66,7 +66,7 @@ def part_of(path: Path) -> str:
 def test_imports_point_down(path):
     part = part_of(path)
     if part == "__init__":
-        assert not imported(path)
+        assert imported(path) <= {"api", "errors"}  # names of the public API, imported on first use
         return
     assert part in LEVEL, f"{part} has no level: say in this test where it stands"
     for other in imported(path) - {part}:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from detector.api.resume import find_resumable_run, resume_run
 from detector.api.run_request import RunRequest
-from detector.api.training_run import start_run
-from detector.engine import Observer, ProcessGroup
+from detector.api.training_run import TrainingRun, start_run
+from detector.engine import Observer, ProcessGroup, RunFolder
 
 
 def train(
@@ -31,16 +31,22 @@ def train(
     Raises:
         UserError: as `start_run`, `resume_run` and `TrainingRun.train_and_evaluate`.
     """
-    folder = find_resumable_run(resume, request, process_group)
-    if folder is not None:
-        run = resume_run(folder, process_group, request.load_config() if request else None)
-    else:
-        assert request is not None, "find_resumable_run returns a folder or raises"
-        run = start_run(request, process_group)
-        folder = run.create_folder(request.folder)
+    run, folder = open_run(request, process_group, resume)
     words = ["--resume", str(folder.path)] if resume_words is None else resume_words
     hint = f"resume with: python tools/train.py {shlex.join(words)}"
     return run.train_and_evaluate(folder, limits, hint)
+
+
+def open_run(
+    request: RunRequest | None, process_group: ProcessGroup, resume: str | None
+) -> tuple[TrainingRun, RunFolder]:
+    """The run that `train` trains, started or resumed, and its folder; arguments as for `train`."""
+    folder = find_resumable_run(resume, request, process_group)
+    if folder is not None:
+        return resume_run(folder, process_group, request.load_config() if request else None), folder
+    assert request is not None, "find_resumable_run returns a folder or raises"
+    run = start_run(request, process_group)
+    return run, run.create_folder(request.folder)
 
 
 def train_with_seeds(
