@@ -27,7 +27,7 @@ from detector.data.store.index import Index
 from detector.data.store.index_cache import FOLDER, user_cache_folder
 from detector.errors import UserError
 
-VERSION = 1  # increase it when the layout of the file or the processing of its images changes
+VERSION = 2  # increase it when the layout of the file or the processing of its images changes
 RECORD = 2 * 8  # bytes: key and checksum of a slot, uint64 each
 GB = 10**9
 
