@@ -246,7 +246,9 @@ class Trainer:
             return self._log_losses(len(self.loader), totals, images)
         if progress.skipped > skipped:
             return {}
-        raise UserError(f"no image of epoch {epoch + 1} can be read; see the lines above")
+        reasons = sorted(set().union(*self.process_group.gather_objects(progress.unreadable)))
+        first = f"; {len(reasons)} files failed, the first: {reasons[0]}" if reasons else ""
+        raise UserError(f"no image of epoch {epoch + 1} can be read{first}")
 
     def _evaluate(self) -> dict[str, float]:
         """The metrics of the EMA weights, the same on every rank."""

@@ -11,7 +11,7 @@ from detector.boxes import box_sizes
 from detector.data.checks.check_report import SplitSummary
 from detector.data.checks.problems import KINDS, Problem, sort_problems
 from detector.data.scaled_boxes import letterboxed_box_sizes
-from detector.data.store.index import CATEGORY_KINDS, Index
+from detector.data.store.index import CATEGORY_KINDS, INDEXED_KINDS, Index
 
 Splits = Mapping[str, Index]
 
@@ -150,7 +150,8 @@ def _group_findings(splits: Splits) -> Iterator[Problem]:
             len(index) if unit == "images" else len(index.labels) if unit == "boxes" else 0
             for index in splits.values()
         )
-        yield Problem.collect(kind, len(same), good + len(same), map(str, same))
+        total = max(good, len(same)) if kind in INDEXED_KINDS else good + len(same)
+        yield Problem.collect(kind, len(same), total, map(str, same))
 
 
 def _select_boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray]) -> Problem | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal
 
-from detector.data.store.index import KEPT_KINDS
+from detector.data.store.index import INDEXED_KINDS
 
 Severity = Literal["error", "warning"]
 
@@ -144,12 +144,12 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Merges problems of the same kind and sorts them as `KINDS`: errors first, unknown kinds last.
 
     Checks do not see what readers have skipped: counts are added. What readers report but keep
-    (`KEPT_KINDS`) is seen by checks, too: the larger count includes the smaller one.
+    (`INDEXED_KINDS`) is seen by checks, too: the larger count includes the smaller one.
     """
     merged: dict[str, Problem] = {}
     for problem in problems:
         before = merged.setdefault(problem.kind, problem)
-        if before is not problem and problem.kind in KEPT_KINDS:
+        if before is not problem and problem.kind in INDEXED_KINDS:
             merged[problem.kind] = max(before, problem, key=lambda each: each.count)
         elif before is not problem:
             count, total = before.count + problem.count, max(before.total, problem.total)
