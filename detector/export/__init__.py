@@ -9,6 +9,7 @@ from detector.export.exported_model import ExportedModel, is_exported_file, open
 from detector.export.inference_model import InferenceModel
 from detector.export.metadata import ExportMetadata
 from detector.export.quantize import quantize_onnx
+from detector.export.runtimes import OnnxRuntime
 from detector.export.writers import (
     SUFFIXES,
     ExportOptions,
@@ -22,6 +23,7 @@ __all__ = [
     "ExportOptions",
     "ExportedModel",
     "InferenceModel",
+    "OnnxRuntime",
     "is_exported_file",
     "open_exported",
     "quantize_onnx",

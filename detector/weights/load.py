@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from detector.build import Detector, build_model, build_network
+from detector.build import Detector, build_model, build_network, default_num_classes
 from detector.config import Config, ModelConfig, config_from_dict, config_to_dict, replace_values
 from detector.engine import (
     load_checkpoint,
@@ -178,6 +178,18 @@ def load_model(
         config = _override_checkpoint(weights, overrides, dataset, options.decoder)
     model = build_with_weights(build_model, replace(weights, config=config))
     return LoadedModel(model, config, weights.names, weights.notes)
+
+
+def make_random_model(cfg: str, overrides: Sequence[str] = ()) -> LoadedModel:
+    """A detector with random weights and placeholder names, to measure its speed.
+
+    Raises:
+        UserError: mistakes in the config; or it is a classifier.
+    """
+    config = read_config(cfg, overrides)
+    count = default_num_classes(config.model)
+    names = tuple(f"class_{number}" for number in range(count))
+    return LoadedModel(build_model(config.model, count), config, names)
 
 
 def _load_exported(
