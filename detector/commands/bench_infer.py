@@ -25,6 +25,7 @@ from detector.commands import cli
 from detector.data import UnreadableImage, list_images, read_image
 from detector.device import Hardware
 from detector.errors import UserError, writing
+from detector.export import is_exported_file
 from detector.weights.load import LoadedModel, load_model, make_random_model
 
 
@@ -146,6 +147,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_intermixed_args()
     if args.weights is None and args.cfg is None:
         raise UserError("give --weights, or --cfg for random ones")
+    if args.weights is not None and is_exported_file(Path(args.weights)):
+        raise UserError(
+            f"--weights measures PyTorch weights; give {args.weights} with --vs, and --cfg"
+        )
     if min(args.batch) < 1 or args.rounds < 1:
         raise UserError("--batch and --rounds: expected at least 1")
     if not 0 <= args.conf <= 1:
