@@ -19,6 +19,7 @@ from detector.build import build_hardware, build_placement, build_postprocess
 from detector.data import LoadedSample, UnreadableImage, collate, list_images, sample_without_labels
 from detector.errors import UserError
 from detector.evaluation import make_tta_views, predict
+from detector.export import ExportedModel
 from detector.nn import fuse_batch_norms
 from detector.postprocess import Postprocess
 from detector.structures import Candidates
@@ -65,7 +66,8 @@ class Detector:
     ) -> None:
         """
         Args:
-            weights: a run folder, its best.pt, a darknet .weights, or an exported file.
+            weights: a run folder, its best.pt, a darknet .weights, or a file of tools/export.py:
+                .onnx, OpenVINO's .xml, .pt2.
             cfg: the network of a .weights: a name in configs/, or darknet's own .cfg.
             device: "cpu", "cuda", "cuda:1" ...; auto takes a GPU if there is one.
             precision: "fp32", "bf16", "fp16" or auto, the fastest of the device.
@@ -89,7 +91,7 @@ class Detector:
         self.names, self.config = loaded.names, loaded.config
         self.hardware = build_hardware(self.config)
         model = loaded.model.eval()
-        if fuse and isinstance(model, torch.nn.Module):
+        if fuse and not isinstance(model, ExportedModel):
             model = fuse_batch_norms(model)
         self._model = self.hardware.place(model)
         self._placement = build_placement(self.config)

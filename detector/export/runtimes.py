@@ -1,6 +1,7 @@
 """Running exported files: one class per runtime, each with `metadata` and `run`."""
 
 import json
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,13 +79,15 @@ class OpenVINORuntime:
             model = core.read_model(path)
             self.metadata = _read_rt_info(model)
             self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+            self._lock = threading.Lock()  # a request serves one caller at a time
         except RuntimeError as error:
             raise _refuse(path, "OpenVINO", error) from None
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Images float32 [B, 3, H, W] -> the file's outputs, in order."""
-        outputs = self._request.infer([images], share_inputs=True)
-        return [np.array(value) for value in outputs.values()]
+        with self._lock:
+            outputs = self._request.infer([images], share_inputs=True)
+            return [np.array(value) for value in outputs.values()]
 
 
 def _read_rt_info(model: Any) -> dict[str, str]:

@@ -8,13 +8,11 @@ import torch
 
 from detector.api import model_export
 from detector.api.export_check import TOLERANCES, Difference, require_same_ap, require_within
-from detector.config import config_to_dict
-from detector.engine import save_checkpoint
 from detector.errors import UserError
 from detector.export import InferenceModel, open_exported
 from detector.weights.load import load_model
 from tests.commands.running import table_of
-from tests.export.small_network import make_config, make_model
+from tests.export.small_network import make_config, save_small
 
 pytest.importorskip("onnxruntime")
 
@@ -25,9 +23,7 @@ def checkpoint(digits_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     yaml = folder / "small.yaml"
     yaml.write_text(f"format: coco\nroot: {digits_root}\nmirrors: false\n")
-    content = {"config": config_to_dict(make_config(yaml)), "names": list("0123456789")}
-    save_checkpoint(folder / "best.pt", {**content, "weights": make_model().state_dict()})
-    return folder / "best.pt"
+    return save_small(folder / "best.pt", make_config(yaml))
 
 
 def test_export_then_val_and_detect(tool, checkpoint, digits_root, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from detector.export import ExportOptions, write_exported
-from tests.export.small_network import describe, make_model
+from tests.export.small_network import describe, make_config, make_model, save_small
 
 pytest.importorskip("onnxruntime")
 
@@ -19,3 +19,9 @@ def onnx_file(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "small.onnx"
     write_exported(model, path, describe(), ExportOptions("onnx"))
     return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """The network as a checkpoint."""
+    return save_small(tmp_path_factory.mktemp("checkpoint") / "best.pt", make_config())

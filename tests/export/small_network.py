@@ -4,6 +4,7 @@ import torch
 
 from detector.build import build_model
 from detector.config import Config, config_to_dict, replace_values
+from detector.engine import save_checkpoint
 from detector.export import ExportMetadata
 from tests.models import darknet_texts as texts
 from tests.models.networks import randomize_norms
@@ -56,3 +57,10 @@ def describe(**changes):
         "config": config_to_dict(make_config()),
     }
     return ExportMetadata(**(values | changes))
+
+
+def save_small(path, config):
+    """Writes the network as a checkpoint."""
+    content = {"config": config_to_dict(config), "names": list("0123456789")}
+    save_checkpoint(path, {**content, "weights": make_model().state_dict()})
+    return path

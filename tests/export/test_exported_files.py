@@ -1,12 +1,14 @@
 """Exported files compute what the network computes; each format and each change of the graph."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from detector import Detector
 from detector.errors import UserError
 from detector.export import (
     ExportedModel,
@@ -230,6 +232,23 @@ def test_files_that_are_not_ours(onnx_file, tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such file"):
         open_exported(tmp_path / "none.onnx")
+
+
+def test_detector_takes_an_exported_file(model, onnx_file, checkpoint, rng):
+    """The three lines of Python find the same with the file as with the checkpoint; in threads, too."""
+    photos = [rng.integers(0, 255, (70, 90, 3), np.uint8) for _ in range(6)]
+    settings = {"conf": 0.3, "precision": "fp32", "device": "cpu", "size": 96, "flip": True}
+    expected = Detector(checkpoint, **settings)(photos, channels="RGB")
+    exported = Detector(onnx_file, **settings)
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda _: exported(photos, channels="RGB", batch_size=4), range(3)))
+    for actual in (result for each in results for result in zip(each, expected, strict=True)):
+        ours, theirs = actual
+        assert len(theirs) > 10
+        assert ours.names == theirs.names
+        assert torch.equal(ours.labels, theirs.labels)
+        torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-4)
+        torch.testing.assert_close(ours.boxes_xyxy, theirs.boxes_xyxy, rtol=0, atol=0.01)
 
 
 def test_load_model_opens_exported_files(onnx_file):
