@@ -18,7 +18,7 @@ from detector.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"errors"},
+    {"errors", "command_names"},
     {"registry", "structures"},
     {"ops"},
     {
@@ -40,6 +40,7 @@ LEVELS = [
     {"api"},
     {"html_report"},
     {"commands"},
+    {"__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted((ROOT / "detector").rglob("*.py"))
@@ -202,7 +203,8 @@ def test_the_guard_sees_through_aliases(text, tmp_path):
 
 def test_few_loose_files():
     """A file beside the packages belongs to none of them: the more, the harder a reader finds one."""
-    assert len([path for path in FILES if path.parent == ROOT / "detector"]) <= 12
+    loose = [path for path in FILES if path.parent == ROOT / "detector"]
+    assert len([path for path in loose if not path.stem.startswith("__")]) <= 12
 
 
 # nn.batch_norm is the module, ops.batch_norm the operator that it calls

@@ -300,9 +300,7 @@ def _read_thresholds_file(path: Path) -> dict[str, float]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{path}: not a thresholds.json of a report (tools/val.py --report)"
-        ) from None
+        raise UserError(f"{path}: not a thresholds.json of a report (val --report)") from None
 
 
 def _restrict(postprocess: Postprocess, wanted: Tensor | None, agnostic: bool) -> Postprocess:

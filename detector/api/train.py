@@ -1,12 +1,12 @@
 """Training as a function: one run, or one for each of several seeds."""
 
-import shlex
 import statistics
 from collections.abc import Sequence
 
 from detector.api.resume import find_resumable_run, resume_run
 from detector.api.run_request import RunRequest
 from detector.api.training_run import TrainingRun, start_run
+from detector.command_names import format_command
 from detector.engine import Observer, ProcessGroup, RunFolder
 
 
@@ -33,7 +33,7 @@ def train(
     """
     run, folder = open_run(request, process_group, resume)
     words = ["--resume", str(folder.path)] if resume_words is None else resume_words
-    hint = f"resume with: python tools/train.py {shlex.join(words)}"
+    hint = f"resume with: {format_command('train', *words)}"
     return run.train_and_evaluate(folder, limits, hint)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from detector.anchors import flatten_anchors
 from detector.build.model import build_anchors
+from detector.command_names import format_command
 from detector.config import LARGEST_STRIDE, BagConfig, Config, DataConfig
 from detector.data import (
     DARKNET_GREY,
@@ -138,7 +139,7 @@ def build_data(config: Config) -> Data:
     if train.crowd.all():
         raise UserError(
             f"{train.annotations}: none of its {len(train)} images has a labelled object; for "
-            f"details: python tools/check_data.py {config.data.dataset}"
+            f"details: {format_command('check_data', config.data.dataset)}"
         )
     bag = build_bag(config.bag, mirrors=data_yaml.mirrors)
     if isinstance(bag.extra, Albumentations):
@@ -297,9 +298,7 @@ def require_batch_size(config: Config) -> int:
         UserError: it is still `auto`.
     """
     if config.train.batch_size == "auto":
-        raise UserError(
-            "train.batch_size: auto becomes a number when tools/train.py starts a run; give one here"
-        )
+        raise UserError("train.batch_size: auto becomes a number when a run starts; give one here")
     return config.train.batch_size
 
 

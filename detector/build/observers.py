@@ -111,7 +111,7 @@ def draw_detections(val: ValSet, shown: Sequence[ImageDetections]) -> np.ndarray
 
 
 def draw_labels(config: Config, data: Data, path: Path) -> None:
-    """Draws the training labels with the model's anchors among them; needs matplotlib."""
+    """Draws the training labels with the model's anchors among them."""
     anchors = np.array(flatten_anchors(build_anchors(config.model, len(data.names))))
     plot_labels(path, data.train.reader.index, size=config.data.size, anchors=anchors)
 

@@ -13,34 +13,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from detector.config.bags import BAGS
+from detector.config.descriptions import find_file, is_description
 from detector.config.schema import RECIPE_KEYS, Config
 from detector.config.yaml_tree import Key, Tree, parse_value, read_yaml
 from detector.errors import UserError
 from detector.registry import nearest
 
-PROJECT = Path(__file__).resolve().parents[2]  # where configs/ and data/ are
 COMMAND_LINE = "command line"
 
 M = TypeVar("M", bound=BaseModel)
-
-
-def find_file(name: str, folder: str) -> Path:
-    """A YAML by its path, or by its bare name in the project's `configs/` or `data/`.
-
-    Args:
-        name: a path, or a file name with or without `.yaml`.
-        folder: `configs` or `data`, where bare names are looked up.
-
-    Raises:
-        UserError: there is no such file; names the nearest one.
-    """
-    names = (name, f"{name}.yaml")
-    for path in [*map(Path, names), *(PROJECT / folder / n for n in names)]:
-        if path.is_file():
-            return path
-    known = sorted(path.name for path in (PROJECT / folder).glob("*.yaml"))
-    hint = nearest(Path(name).name, known) or f" ({folder}/ has: {', '.join(known)})"
-    raise UserError(f"{name}: no such file, here or in {folder}/{hint}")
 
 
 def load_config(name: str, overrides: Sequence[str] = (), *, data: str | None = None) -> Config:
@@ -176,8 +157,7 @@ def _apply_overrides(tree: Tree, words: Sequence[str], data: str | None) -> None
             tree.put(parts, value, {(): COMMAND_LINE})
     if data is not None:
         found = find_file(data, "data")
-        known = found.parent == PROJECT / "data"
-        name = found.name if known else str(found.resolve())
+        name = found.name if is_description(found, "data") else str(found.resolve())
         tree.put(("data", "dataset"), name, {(): COMMAND_LINE})
 
 

@@ -27,7 +27,7 @@ MAX_DEPTH = 32  # of nested containers; a run's own files have 6
 MAX_VALUES = 10_000_000  # a run of 1,000 epochs on 100 ranks has 100,000
 
 UNREADABLE = "not a checkpoint, a damaged one, or one that would run code when loaded"
-REMEDY = "expected a best.pt or last.pt written by tools/train.py"
+REMEDY = "expected a best.pt or last.pt of a run"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from detector.command_names import format_command
 from detector.errors import UserError
 
 VERSION = 1
@@ -60,7 +61,7 @@ class ExportMetadata:
         if MARK not in values:
             raise UserError(
                 f"{source}: it holds no metadata of this toolkit, so its classes and outputs are "
-                f"unknown; export the model with tools/export.py"
+                f"unknown; export the model with {format_command('export')}"
             )
         if values[MARK] != str(VERSION):
             raise UserError(

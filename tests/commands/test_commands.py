@@ -325,7 +325,6 @@ def test_a_classifier_is_not_trained_as_a_detector(tool, digits_yaml):
 
 
 def test_plot_activations(tool, tmp_path):
-    pytest.importorskip("matplotlib")
     status, _, err = tool("plot_activations", "all", "--out", "pictures/all")
     assert status == 0, err
     assert cv2.imread(str(tmp_path / "pictures" / "all.png")) is not None

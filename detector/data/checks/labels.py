@@ -8,6 +8,7 @@ import numpy as np
 
 from detector.anchors import find_unmatched, measure_fit
 from detector.boxes import box_sizes
+from detector.command_names import format_command
 from detector.data.checks.check_report import SplitSummary
 from detector.data.checks.problems import KINDS, Problem, sort_problems
 from detector.data.scaled_boxes import letterboxed_box_sizes
@@ -109,7 +110,8 @@ def describe_label_problems(
             if len(reported) > REPORTED_LINES
             else ""
         )
-        lines.append(f"labels: {more}for details and advice: python tools/check_data.py {name}")
+        command = format_command("check_data", name)
+        lines.append(f"labels: {more}for details and advice: {command}")
     return lines
 
 

@@ -65,9 +65,7 @@ KINDS: Mapping[str, Kind] = {
         "warning", "boxes", "increase data.size or tile the images; remove boxes drawn by mistake"
     ),
     "huge box": Kind("warning", "boxes", "check whether the whole image was labelled by mistake"),
-    "box without anchor": Kind(
-        "warning", "boxes", "never learnt: use model.anchors=auto or tools/cluster_anchors.py"
-    ),
+    "box without anchor": Kind("warning", "boxes", "never learnt: use model.anchors=auto"),
     "label without image": Kind("warning", "labels", "add the image, or delete the label file"),
     "image without label": Kind(
         "warning", "images", "they are used as background: label them if they contain objects"

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from detector.config import find_file, load_yaml_as
+from detector.config import find_file, folder_of, load_yaml_as
 from detector.data.digits.generate import ensure_digits
 from detector.data.readers.coco import LAYOUT
 from detector.errors import UserError
@@ -144,7 +144,7 @@ def load_data_yaml(name: str) -> tuple[DatasetConfig, Path]:
     path = find_file(name, "data")
     config = load_yaml_as(DatasetConfig, path)
     folder = Path(config.root or config.path or ".").expanduser()
-    root = (path.parent / folder).resolve()
+    root = (folder_of(path, "data") / folder).resolve()
     if config.make is not None:
         MAKERS[config.make](root)
     if not root.is_dir():
