@@ -10,6 +10,7 @@
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # its one home is pyproject.toml
+        return importlib.metadata.version("detector")
     if name not in _HOMES:
         raise AttributeError(f"module 'detector' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

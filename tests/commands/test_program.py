@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import detector as package
 from detector import command_names
 from detector.command_names import COMMANDS, find_command, format_command
 from detector.commands import completion, program
@@ -73,6 +74,7 @@ def test_the_help_loads_no_torch():
 
 
 def test_the_version_is_that_of_the_package(detector):
+    assert package.__version__ == importlib.metadata.version("detector")
     assert detector("--version") == (0, f"detector {importlib.metadata.version('detector')}\n", "")
 
 
