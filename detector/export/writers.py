@@ -1,8 +1,10 @@
 """Writing an exported file: one function per format."""
 
+import contextlib
 import importlib.util
+import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +108,7 @@ def _write_onnx(
 
 def _convert_to_onnx(model: InferenceModel, metadata: ExportMetadata) -> Any:
     """The graph as an onnx.ModelProto, by torch's dynamo exporter."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, about its internals
+    with _reporting_failures():
         program = torch.onnx.export(
             model,
             (_make_example(metadata),),
@@ -120,6 +121,24 @@ def _convert_to_onnx(model: InferenceModel, metadata: ExportMetadata) -> Any:
         )
     assert program is not None
     return program.model_proto
+
+
+@contextlib.contextmanager
+def _reporting_failures() -> Iterator[None]:
+    """Hides the exporters' warnings, about their internals, and turns their failure into a UserError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except RuntimeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # torch.onnx wraps the reason in advice
+            cause = cause.__cause__
+        reason = (str(cause).strip() or repr(cause)).splitlines()[0]
+        raise UserError(
+            f"torch cannot export the network: {reason}; a module of its own, such as an activation, has "
+            f"to be traceable by torch.export"
+        ) from error
 
 
 def _make_example(metadata: ExportMetadata) -> torch.Tensor:
@@ -144,10 +163,11 @@ def _write_torch_export(model: InferenceModel, path: Path, metadata: ExportMetad
             for name in ("rows", "columns")
         )
         dynamic = {"images": {0: torch.export.Dim("batch", min=1), 2: height, 3: width}}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _reporting_failures():
         program = torch.export.export(model, (_make_example(metadata),), dynamic_shapes=dynamic)
-        torch.export.save(program, path, extra_files=metadata.to_strings())
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files=metadata.to_strings())
+    path.write_bytes(content.getvalue())  # a full disk is then an OSError
 
 
 def _write_openvino(

@@ -23,7 +23,7 @@ from detector.export import (
 from detector.export.quantize import find_decoding
 from detector.postprocess import suppress
 from detector.weights.load import load_model, read_weights
-from tests.export.small_network import CLASSES, describe
+from tests.export.small_network import CLASSES, describe, make_model
 
 CONF = 0.05
 
@@ -175,6 +175,24 @@ def test_torch_export(model, images, tmp_path):
     assert exported.metadata == describe()
     expected = model.find_candidates(model(images), -1.0)
     assert_equal_candidates(exported.find_candidates(exported(images), -1.0), expected)
+
+
+class Branch(torch.nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else x * 2
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "torch_export"])
+def test_a_module_that_cannot_be_traced_is_named(tmp_path, file_format):
+    network = make_model()
+    network.layers[0].act = Branch()
+    suffix = {"onnx": ".onnx", "torch_export": ".pt2"}[file_format]
+    metadata = describe(shape=(1, 64, 64))
+    with pytest.raises(
+        UserError, match="torch cannot export the network: Could not guard"
+    ) as error:
+        write_exported(network, tmp_path / f"a{suffix}", metadata, ExportOptions(file_format))
+    assert "\n" not in str(error.value)
 
 
 class Fixed:
