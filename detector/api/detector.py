@@ -15,6 +15,7 @@ from torch import Tensor
 from detector import structures
 from detector.api.detections import Detections
 from detector.api.image_inputs import Channels, InputImage, is_single, iterate_images
+from detector.api.tiles import merge_tiles, plan_tiles
 from detector.build import build_hardware, build_placement, build_postprocess
 from detector.data import LoadedSample, UnreadableImage, collate, list_images, sample_without_labels
 from detector.errors import UserError
@@ -27,6 +28,7 @@ from detector.weights.darknet import DarknetOptions
 from detector.weights.load import load_model
 
 CONF = 0.25  # default confidence threshold
+TILE_BATCH = 8  # tiles that the network computes at once
 Thresholds = float | dict[str, float] | str | Path
 
 
@@ -39,6 +41,7 @@ class Detector:
         names: the class names, by label.
         config: with which it was trained, and with the settings of this detector.
         hardware: where it runs.
+        notes: what was assumed about its file, a line each.
 
     Example:
         >>> model = Detector("runs/digits/best.pt")  # doctest: +SKIP
@@ -61,6 +64,7 @@ class Detector:
         class_agnostic: bool = False,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        tile: int | None = None,
         fuse: bool = True,
         darknet: DarknetOptions | None = None,
     ) -> None:
@@ -78,6 +82,8 @@ class Detector:
             nms_iou, max_detections: of the suppression; default: the config's.
             class_agnostic: a box also suppresses boxes of other classes.
             scales, flip: test-time augmentation: also detect at these scales, and mirrored.
+            tile: detect in overlapping tiles of this width and height, pixels, and in the whole image:
+                for small objects in large images.
             fuse: fold BatchNorm into the convolutions: faster; scores agree to 1e-4.
             darknet: how to read a .weights file.
 
@@ -88,7 +94,7 @@ class Detector:
         path = path / "best.pt" if path.is_dir() else path
         words = _make_words(device, precision, size, nms_iou, max_detections, scales, flip=flip)
         loaded = load_model(path, words, cfg=cfg, options=darknet)
-        self.names, self.config = loaded.names, loaded.config
+        self.names, self.config, self.notes = loaded.names, loaded.config, loaded.notes
         self.hardware = build_hardware(self.config)
         model = loaded.model.eval()
         if fuse and not isinstance(model, ExportedModel):
@@ -97,7 +103,9 @@ class Detector:
         self._placement = build_placement(self.config)
         self._views = make_tta_views(self.config.eval.scales, flip=self.config.eval.flip)
         self._wanted = None if classes is None else _find_labels(classes, self.names)
-        self._agnostic = class_agnostic
+        self._agnostic, self._tile = class_agnostic, tile
+        if tile is not None and tile < 32:
+            raise UserError(f"tile={tile}: expected at least 32 pixels")
         self.set_thresholds(conf)
 
     def set_thresholds(self, conf: Thresholds) -> None:
@@ -166,9 +174,22 @@ class Detector:
     def _detect(self, inputs: list["InputImage | Detections"]) -> Iterator[Detections]:
         """The detections of a batch; images that could not be read keep their place."""
         images = [each for each in inputs if isinstance(each, InputImage)]
-        found = iter(self._run(images))
+        found = iter(self._run(images) if self._tile is None else map(self._run_tiled, images))
         for each in inputs:
             yield replace(each, names=self.names) if isinstance(each, Detections) else next(found)
+
+    def _run_tiled(self, image: InputImage) -> Detections:
+        """The detections of an image's tiles and of the whole image, merged."""
+        assert self._tile is not None
+        height, width = image.image.shape[:2]
+        tiles = plan_tiles(height, width, self._tile)
+        if len(tiles) > 1:
+            tiles.append((0, 0, width, height))
+        found: list[Detections] = []
+        for start in range(0, len(tiles), TILE_BATCH):
+            parts = tiles[start : start + TILE_BATCH]
+            found += self._run([InputImage(image.image[y1:y2, x1:x2]) for x1, y1, x2, y2 in parts])
+        return self._finish(merge_tiles(found, tiles, height, width), image)
 
     def _run(self, images: list[InputImage]) -> list[Detections]:
         if not images:
