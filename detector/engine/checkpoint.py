@@ -36,13 +36,14 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
     Args:
         path: of the file; its folder exists.
         content: "config" (plain dict), "names" (class names), "weights" (a state dict) and more;
-            nested dicts, lists, tensors, strings and numbers.
+            nested dicts, lists, tensors, strings and numbers. "format" and "digest" of a file that was
+            read with torch.load are made anew.
         previous: where the file that is now at `path` is kept; `path` always exists meanwhile.
 
     Raises:
         UserError: the disk is full or not writable; both files are unchanged.
     """
-    content = _move_to_cpu(content)
+    content = _move_to_cpu({k: v for k, v in content.items() if k not in ("format", "digest")})
     new = path.with_name(path.name + ".new")
     try:
         with new.open("wb") as file:
