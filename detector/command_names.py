@@ -42,6 +42,7 @@ COMMANDS = (
     Command("compare-recipes", "compare_recipes", "train recipes and seeds, tabulate their AP"),
     Command("plot-activations", "plot_activations", "plot activations and their derivatives"),
     Command("torture-resume", "torture_resume", "kill and resume a run; compare its weights"),
+    Command("bench-infer", "bench_infer", "time inference: PyTorch, ONNX Runtime, OpenVINO"),
     Command("bench-mish", "bench_mish", "time Mish and BatchNorm + Mish beside torch's"),
     Command("bench-train", "bench_train", "time a training step, phase by phase"),
     Command("bench-loader", "bench_loader", "time the loader beside bare OpenCV calls"),

@@ -160,7 +160,9 @@ RUN = {"val", "detect", "check_data", "cluster_anchors", "convert_data", "model_
 RUNNABLE = [
     (page, module, words)
     for page, module, words in COMMANDS
-    if module in RUN and page != "CONTRIBUTING.md" and ".weights" not in " ".join(words)
+    if module in RUN
+    and page != "CONTRIBUTING.md"
+    and not re.search(r"\.(weights|onnx|xml)\b", " ".join(words))
 ]
 
 
