@@ -30,6 +30,7 @@ COMMANDS = (
     Command("val", "val", "evaluate weights: COCO's AP, intervals, error analysis"),
     Command("detect", "detect", "detect objects in images"),
     Command("export", "export", "export weights to ONNX, torch.export or OpenVINO"),
+    Command("serve", "serve", "serve a detector over HTTP, with a page to try it"),
     Command("check-data", "check_data", "check a data set: files, labels, splits, anchors"),
     Command("convert-data", "convert_data", "convert a data set to COCO json or YOLO txt"),
     Command("subset", "subset", "copy a few images of a data set to a new one"),

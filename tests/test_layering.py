@@ -38,7 +38,7 @@ LEVELS = [
     {"export"},
     {"weights"},
     {"api"},
-    {"html_report"},
+    {"html_report", "serve"},
     {"commands"},
     {"__main__"},
 ]

@@ -27,10 +27,12 @@ from detector.data.store.fingerprint import fingerprint
 from detector.data.store.free_memory import free_memory
 from detector.data.store.image_files import (
     UnreadableImage,
+    decode_image,
     list_images,
     read_image,
     sample_without_labels,
 )
+from detector.data.store.image_header import read_header
 from detector.data.store.image_store import (
     ImageStore,
     cache_name,
@@ -75,6 +77,7 @@ __all__ = [
     "class_balance",
     "coco_tree",
     "collate",
+    "decode_image",
     "find_annotation_file",
     "find_category_ids",
     "fingerprint",
@@ -91,6 +94,7 @@ __all__ = [
     "open_tile_buffer",
     "positions_in_flight",
     "read_coco",
+    "read_header",
     "read_image",
     "read_json",
     "read_split",

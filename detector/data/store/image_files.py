@@ -70,6 +70,15 @@ def read_image(path: str) -> np.ndarray:
             data = file.read()
     except (OSError, MemoryError) as error:
         raise UnreadableImage(f"{path}: cannot be read: {error or 'out of memory'}") from None
+    return decode_image(data, path)
+
+
+def decode_image(data: bytes, path: str) -> np.ndarray:
+    """Decodes the content of an image file; see `read_image`. `path` is what messages name.
+
+    Raises:
+        UnreadableImage: truncated, too large or not an image.
+    """
     header = read_header(io.BytesIO(data))
     check_header(path, header)
     # OpenCV before 4.12 returns a full-size picture for a truncated jpeg
