@@ -21,7 +21,7 @@ from detector.serve.uploads import Refusal, decode_upload, receive_body
 
 # the page loads nothing from elsewhere, and shows only pictures that were dropped on it
 PAGE_POLICY = (
-    "default-src 'none'; img-src blob:; connect-src 'self'; "
+    "default-src 'none'; img-src blob: data:; connect-src 'self'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
 RETRY_SECONDS = 1
