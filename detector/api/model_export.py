@@ -4,15 +4,17 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from detector.api.export_check import (
     TOLERANCES,
+    Difference,
     measure_difference,
     require_same_ap,
     require_within,
@@ -98,6 +100,33 @@ class ExportRequest:
         require_export_packages(self.format, int8=self.precision == "int8")
 
 
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """A file that was written, and how it compares with PyTorch.
+
+    Attributes:
+        files: that it consists of.
+        difference: the largest ones on the compared images.
+        ap, pytorch_ap: COCO AP in [0, 1]; None if it was not computed.
+        lines: for the user.
+    """
+
+    files: list[Path]
+    difference: Difference
+    ap: float | None
+    pytorch_ap: float | None
+    lines: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """For a file that scripts read."""
+        return {
+            "files": [str(file) for file in self.files],
+            "difference": asdict(self.difference),
+            "ap": self.ap,
+            "pytorch_ap": self.pytorch_ap,
+        }
+
+
 def export_model(
     weights: Path,
     out: Path,
@@ -106,8 +135,8 @@ def export_model(
     *,
     cfg: str | None = None,
     options: DarknetOptions | None = None,
-) -> list[str]:
-    """Exports a model, compares the file with PyTorch, and returns lines for the user.
+) -> ExportReport:
+    """Exports a model and compares the file with PyTorch.
 
     Args:
         weights: a checkpoint or a darknet file.
@@ -144,12 +173,12 @@ def export_model(
             )
         exported = open_exported(draft)
         exported.source = str(out)
-        lines = _check(loaded, exported, batches, request, str(out))
+        report = _check(loaded, exported, batches, request, str(out))
         with writing(out):
-            for file in files:
-                shutil.move(file, out.parent / file.name)
-    size = sum((out.parent / file.name).stat().st_size for file in files)
-    return [*loaded.notes, *lines, f"{out}: {request.format}, {metadata}, {size / 1e6:.1f} MB"]
+            files = [Path(shutil.move(file, out.parent / file.name)) for file in files]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    written = f"{out}: {request.format}, {metadata}, {size:.1f} MB"
+    return replace(report, files=files, lines=[*loaded.notes, *report.lines, written])
 
 
 def describe_export(loaded: LoadedModel, request: ExportRequest) -> ExportMetadata:
@@ -246,8 +275,8 @@ def _check(
     batches: Sequence[Batch],
     request: ExportRequest,
     source: str,
-) -> list[str]:
-    """Compares outputs and, with a data set, AP; returns lines for the user."""
+) -> ExportReport:
+    """Compares outputs and, with a data set, AP; the report lacks the files."""
     tolerance = TOLERANCES[request.precision]
     if request.tolerance is not None:
         tolerance = replace(tolerance, score=request.tolerance)
@@ -256,10 +285,11 @@ def _check(
     require_within(source, difference, tolerance)
     lines = [f"{difference} (tolerance {tolerance.score:g}, {tolerance.box:g} px)"]
     if request.data is None and request.precision != "int8":
-        return lines
+        return ExportReport([], difference, None, None, lines)
     before, after = (_compute_ap(each, loaded, source) for each in (loaded.model, exported))
     require_same_ap(source, before, after, precision=request.precision)
-    return [*lines, f"AP {after:.4f}, of PyTorch {before:.4f} (tolerance {tolerance.ap:g})"]
+    lines += [f"AP {after:.4f}, of PyTorch {before:.4f} (tolerance {tolerance.ap:g})"]
+    return ExportReport([], difference, after, before, lines)
 
 
 def _compute_ap(model: nn.Module, loaded: LoadedModel, source: str) -> float:

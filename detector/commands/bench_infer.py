@@ -1,7 +1,6 @@
 """Time an image through a network: PyTorch in several ways, ONNX Runtime, OpenVINO, other ONNX files."""
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from detector.build import build_hardware, build_placement, build_postprocess
 from detector.commands import cli
 from detector.data import UnreadableImage, list_images, read_image
 from detector.device import Hardware
-from detector.errors import UserError, writing
+from detector.errors import UserError
 from detector.export import is_exported_file
 from detector.weights.load import LoadedModel, load_model, make_random_model
 
@@ -60,9 +59,7 @@ def main() -> None:
             )
     print(format_timings(timings))
     if args.json:
-        with writing(Path(args.json)):
-            text = json.dumps([each.as_json() for each in timings], indent=1)
-            Path(args.json).write_text(text, encoding="utf-8")
+        cli.write_json(Path(args.json), [each.as_json() for each in timings])
 
 
 def load_network(args: argparse.Namespace) -> LoadedModel:

@@ -39,8 +39,10 @@ def main() -> None:
         tolerance=args.tolerance,
     )
     options = cli.read_darknet_options(args)
-    for line in export_model(weights, out, request, overrides, cfg=args.cfg, options=options):
-        print(line)
+    report = export_model(weights, out, request, overrides, cfg=args.cfg, options=options)
+    print("\n".join(report.lines))
+    if args.json:
+        cli.write_json(Path(args.json), report.as_json())
 
 
 def check_args(args: argparse.Namespace, out: Path) -> None:
@@ -108,6 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="training images for int8 (default 64)",
     )
+    check.add_argument("--json", metavar="FILE", help="write the comparison to this file")
     cli.add_darknet_options(parser)
     return parser
 

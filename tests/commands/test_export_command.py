@@ -31,7 +31,9 @@ def test_export_then_val_and_detect(tool, checkpoint, digits_root, tmp_path):
     yaml = checkpoint.with_name("small.yaml")
     out = tmp_path / "new" / "small.onnx"
     words = ["--weights", checkpoint, "--out", out, "--data", yaml]
-    status, printed, err = tool("export", *words, "--nms", "--fixed", "2", "--conf", "0.01")
+    status, printed, err = tool(
+        "export", *words, "--nms", "--fixed", "2", "--conf", "0.01", "--json", "e.json"
+    )
     assert status == 0, err
     difference, ap, written = printed.splitlines()
     assert difference.startswith("largest difference to PyTorch on 5 images, 1500 boxes: score ")
@@ -39,6 +41,10 @@ def test_export_then_val_and_detect(tool, checkpoint, digits_root, tmp_path):
     assert "batch 2, 64 x 64 px, NMS inside (conf 0.01, IoU 0.65)" in written
     assert [path.name for path in out.parent.iterdir()] == ["small.onnx"]
     assert open_exported(out).metadata.conf == 0.01
+    content = json.loads(Path("e.json").read_text())
+    assert content["files"] == [str(out)]
+    assert 0 < content["difference"]["score"] < 1e-4
+    assert content["ap"] == pytest.approx(content["pytorch_ap"], abs=1e-3)
 
     words = ["train.precision=fp32", "eval.conf=0.01", "--json"]
     assert tool("val", "--weights", checkpoint, *words, "a.json")[0] == 0
