@@ -35,9 +35,10 @@ class Tolerance:
     ap: float
 
 
-# fp16 moves scores and boxes across the thresholds of suppression; int8 is judged by its AP alone
+# Of two overlapping boxes whose scores are equal to rounding, suppression keeps either (-n on raccoon: 2
+# of 1,560 detections); fp16 makes more such ties. int8 is judged by its AP alone.
 TOLERANCES = {
-    "fp32": Tolerance(1e-4, 0.1, 0.0, 1e-3),
+    "fp32": Tolerance(1e-4, 0.1, 0.005, 1e-3),
     "fp16": Tolerance(2e-2, 4.0, 0.02, 5e-3),
     "int8": Tolerance(1.0, float("inf"), 1.0, 2e-2),
 }
@@ -174,8 +175,8 @@ def require_within(source: str, difference: Difference, tolerance: Tolerance) ->
         if not value <= largest:
             raise UserError(
                 f"{source}: the exported file differs from PyTorch: {what} {value:.3g}, tolerance "
-                f"{largest:.3g}; it was removed. Export with --precision fp32, or accept more with "
-                f"--tolerance"
+                f"{largest:.3g}; it was removed. fp32 differs least; --tolerance allows a larger "
+                f"difference of scores"
             )
 
 

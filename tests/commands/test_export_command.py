@@ -94,7 +94,7 @@ def test_a_file_that_differs_is_removed(tool, checkpoint, tmp_path, monkeypatch)
         (Difference(compared=100, unmatched=1), "fp32", "detections without a counterpart"),
         (Difference(compared=100, unmatched=3), "fp16", "detections without a counterpart"),
         (Difference(score=0.9, box=99, compared=9, unmatched=9), "int8", None),
-        (Difference(score=1e-5, box=0.05, compared=9), "fp32", None),
+        (Difference(score=1e-5, box=0.05, compared=1560, unmatched=2), "fp32", None),
     ],
 )
 def test_tolerances(difference, precision, what):
