@@ -211,6 +211,42 @@ def _choose_cache(
     return "none", [line]
 
 
+def find_unlabelled_validation(val: Index) -> list[str]:
+    """A line if no validation image has an object of the trained classes, so that there is no AP."""
+    if not val.crowd.all():
+        return []
+    return [
+        f"validation: none of its {len(val)} images has a labelled object of the {len(val.names)} "
+        f"trained classes: AP is none, and best.pt will hold the newest weights"
+    ]
+
+
+def require_batch_statistics(config: Config, images: int, world_size: int) -> None:
+    """Checks that BatchNorm sees more than one value per channel in every training batch.
+
+    The smallest map of a network is one cell per `LARGEST_STRIDE` pixels.
+
+    Args:
+        config: of the run, without `auto`.
+        images: number of training images in an epoch.
+        world_size: number of ranks that share a batch.
+
+    Raises:
+        UserError: a batch of one image at the smallest size has one value.
+    """
+    size = min(build_train_sizes(config), default=config.data.size)
+    batch = require_batch_size(config)
+    smallest = min(images % batch or batch, batch)
+    if world_size > 1 and not config.train.sync_bn:
+        smallest //= world_size
+    if size > LARGEST_STRIDE or smallest > 1:
+        return
+    raise UserError(
+        f"{size} px and a batch of one image ({images} images in batches of {batch}) leave BatchNorm one "
+        f"value per channel; take data.size={2 * LARGEST_STRIDE} or more, or another train.batch_size"
+    )
+
+
 def find_label_problems(config: Config, data: Data) -> list[str]:
     """Label problems worth reporting before a run, as up to five lines."""
     return describe_label_problems(

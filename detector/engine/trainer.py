@@ -185,7 +185,8 @@ class Trainer:
         last = progress.epoch + 1 == self.schedule.epochs
         due = last or (progress.epoch + 1) % self.options.eval_every == 0
         metrics = self._evaluate() if due else {}
-        best = bool(metrics) and metrics["AP"] > progress.best_ap
+        # without an AP, since nothing is labelled (-1), the newest weights are the best known
+        best = bool(metrics) and (metrics["AP"] > progress.best_ap or metrics["AP"] < 0)
         if best:
             progress.best_ap = metrics["AP"]
         if metrics:
