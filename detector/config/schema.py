@@ -381,6 +381,8 @@ RECIPE_KEYS = (
     "train.eval_every",
     "bag.mosaic_off_epochs",
     "loss.cls_factor",
+    "loss.box",
+    "loss.obj_target",
 )
 
 

@@ -76,6 +76,8 @@ def test_values_by_the_size_of_a_run(size, expected):
     assert train.batch_size <= train.nominal_batch
     assert train.lr * train.nominal_batch == pytest.approx((0.02 if short else 0.01) * 64)
     assert (train.lr_final, config.loss.cls_factor) == ((0.05, 8.0) if short else (0.1, 1.0))
+    loss = config.loss
+    assert (loss.box, loss.obj_target) == ((0.1, "iou") if short else (0.05, "box_loss"))
 
 
 @pytest.mark.parametrize("epochs", [1, 10, 100, 1000])
@@ -109,6 +111,8 @@ def test_fewer_objects_per_image_lower_the_learning_rate(objects, lr):
     config = config_from_dict({}, "test", ["train.epochs=40"])
     resolved, _ = resolve_recipe(config, 160, 40, objects=objects)
     assert resolved.train.lr == lr
+    box, target = (0.1, "iou") if objects >= 7 else (0.05, "box_loss")
+    assert (resolved.loss.box, resolved.loss.obj_target) == (box, target)
 
 
 def test_a_run_of_few_steps_is_told_how_many_epochs_are_enough():
