@@ -380,9 +380,7 @@ RECIPE_KEYS = (
     "train.ema_warmup",
     "train.eval_every",
     "bag.mosaic_off_epochs",
-    "loss.cls_factor",
-    "loss.box",
-    "loss.obj_target",
+    *("loss.cls_factor", "loss.box", "loss.obj_target"),
 )
 
 
