@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from detector import build
 from detector.build import training
 from detector.config import load_config
+from detector.decode import decode
 from detector.engine import ModelEMA, ProcessGroup
+from detector.structures import Candidates
 from tests.models.networks import randomize_norms
 from tests.ranks import meet
 
@@ -59,6 +61,9 @@ class InDouble(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         raw = self.model(images.double())
         return raw if self.training else [level.float() for level in raw]
+
+    def find_candidates(self, raw: list[Tensor], conf: float) -> Candidates:
+        return decode(raw, self.anchors, self.strides, self.decoder, conf=conf)
 
 
 def train(folder: Path, process_group: ProcessGroup, case: str) -> dict[str, object]:
