@@ -1,6 +1,7 @@
-"""Builds the compiled kernels of csrc/; everything else about the package is in pyproject.toml.
+"""Builds the kernels of csrc/, and puts the YAML files of the top level into wheels.
 
     pip install -r requirements.txt && pip install --no-build-isolation -e .
+    pip wheel --no-deps .       # one wheel for any Python, for this platform
 
 Calls $CXX (default: c++ or g++) for the CPU and, if there is an nvcc and the installed torch supports
 CUDA, nvcc, with torch's own headers. The kernels use only LibTorch's stable ABI, so a library works with
@@ -26,10 +27,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 CSRC = Path("csrc")
 PACKAGE = Path("detector", "ops")
+BUNDLED = Path("detector", "descriptions")  # detector/config/descriptions.py reads it
 TORCH_TARGET = "0x020a000000000000"  # the stable ABI as of torch 2.10
 CXX_FLAGS = (
     "-std=c++17 -O3 -fPIC -shared -fvisibility=hidden -Wall -Wextra "
@@ -172,6 +176,48 @@ def error_file(library: str) -> str:
     return f"{library}_build_error.txt"
 
 
+class BuildPackage(build_py):
+    """Copies the YAML files of the top level into the package that is built: a wheel has no checkout."""
+
+    def run(self) -> None:
+        """Copies them as well as the modules; an editable install finds them in the checkout."""
+        super().run()
+        if not self.editable_mode:
+            for source, target in self._descriptions().items():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """All files that this command makes."""
+        copied = [] if self.editable_mode else map(str, self._descriptions().values())
+        return [*super().get_outputs(include_bytecode), *copied]
+
+    def _descriptions(self) -> dict[Path, Path]:
+        """File of the top level -> where it goes."""
+        return {path: Path(self.build_lib, BUNDLED, path) for path in list_descriptions()}
+
+
+def list_descriptions() -> list[Path]:
+    """The YAML files that the commands need, relative to the top level.
+
+    Raises:
+        SystemExit: not all folders have some, as in an incomplete source distribution.
+    """
+    found = {name: sorted(Path(name).glob("*.yaml")) for name in ("configs", "data", "weights")}
+    for name, files in found.items():
+        if not files:
+            raise SystemExit(f"no {name}/*.yaml beside setup.py")
+    return [path for files in found.values() for path in files]
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for any Python 3, since the kernels use no symbol of Python, but for one platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """(Python, ABI, platform)."""
+        return "py3", "none", super().get_tag()[2]
+
+
 class BuildKernels(build_ext):
     """Builds each library by its command; a failure is recorded in a file and the install continues."""
 
@@ -228,5 +274,9 @@ setup(
         )
         for library, pattern in (("_C_cpu", "*.cpp"), ("_C_cuda", "*.cu"))
     ],
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={
+        "bdist_wheel": PlatformWheel,
+        "build_ext": BuildKernels,
+        "build_py": BuildPackage,
+    },
 )

@@ -30,9 +30,14 @@ class Postprocess:
 
 
 def suppress(
-    candidates: Candidates, images: int, *, nms_iou: float, max_detections: int
+    candidates: Candidates,
+    images: int,
+    *,
+    nms_iou: float,
+    max_detections: int,
+    across_classes: bool = False,
 ) -> list[Detections]:
-    """Greedy NMS within each class and image; returns the detections of each image, best first.
+    """Greedy NMS within each image and class; returns the detections of each image, best first.
 
     Whether a box is kept depends only on boxes of higher score. So the best `max_detections` of an
     image are searched among its best few hundred candidates first, and among more only if those do not
@@ -43,6 +48,7 @@ def suppress(
         images: number of images in the batch.
         nms_iou: a box is suppressed if its IoU with a better one of its class exceeds this.
         max_detections: per image.
+        across_classes: a box also suppresses boxes of other classes.
     """
     order = candidates.scores.argsort(descending=True, stable=True)
     candidates = candidates[order[candidates.image[order].argsort(stable=True)]]
@@ -52,7 +58,7 @@ def suppress(
     searched = 2 * max_detections
     while True:
         best = candidates[rank < searched]
-        kept = best[_nms(best, nms_iou)]
+        kept = best[_nms(best, nms_iou, across_classes)]
         counts = kept.image.bincount(minlength=images)
         if ((counts >= max_detections) | (totals <= searched)).all():  # host sync
             break
@@ -63,7 +69,7 @@ def suppress(
     ]
 
 
-def _nms(sorted_candidates: Candidates, nms_iou: float) -> Tensor:
+def _nms(sorted_candidates: Candidates, nms_iou: float, across_classes: bool) -> Tensor:
     """Rows [k] that are kept, in order; the candidates are sorted by image, then best first.
 
     Boxes of different images and classes are shifted apart and compared in one call; in float64, in
@@ -71,7 +77,8 @@ def _nms(sorted_candidates: Candidates, nms_iou: float) -> Tensor:
     """
     c = sorted_candidates
     group = c.image if c.boxes_xyxy.is_cuda else torch.zeros_like(c.image)
-    group = group * (int(c.labels.max()) + 1 if len(c.labels) else 1) + c.labels
+    if not across_classes:
+        group = group * (int(c.labels.max()) + 1 if len(c.labels) else 1) + c.labels
     limit = LARGEST_COORDINATE
     boxes = c.boxes_xyxy.double().clamp(-limit, limit)
     boxes += (group * (2 * limit + 1))[:, None]
@@ -91,7 +98,12 @@ def _split_by_image(c: Candidates, counts: Tensor) -> Iterator[tuple[Tensor, ...
 
 
 def suppress_darknet(
-    candidates: Candidates, images: int, *, threshold: float = 0.6, beta: float = 0.6
+    candidates: Candidates,
+    images: int,
+    *,
+    threshold: float = 0.6,
+    beta: float = 0.6,
+    across_classes: bool = False,
 ) -> list[Detections]:
     """NMS as `darknet detector valid` does it; returns the detections of each image, best first.
 
@@ -102,9 +114,12 @@ def suppress_darknet(
         candidates: of the batch.
         images: number of images in the batch.
         threshold, beta: of the comparison.
+        across_classes: a box also suppresses boxes of other classes.
     """
     c = candidates[candidates.scores.argsort(descending=True, stable=True)]
-    group = c.image * (int(c.labels.max()) + 1 if len(c.labels) else 1) + c.labels
+    group = c.image
+    if not across_classes:
+        group = group * (int(c.labels.max()) + 1 if len(c.labels) else 1) + c.labels
     kept = torch.zeros(len(group), dtype=torch.bool, device=group.device)
     for number in group.unique():
         mine = (group == number).nonzero(as_tuple=True)[0]

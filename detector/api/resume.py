@@ -52,19 +52,20 @@ def resume_run(
     """
     if process_group.is_main and folder.path.is_dir():
         folder.lock()  # before reading its state
-    state, damaged = load_newest(folder.last, folder.previous)
-    if "training" not in state:
-        raise UserError(f"{folder.last}: it holds weights only; a run resumes from its last.pt")
+    state, path, damaged = load_newest(folder.last, folder.previous)
+    source = str(path)
+    if state.get("training") is None:
+        raise UserError(f"{source}: it holds weights only; a run resumes from its last.pt")
     # runs before there were recipes have published ones; their other keys are all set
-    config = config_from_dict({"recipe": "resolved", **state["config"]}, str(folder.last))
+    config = config_from_dict({"recipe": "resolved", **state["config"]}, source)
     if wanted is not None:
         require_same_config(folder, config, wanted)
     run = TrainingRun(config, process_group)
-    require_same_classes(str(folder.last), state["names"], run.data.names)
+    require_same_classes(source, state["names"], run.data.names)
     run.report(damaged, *find_config_edits(folder, config))
     now = describe_data(run.data)
-    run.report(*require_same_data(str(folder.last), state.get("data", {}), now))
-    run.report(*run.trainer.load_state_dict(state["training"]))
+    run.report(*require_same_data(source, state.get("data") or {}, now))
+    run.report(*run.trainer.load_state_dict(state["training"], source))
     progress = run.trainer.progress
     progress.chunks = max(progress.chunks, process_group.broadcast(folder.num_chunks))
     if not run.trainer.finished:

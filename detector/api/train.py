@@ -1,13 +1,13 @@
 """Training as a function: one run, or one for each of several seeds."""
 
-import shlex
 import statistics
 from collections.abc import Sequence
 
 from detector.api.resume import find_resumable_run, resume_run
 from detector.api.run_request import RunRequest
-from detector.api.training_run import start_run
-from detector.engine import Observer, ProcessGroup
+from detector.api.training_run import TrainingRun, start_run
+from detector.command_names import format_command
+from detector.engine import Observer, ProcessGroup, RunFolder
 
 
 def train(
@@ -31,16 +31,22 @@ def train(
     Raises:
         UserError: as `start_run`, `resume_run` and `TrainingRun.train_and_evaluate`.
     """
+    run, folder = open_run(request, process_group, resume)
+    words = ["--resume", str(folder.path)] if resume_words is None else resume_words
+    hint = f"resume with: {format_command('train', *words)}"
+    return run.train_and_evaluate(folder, limits, hint)
+
+
+def open_run(
+    request: RunRequest | None, process_group: ProcessGroup, resume: str | None
+) -> tuple[TrainingRun, RunFolder]:
+    """The run that `train` trains, started or resumed, and its folder; arguments as for `train`."""
     folder = find_resumable_run(resume, request, process_group)
     if folder is not None:
-        run = resume_run(folder, process_group, request.load_config() if request else None)
-    else:
-        assert request is not None, "find_resumable_run returns a folder or raises"
-        run = start_run(request, process_group)
-        folder = run.create_folder(request.folder)
-    words = ["--resume", str(folder.path)] if resume_words is None else resume_words
-    hint = f"resume with: python tools/train.py {shlex.join(words)}"
-    return run.train_and_evaluate(folder, limits, hint)
+        return resume_run(folder, process_group, request.load_config() if request else None), folder
+    assert request is not None, "find_resumable_run returns a folder or raises"
+    run = start_run(request, process_group)
+    return run, run.create_folder(request.folder)
 
 
 def train_with_seeds(
@@ -67,6 +73,8 @@ def train_with_seeds(
 
 def format_seed_summary(seeds: Sequence[int | str], scores: Sequence[float]) -> str:
     """The AP of each seed, their mean and their sample standard deviation, in one line."""
+    if min(scores) < 0:
+        return "AP by seed: none, since the validation split has no labelled object"
     spread = f", standard deviation {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
     each = "  ".join(f"{s}: {score:.4f}" for s, score in zip(seeds, scores, strict=True))
     return f"AP by seed  {each}  mean {statistics.mean(scores):.4f}{spread}"

@@ -15,6 +15,8 @@ from detector.build import (
     build_observers,
     build_trainer,
     find_label_problems,
+    find_unlabelled_validation,
+    require_batch_statistics,
     resolve_config,
 )
 from detector.config import Config, dump_config
@@ -74,6 +76,7 @@ class TrainingRun:
         config, data, notes = resolve_config(
             config, data, self.hardware, process_group, pretrained=weights is not None
         )
+        require_batch_statistics(config, len(data.train), process_group.world_size)
         self.config = config
         self.evaluator = build_evaluator(config, data.val, self.hardware, process_group)
         store, cache_notes = build_image_store(config, data.train.reader, process_group)
@@ -180,6 +183,7 @@ class TrainingRun:
         )
         self.report(*data.notes, *notes)
         print_skipped([str(finding) for finding in data.findings if finding.skipped])
+        self.report(*find_unlabelled_validation(data.val.reader.index))
         self.report(*find_label_problems(config, data))
         if config.train.freeze:
             print(self.trainer.options.frozen)

@@ -19,7 +19,9 @@ from detector.build.data import (
     build_val,
     describe_data,
     find_label_problems,
+    find_unlabelled_validation,
     require_batch_size,
+    require_batch_statistics,
 )
 from detector.build.evaluation import (
     build_evaluator,
@@ -115,6 +117,8 @@ __all__ = [
     "find_anchors",
     "find_variant",
     "find_label_problems",
+    "find_unlabelled_validation",
+    "require_batch_statistics",
     "require_batch_size",
     "resolve_anchors",
     "resolve_batch_size",

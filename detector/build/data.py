@@ -4,12 +4,13 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from detector.anchors import flatten_anchors
 from detector.build.model import build_anchors
+from detector.command_names import format_command
 from detector.config import LARGEST_STRIDE, BagConfig, Config, DataConfig
 from detector.data import (
     DARKNET_GREY,
@@ -33,7 +34,9 @@ from detector.data import (
     cache_name,
     class_balance,
     fingerprint,
+    free_memory,
     load_data_yaml,
+    measure_image_cache,
     open_disk_file,
     open_image_cache,
     open_memory_file,
@@ -47,6 +50,8 @@ from detector.engine import ProcessGroup
 from detector.errors import UserError
 from detector.models import parse_cfg
 
+CACHED_SHARE = 0.25  # of the free memory, for decoded images that nobody asked to be kept
+GB = 10**9
 MAX_WORKERS, MAX_WORKERS_PER_CORE = 64, 4  # beyond these, starting them takes minutes
 
 
@@ -152,7 +157,7 @@ def build_data(config: Config) -> Data:
     if train.crowd.all():
         raise UserError(
             f"{train.annotations}: none of its {len(train)} images has a labelled object; for "
-            f"details: python tools/check_data.py {config.data.dataset}"
+            f"details: {format_command('check_data', config.data.dataset)}"
         )
     bag = build_bag(config.bag, mirrors=data_yaml.mirrors)
     if isinstance(bag.extra, Albumentations):
@@ -187,22 +192,77 @@ def build_image_store(
         UserError: this system supports no cache, or no folder for it can be written to.
     """
     settings, process_group = config.data, process_group or ProcessGroup()
-    if settings.cache == "none" and not settings.tile_buffer:
-        return None, []
+    index, max_size = reader.index, reader.max_size or settings.size
+    cache, lines = settings.cache, []
+    if cache == "auto":  # ranks see different amounts of free memory
+        cache, lines = process_group.broadcast_on_node(_choose_cache(settings, index, max_size))
+    if cache == "none" and not settings.tile_buffer:
+        return None, lines
     if not hasattr(os, "pwrite"):
         raise UserError("data.cache and data.tile_buffer do not work on this system; remove them")
-    index, max_size = reader.index, reader.max_size or settings.size
-    if settings.cache == "disk":
+    if cache == "disk":
         _, root = load_data_yaml(settings.dataset)
         file = open_disk_file(root, cache_name(index, "train", max_size))
     else:
         file = process_group.broadcast_on_node(open_memory_file())
-    if settings.cache == "none":
+    if cache == "none":
         in_flight = positions_in_flight(require_batch_size(config), settings.workers)
         store, line = open_tile_buffer(index, max_size, settings.tile_buffer + in_flight, file)
     else:
         store, line = open_image_cache(index, max_size, file, settings.cache_limit)
     return store, [line]
+
+
+def _choose_cache(
+    settings: DataConfig, index: Index, max_size: int
+) -> tuple[Literal["ram", "none"], list[str]]:
+    """What `data.cache: auto` becomes, and a line if the images need too much memory."""
+    if settings.tile_buffer or not hasattr(os, "pwrite"):
+        return "none", []
+    needed, free = measure_image_cache(index, max_size), free_memory()
+    if needed <= CACHED_SHARE * free:
+        return "ram", []
+    line = (
+        f"data.cache: {len(index)} training images need {needed / GB:.2f} GB in memory, more than a "
+        f"quarter of what is free ({free / GB:.2f} GB): they are read from their files each time"
+    )
+    return "none", [line]
+
+
+def find_unlabelled_validation(val: Index) -> list[str]:
+    """A line if no validation image has an object of the trained classes, so that there is no AP."""
+    if not val.crowd.all():
+        return []
+    return [
+        f"validation: none of its {len(val)} images has a labelled object of the {len(val.names)} "
+        f"trained classes: AP is none, and best.pt will hold the newest weights"
+    ]
+
+
+def require_batch_statistics(config: Config, images: int, world_size: int) -> None:
+    """Checks that BatchNorm sees more than one value per channel in every training batch.
+
+    The smallest map of a network is one cell per `LARGEST_STRIDE` pixels.
+
+    Args:
+        config: of the run, without `auto`.
+        images: number of training images in an epoch.
+        world_size: number of ranks that share a batch.
+
+    Raises:
+        UserError: a batch of one image at the smallest size has one value.
+    """
+    size = min(build_train_sizes(config), default=config.data.size)
+    batch = require_batch_size(config)
+    smallest = min(images % batch or batch, batch)
+    if world_size > 1 and not config.train.sync_bn:
+        smallest //= world_size
+    if size > LARGEST_STRIDE or smallest > 1:
+        return
+    raise UserError(
+        f"{size} px and a batch of one image ({images} images in batches of {batch}) leave BatchNorm one "
+        f"value per channel; take data.size={2 * LARGEST_STRIDE} or more, or another train.batch_size"
+    )
 
 
 def find_label_problems(config: Config, data: Data) -> list[str]:
@@ -216,11 +276,11 @@ def find_label_problems(config: Config, data: Data) -> list[str]:
     )
 
 
-def build_val(config: Config) -> ValSet:
-    """The validation split alone; raises UserError as `build_data`."""
+def build_val(config: Config, split: str = "val") -> ValSet:
+    """The validation split alone; or another split, with its images placed as in an evaluation."""
     require_workers(config.data.workers)
     data_yaml, root = load_data_yaml(config.data.dataset)
-    return _val_set(config, read_split(data_yaml, root, "val", config.data.classes))
+    return _val_set(config, read_split(data_yaml, root, split, config.data.classes))
 
 
 def build_reader(dataset: str) -> ImageReader:
@@ -293,9 +353,7 @@ def require_batch_size(config: Config) -> int:
         UserError: it is still `auto`.
     """
     if config.train.batch_size == "auto":
-        raise UserError(
-            "train.batch_size: auto becomes a number when tools/train.py starts a run; give one here"
-        )
+        raise UserError("train.batch_size: auto becomes a number when a run starts; give one here")
     return config.train.batch_size
 
 

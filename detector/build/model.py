@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detector.anchors import Anchors
+from detector.command_names import format_command
 from detector.config import ActivationConfig, BagConfig, DecoderConfig, ModelConfig, PartActivations
 from detector.data import COCO_NAMES
 from detector.decode import Decoder
@@ -83,8 +84,8 @@ def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None 
     neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm, drop=drop)
     if config.anchors == "auto":
         raise UserError(
-            "model.anchors: auto needs a data set: tools/train.py resolves it when a run starts, "
-            "tools/cluster_anchors.py prints numbers; give a list here, or remove it"
+            "model.anchors: auto needs a data set: a run resolves it when it starts, "
+            f"{format_command('cluster_anchors')} prints numbers; give a list here, or remove it"
         )
     anchors = variant.anchors if config.anchors in (None, "published") else config.anchors
     levels = len(backbone.strides)

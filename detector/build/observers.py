@@ -11,7 +11,7 @@ from detector.build.data import Data, describe_data, require_batch_size
 from detector.build.model import build_anchors
 from detector.config import MIN_TILE_BUFFER, Config, config_to_dict
 from detector.config.duration import parse_duration
-from detector.data import ValSet
+from detector.data import ImageStore, ValSet
 from detector.data.checks import plot_labels
 from detector.engine import (
     TRACKERS,
@@ -77,19 +77,19 @@ def build_observers(
             every=build_checkpoint_interval(config.train.checkpoint_every),
         ),
         Console(),
-        build_throughput_monitor(config),
+        build_throughput_monitor(config, data.train.reader.store),
     ]
 
 
-def build_throughput_monitor(config: Config) -> ThroughputMonitor:
+def build_throughput_monitor(config: Config, store: ImageStore | None) -> ThroughputMonitor:
     """The monitor that reports whether loader or network is the bottleneck.
 
-    It suggests keys that could speed up the loader, unless one of them is set.
+    It suggests keys that could speed up the loader, unless it already reads through a `store`.
     """
     positions = max(4 * require_batch_size(config), MIN_TILE_BUFFER)
     keys = ["data.cache=ram", "data.cache=disk", f"data.tile_buffer={positions}"]
-    unused = config.data.cache == "none" and not config.data.tile_buffer
-    return ThroughputMonitor(workers=config.data.workers, advice=", ".join(keys) if unused else "")
+    advice = ", ".join(keys) if store is None else ""
+    return ThroughputMonitor(workers=config.data.workers, advice=advice)
 
 
 def build_tracker_log(config: Config, folder: RunFolder) -> TrackerLog:
@@ -111,7 +111,7 @@ def draw_detections(val: ValSet, shown: Sequence[ImageDetections]) -> np.ndarray
 
 
 def draw_labels(config: Config, data: Data, path: Path) -> None:
-    """Draws the training labels with the model's anchors among them; needs matplotlib."""
+    """Draws the training labels with the model's anchors among them."""
     anchors = np.array(flatten_anchors(build_anchors(config.model, len(data.names))))
     plot_labels(path, data.train.reader.index, size=config.data.size, anchors=anchors)
 

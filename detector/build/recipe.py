@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from detector.config import ADAMW, RECIPE_KEYS, Config, TrainConfig, replace_values
+from detector.config import ADAMW, RECIPE_KEYS, Config, LossConfig, TrainConfig, replace_values
 
 PUBLISHED = TrainConfig()
 COCO_OBJECTS = 7.0  # per image; train2017 has 7.3
@@ -27,6 +27,11 @@ EVAL_COST = 1 / 3  # of an image in the evaluation: the forward pass of training
 LR_FINAL = 0.05  # of a short run
 SHORT_RUN_LR = 2.0  # times the published learning rate
 CLS_FACTOR = 8.0  # of a short run
+BOX_FACTOR = 2.0  # of a short run with COCO's number of objects per image, times the published gain
+MANY_OBJECTS = (
+    COCO_OBJECTS / 2
+)  # per image, from which on the objectness target of a short run is IoU
+FEW_STEPS = 500  # fewer steps from initial weights learn little, whatever the recipe
 PRETRAINED_LR = 0.5  # factor of the learning rate of a run that starts from trained weights
 
 
@@ -78,6 +83,19 @@ def choose_lr(size: RunSize, nominal_batch: int) -> float:
     lr = PUBLISHED.lr * PUBLISHED.nominal_batch / nominal_batch
     objects = min(max(size.objects, MIN_OBJECTS) / COCO_OBJECTS, 1.0)
     return float(f"{SHORT_RUN_LR * lr * objects:.3g}")
+
+
+def choose_box_gain(size: RunSize) -> float:
+    """The published gain; of a short run up to twice as much, in proportion to the objects per image.
+
+    As with the learning rate: the more objects, the less noisy the gradient of their boxes.
+    """
+    published = LossConfig().box
+    if not size.is_short:
+        return published
+    return float(
+        f"{published * min(max(BOX_FACTOR * size.objects / COCO_OBJECTS, 1), BOX_FACTOR):.3g}"
+    )
 
 
 def choose_warmup(size: RunSize, batch_size: int) -> tuple[float, int]:
@@ -147,7 +165,11 @@ def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict
         values |= {"train.ema_decay": decay, "train.ema_warmup": warmup}
     values.setdefault("train.eval_every", choose_eval_every(size))
     values.setdefault("bag.mosaic_off_epochs", choose_mosaic_off_epochs(size))
-    values.setdefault("loss.cls_factor", CLS_FACTOR if size.is_short else 1.0)
+    loss = LossConfig()
+    values.setdefault("loss.cls_factor", CLS_FACTOR if size.is_short else loss.cls_factor)
+    values.setdefault("loss.box", choose_box_gain(size))
+    many = size.is_short and size.objects >= MANY_OBJECTS
+    values.setdefault("loss.obj_target", "iou" if many else loss.obj_target)
     return values
 
 
@@ -176,7 +198,7 @@ def resolve_recipe(
     number = batch_size if isinstance(batch_size, int) else TrainConfig().nominal_batch
     values = derive_recipe(size, given, number)
     resolved = replace_values(config, values)
-    return resolved, [describe_recipe(resolved, size)]
+    return resolved, [describe_recipe(resolved, size), *_warn_of_few_steps(resolved, size)]
 
 
 def find_given_values(config: Config) -> dict[str, Any]:
@@ -202,11 +224,34 @@ def describe_recipe(config: Config, size: RunSize) -> str:
         f"{train.optimizer}, lr {train.lr:g}" + " (from trained weights)" * size.pretrained,
         f"warm-up {warmup} batches",
         f"EMA over {round(1 / (1 - train.ema_decay))} steps",
-        f"class gain x{config.loss.cls_factor:g}" if config.loss.cls_factor != 1 else "",
+        _describe_loss(config),
         f"mosaic off in the last {_count_epochs(off)}" if off else "mosaic until the end",
         f"evaluation every {_count_epochs(train.eval_every)}",
     ]
     return "; ".join(filter(None, parts))
+
+
+def _describe_loss(config: Config) -> str:
+    """How the loss differs from the published one; empty if it does not."""
+    loss, published = config.loss, LossConfig()
+    parts = [
+        f"class gain x{loss.cls_factor:g}" if loss.cls_factor != 1 else "",
+        f"box gain {loss.box:g}" if loss.box != published.box else "",
+        f"objectness target {loss.obj_target}" if loss.obj_target != published.obj_target else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _warn_of_few_steps(config: Config, size: RunSize) -> list[str]:
+    """A line for a run from initial weights that is too short to learn much, with a number of epochs."""
+    steps = size.total / config.train.nominal_batch
+    if size.pretrained or steps >= FEW_STEPS:
+        return []
+    epochs = math.ceil(FEW_STEPS * config.train.nominal_batch / size.images)
+    return [
+        "few steps: a run from initial weights needs hundreds to learn its classes and boxes; "
+        f"train.epochs={epochs} makes {FEW_STEPS}, or start from trained weights with --weights"
+    ]
 
 
 def _count_epochs(number: int) -> str:

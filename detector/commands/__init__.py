@@ -1,5 +1,6 @@
 """The commands, one module each: parse, load the config, build, call. `cli` holds what they share.
 
+`program` is `detector`, which runs the others by the names that `detector.command_names` lists;
 `tools/NAME.py` runs the module of the same name.
 """
 

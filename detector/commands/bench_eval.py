@@ -40,7 +40,9 @@ def main() -> None:
         default=3,
         help="repetitions of the fast backend and of the network (default 3)",
     )
-    parser.add_argument("--out", metavar="JSON", help="also write the figures to this file")
+    parser.add_argument(
+        "--json", "--out", metavar="FILE", help="also write the figures to this file"
+    )
     parser.add_argument(
         "--evaluator", help="measure only this backend, in this process, and print JSON"
     )
@@ -52,8 +54,8 @@ def main() -> None:
         "evaluation": compare_evaluators(args),
         "postprocessing": measure_postprocessing(args),
     }
-    if args.out:
-        Path(args.out).write_text(json.dumps(figures, indent=1))
+    if args.json:
+        Path(args.json).write_text(json.dumps(figures, indent=1))
 
 
 def compare_evaluators(args: argparse.Namespace) -> dict[str, dict]:

@@ -14,7 +14,9 @@ for some batches, writes nothing, and prints the throughput of loader and networ
 
 import importlib
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -68,7 +70,10 @@ def main() -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="with --cfg, e.g. data.workers=8"
     )
+    parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
     args = parser.parse_intermixed_args()
+    if args.cfg is not None and args.json is not None:
+        parser.error("--json does not go with --cfg")
     if args.cfg is not None:
         for line in measure_bottleneck(load_config(args.cfg, args.overrides, data=args.data)):
             print(line)
@@ -83,10 +88,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or str(make_benchmark_images(Path(folder), 256))
         print(f"OpenCV {cv2.__version__}, {cv2.getNumThreads()} thread, one process; in images/s")
+        figures: list[dict[str, Any]] = []
         for name, mode in MODES.items():
             for size in args.sizes:
                 settings = BenchmarkSettings(data, size, args.batch, args.images, args.turns)
                 result = benchmark_loader(mode, settings, other)
+                figures.append({"mode": name, "size": size, **asdict(result)})
                 line = (
                     f"{name}, {size} px: loader {result.loader:.0f}, bare OpenCV "
                     f"{result.baseline:.0f}, ratio {result.of_baseline:.0%}"
@@ -94,6 +101,8 @@ def main() -> None:
                 if result.other is not None:
                     line += f"; {args.vs} {result.other:.0f}, ratio {result.of_other:.2f}"
                 print(line)
+    if args.json is not None:
+        cli.write_json(Path(args.json), figures)
 
 
 if __name__ == "__main__":

@@ -269,6 +269,11 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     args = parser.parse_args()
+    if args.compile:
+        from torch._functorch import config as functorch_config  # slow
+
+        # each backward pass is timed many times on one graph, whose buffers it may not take over
+        functorch_config.donated_buffer = False
     torch.set_num_threads(args.threads)
     kept = args.device == "cpu" and not args.fresh_memory and keep_freed_memory()
     runs = args.runs or (100 if args.device == "cuda" else 20)

@@ -11,7 +11,7 @@ from detector.build import build_anchors, resolve_anchors
 from detector.commands import cli
 from detector.config import Config
 from detector.data import list_splits, load_data_yaml, read_split
-from detector.data.checks import check_dataset, plot_labels, plot_sheet, require_matplotlib
+from detector.data.checks import check_dataset, plot_labels, plot_sheet
 from detector.errors import UserError
 from detector.weights.darknet import read_config
 
@@ -36,8 +36,6 @@ def main() -> None:
     parser.add_argument("--plot", metavar="FOLDER", help="draw histograms and labelled images")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=416")
     args = parser.parse_intermixed_args()
-    if args.plot:
-        require_matplotlib()
     if args.workers < 1:
         raise UserError(f"--workers {args.workers}: expected 1 or more")
     if args.overrides and not args.cfg:

@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from detector.errors import ProcessLost, UserError, explain
+from detector.command_names import name_commands, runs_as_program
+from detector.errors import ProcessLost, UserError, explain, writing
 from detector.weights.darknet import DarknetOptions
 
 # option -> the key that it sets, and the placeholder of its value
@@ -25,8 +26,30 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
+class ParserCaptured(Exception):
+    """Ends a command that `capture_parser` runs; its argument is the parser."""
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports its errors as `UserError`, in one line."""
+    """An argument parser that reports its errors as `UserError`, in one line.
+
+    Attributes:
+        capturing: whether parsing raises `ParserCaptured`.
+    """
+
+    capturing = False
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse's."""
+        if Parser.capturing:
+            raise ParserCaptured(self)
+        return super().parse_args(*args, **kwargs)
+
+    def parse_intermixed_args(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse's."""
+        if Parser.capturing:
+            raise ParserCaptured(self)
+        return super().parse_intermixed_args(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Ends the command.
@@ -37,11 +60,24 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+def capture_parser(main: Callable[[], None]) -> Parser:
+    """The argument parser of a command, which is run up to the point where it parses its words."""
+    Parser.capturing = True
+    try:
+        main()
+    except ParserCaptured as captured:
+        return captured.args[0]
+    finally:
+        Parser.capturing = False
+    raise AssertionError(f"{main.__module__} parses no arguments")
+
+
 def make_parser(description: str, example: str) -> Parser:
     """Makes an argument parser whose help ends with an example."""
     return Parser(
+        prog=sys.argv[0] if runs_as_program() else None,
         description=description,
-        epilog=f"example:\n  {example}",
+        epilog=f"example:\n  {name_commands(example)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -130,6 +166,16 @@ def collect_overrides(args: argparse.Namespace) -> list[str]:
             raise UserError(f"--{flag} and {key}= set the same thing; give one of them")
         words.append(f"{key}={value}")
     return words
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes plain values for a script to read.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with writing(path):
+        path.write_text(f"{json.dumps(content, indent=1)}\n", encoding="utf-8")
 
 
 def silence() -> None:

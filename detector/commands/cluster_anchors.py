@@ -1,5 +1,8 @@
 """Find anchors for a data set: cluster its boxes by IoU, refine, print YAML to paste into a config."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 from detector.anchors import flatten_anchors, measure_fit
 from detector.build import build_anchors, find_anchors
 from detector.commands import cli
@@ -17,6 +20,7 @@ def main() -> None:
     parser.add_argument("--data", metavar="YAML", help="the data set: a path, or a name in data/")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the search (default 0)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.size=416")
+    parser.add_argument("--json", metavar="FILE", help="also write anchors and fit to this file")
     args = parser.parse_intermixed_args()
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: expected 0 or more")
@@ -29,14 +33,20 @@ def main() -> None:
     sizes = letterboxed_box_sizes(index, config.data.size)[~index.crowd]
     ratio = config.loss.anchor_ratio
     print(f"# {config.data.dataset} at {config.data.size} px, matched below ratio {ratio:g}")
-    print(f"# before: {measure_fit(sizes, flatten_anchors(current), ratio)}")
-    print(f"# after:  {measure_fit(sizes, flatten_anchors(anchors), ratio)}")
+    before, after = (
+        measure_fit(sizes, flatten_anchors(each), ratio) for each in (current, anchors)
+    )
+    print(f"# before: {before}")
+    print(f"# after:  {after}")
     print("model:\n  anchors:")
     for level in anchors:
         print(f"    - [{', '.join(f'[{w:g}, {h:g}]' for w, h in level)}]")
     if config.model.darknet_cfg is not None:
         pairs = ", ".join(f"{w:g},{h:g}" for w, h in flatten_anchors(anchors))
         print(f"# in every [yolo] of the .cfg, finest level first: anchors = {pairs}")
+    if args.json is not None:
+        fits = {"before": asdict(before), "after": asdict(after)}
+        cli.write_json(Path(args.json), {"anchors": anchors, **fits})
 
 
 if __name__ == "__main__":

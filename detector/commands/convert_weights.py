@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from detector.command_names import format_command
 from detector.commands import cli
 from detector.errors import UserError
 from detector.weights.darknet import is_darknet_file, read_config, read_darknet
@@ -38,7 +39,7 @@ def main() -> None:
         if not weights.complete:
             raise UserError(
                 f"{source}: holds only the first layers, so it cannot be converted. Train from it: "
-                f"python tools/train.py --cfg {args.cfg} --weights {source}"
+                + format_command("train", "--cfg", args.cfg, "--weights", str(source))
             )
         save_weights(weights, target)
         print(f"written: {target}")

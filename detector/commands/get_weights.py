@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from detector.command_names import format_command
 from detector.commands import cli
-from detector.config import PROJECT
+from detector.config import content_folder
 from detector.errors import UserError
 from detector.weights.download import download
 from detector.weights.published import find_published, list_published
@@ -15,13 +16,17 @@ def main() -> None:
     parser.add_argument(
         "--out",
         metavar="FOLDER",
-        default=PROJECT / "weights",
+        default=content_folder("weights"),
         type=Path,
         help="where to put it (default weights/)",
     )
     parser.add_argument("--url", help="another address of the same file, such as that of a mirror")
+    parser.add_argument("--json", metavar="FILE", help="write the list to this file")
     args = parser.parse_args()
 
+    if args.json is not None:
+        entries = [entry.model_dump(mode="json") for entry in list_published()]
+        cli.write_json(Path(args.json), entries)
     if args.name is None:
         for entry in list_published():
             where = "" if entry.url else f"  (by hand, from {entry.page})"
@@ -37,12 +42,11 @@ def main() -> None:
     path = args.out / entry.local_name
     download(url, path, size=entry.size, sha256=entry.sha256)
     print(f"{path}: {entry.size:,} bytes, as {entry.publisher} published it")
-    use = (
-        "train from it: python tools/train.py"
-        if entry.partial
-        else "evaluate it: python tools/val.py"
-    )
-    print(f"{use} --cfg {entry.config} --weights {path}")
+    words = ("--cfg", entry.config, "--weights", str(path))
+    if entry.partial:
+        print(f"train from it: {format_command('train', *words)}")
+    else:
+        print(f"evaluate it: {format_command('val', *words)}")
 
 
 if __name__ == "__main__":

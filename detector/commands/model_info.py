@@ -1,9 +1,11 @@
 """Print the cost of a network: parameters, GFLOPs, shapes and strides, stage by stage."""
 
+from pathlib import Path
+
 from detector.build import build_network, default_num_classes
 from detector.commands import cli
 from detector.errors import UserError
-from detector.models import Classifier, format_stages, measure_stages
+from detector.models import Classifier, format_stages, measure_stages, stages_as_json
 from detector.weights.darknet import read_config
 
 
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. model.activation=relu"
     )
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers to this file")
     args = parser.parse_intermixed_args()
 
     config = read_config(args.cfg, args.overrides)
@@ -34,7 +37,11 @@ def main() -> None:
         for stride, anchors in zip(model.strides, model.anchors.tolist(), strict=True):
             print(f"stride {stride:>2}: anchors {'  '.join(f'{w:g},{h:g}' for w, h in anchors)}")
         print(f"boxes: {model.decoder}")
-    print(format_stages(measure_stages(model.to("meta"), height, width), height))
+    stages = measure_stages(model.to("meta"), height, width)
+    print(format_stages(stages, height))
+    if args.json is not None:
+        about = {"arch": config.model.arch, "classes": classes, "height": height, "width": width}
+        cli.write_json(Path(args.json), {**about, "stages": stages_as_json(stages)})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from detector.commands import cli
 from detector.errors import UserError
@@ -23,20 +24,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.low >= args.high:
         raise UserError(f"--from {args.low:g} --to {args.high:g}: expected a range")
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError('drawing needs matplotlib: pip install -e ".[plots]"') from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     names = args.names or list(SHOWN)
     if names == ["all"]:  # each once, by its first name
         names = list({ACTIVATIONS[name]: name for name in reversed(list(ACTIVATIONS))}.values())[
             ::-1
         ]
     x = torch.linspace(args.low, args.high, 2001, dtype=torch.float64)
-    figure, panels = pyplot.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    panels = figure.subplots(1, 3)
     for number, name in enumerate(names):
         style = ("-", "--", ":")[number // 10 % 3]  # matplotlib has ten colours
         for panel, values in zip(panels, compute_curves(name, x), strict=True):

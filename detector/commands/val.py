@@ -88,8 +88,7 @@ def analyse_errors(evaluation: Evaluation, args: argparse.Namespace) -> None:
     analysis = analyse(evaluation.ground_truth, evaluation.results, backend, args.goal)
     print(f"{evaluation.result.source}: {format_operating_points(analysis)}")
     if args.report:
-        path, notes = write_report(Path(args.report), evaluation, analysis)
-        print("\n".join([*notes, f"report: {path}"]))
+        print(f"report: {write_report(Path(args.report), evaluation, analysis)}")
 
 
 def parse_args() -> argparse.Namespace:

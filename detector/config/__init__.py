@@ -1,17 +1,21 @@
 """The typed configuration.
 
 Read `schema` first (keys, types, defaults; `ranges` has bounds), then `bags` (the named ones), `parse`
-(files and words of the command line -> a frozen `Config`, and changes to one) and `yaml_tree` (YAML that
-remembers its lines and its words).
+(files and words of the command line -> a frozen `Config`, and changes to one), `yaml_tree` (YAML that
+remembers its lines and its words) and `descriptions` (where the project's YAML files are).
 """
 
+from detector.config.descriptions import (
+    content_folder,
+    description_folder,
+    find_file,
+    folder_of,
+)
 from detector.config.parse import (
-    PROJECT,
     changed_keys,
     config_from_dict,
     config_to_dict,
     dump_config,
-    find_file,
     load_config,
     load_yaml_as,
     replace_values,
@@ -52,7 +56,6 @@ __all__ = [
     "EvalConfig",
     "LossConfig",
     "ModelConfig",
-    "PROJECT",
     "PartActivations",
     "ScheduleConfig",
     "TrainConfig",
@@ -60,8 +63,11 @@ __all__ = [
     "changed_keys",
     "config_from_dict",
     "config_to_dict",
+    "content_folder",
+    "description_folder",
     "dump_config",
     "find_file",
+    "folder_of",
     "load_config",
     "load_yaml_as",
     "replace_values",

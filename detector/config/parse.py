@@ -13,51 +13,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from detector.config.bags import BAGS
+from detector.config.descriptions import find_file, is_description, is_file
 from detector.config.schema import RECIPE_KEYS, Config
 from detector.config.yaml_tree import AsWritten, Key, Tree, parse_value, read_yaml
 from detector.errors import UserError
 from detector.registry import nearest
 
-PROJECT = Path(__file__).resolve().parents[2]  # where configs/ and data/ are
 COMMAND_LINE = "command line"
 
 M = TypeVar("M", bound=BaseModel)
-
-
-def find_file(name: str, folder: str) -> Path:
-    """A YAML by its path, or by its bare name in the project's `configs/` or `data/`.
-
-    Args:
-        name: a path, or a file name with or without `.yaml`.
-        folder: `configs` or `data`, where bare names are looked up.
-
-    Raises:
-        UserError: there is no such file; names the nearest one.
-    """
-    names = (name, f"{name}.yaml")
-    for path in [*map(Path, names), *(PROJECT / folder / n for n in names)]:
-        if _is_file(path):
-            return path
-    if _is_special(Path(name)):
-        raise UserError(f"{name}: a device or a pipe, not a file")
-    known = sorted(path.name for path in (PROJECT / folder).glob("*.yaml"))
-    hint = nearest(Path(name).name, known) or f" ({folder}/ has: {', '.join(known)})"
-    raise UserError(f"{name}: no such file, here or in {folder}/{hint}")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, or a folder that may not be entered
-        return False
-
-
-def _is_special(path: Path) -> bool:
-    """Whether this exists and is neither a file nor a folder."""
-    try:
-        return path.exists() and not path.is_dir()
-    except OSError:
-        return False
 
 
 def load_config(name: str, overrides: Sequence[str] = (), *, data: str | None = None) -> Config:
@@ -193,8 +157,7 @@ def _apply_overrides(tree: Tree, words: Sequence[str], data: str | None) -> None
             tree.put(parts, value, {(): COMMAND_LINE}, spelled)
     if data is not None:
         found = find_file(data, "data")
-        known = found.parent == PROJECT / "data"
-        name = found.name if known else str(found.resolve())
+        name = found.name if is_description(found, "data") else str(found.resolve())
         tree.put(("data", "dataset"), name, {(): COMMAND_LINE})
 
 
@@ -216,7 +179,7 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
         raise UserError(f"{origin}: extends: expected one file name, not {parent!r}")
     beside = path.parent / parent
     try:
-        found = beside if _is_file(beside) else find_file(parent, "configs")
+        found = beside if is_file(beside) else find_file(parent, "configs")
     except UserError as error:
         raise UserError(f"{origin}: extends: {error}") from None
     base = _read_with_parents(found, (*children, path))
@@ -230,7 +193,7 @@ def _resolve_dataset(tree: Tree, folder: Path) -> None:
     key = ("data", "dataset")
     name: Any = section.get("dataset") if isinstance(section, dict) else None  # pyright: ignore
     name = tree.spell(key, name)
-    if isinstance(name, str) and _is_file(folder / name):
+    if isinstance(name, str) and is_file(folder / name):
         tree.put(key, str((folder / name).resolve()), {(): tree.origin(key)})
 
 

@@ -128,8 +128,9 @@ class DataConfig(Section):
     size: ImageSize = 640  # width and height of training and validation images, pixels
     workers: CountOrZero = 2  # data workers; 0 reads in the training process
     # where decoded training images are kept, shrunk to the largest size that training uses: in memory, or
-    # in a file in the data set's .detector/ that the next run reuses. It affects only speed
-    cache: Literal["none", "ram", "disk"] = "none"
+    # in a file in the data set's .detector/ that the next run reuses; auto: in memory if all of them need
+    # at most a quarter of what is free. It affects only speed
+    cache: Literal["auto", "none", "ram", "disk"] = "auto"
     cache_limit: Positive | None = None  # GB; None: half of the free memory or disk space
     # n: mosaic, paste, cutmix and mixup take their other images from the last n of the epoch, not from
     # all images, so each image is decoded once. Batches are then less varied: take four batches or more
@@ -379,7 +380,7 @@ RECIPE_KEYS = (
     "train.ema_warmup",
     "train.eval_every",
     "bag.mosaic_off_epochs",
-    "loss.cls_factor",
+    *("loss.cls_factor", "loss.box", "loss.obj_target"),
 )
 
 

@@ -24,15 +24,19 @@ from detector.data.readers.splits import find_annotation_file, list_splits, read
 from detector.data.sampling import EpochOrder, class_balance, repeat_factors
 from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.fingerprint import fingerprint
+from detector.data.store.free_memory import free_memory
 from detector.data.store.image_files import (
     UnreadableImage,
+    decode_image,
     list_images,
     read_image,
     sample_without_labels,
 )
+from detector.data.store.image_header import read_header
 from detector.data.store.image_store import (
     ImageStore,
     cache_name,
+    measure_image_cache,
     open_disk_file,
     open_image_cache,
     open_memory_file,
@@ -73,6 +77,7 @@ __all__ = [
     "class_balance",
     "coco_tree",
     "collate",
+    "decode_image",
     "find_annotation_file",
     "find_category_ids",
     "fingerprint",
@@ -82,11 +87,14 @@ __all__ = [
     "list_splits",
     "load_data_yaml",
     "open_disk_file",
+    "free_memory",
+    "measure_image_cache",
     "open_image_cache",
     "open_memory_file",
     "open_tile_buffer",
     "positions_in_flight",
     "read_coco",
+    "read_header",
     "read_image",
     "read_json",
     "read_split",

@@ -14,11 +14,14 @@ from detector.engine.checkpoint import (
     load_checkpoint,
     load_newest,
     load_weights,
+    require_same_shapes,
     save_checkpoint,
 )
+from detector.engine.checkpoint_content import reading_checkpoint
 from detector.engine.ema import ModelEMA
 from detector.engine.freeze import Frozen, freeze
 from detector.engine.memory_probe import MemoryProbe, divide_nominal_batch, find_max_batch_size
+from detector.engine.micro_batch import MicroBatch
 from detector.engine.observers.base import Observer
 from detector.engine.observers.console import Console
 from detector.engine.observers.files import (
@@ -73,6 +76,7 @@ __all__ = [
     "TrackerLog",
     "Stopped",
     "TimeLimit",
+    "MicroBatch",
     "Trainer",
     "TrainerOptions",
     "ValBatchPicture",
@@ -89,6 +93,8 @@ __all__ = [
     "load_checkpoint",
     "load_newest",
     "load_weights",
+    "reading_checkpoint",
+    "require_same_shapes",
     "group_parameters",
     "plot_history",
     "read_manifest",

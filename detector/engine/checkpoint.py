@@ -7,8 +7,9 @@ A digest of its content detects corruption.
 import contextlib
 import hashlib
 import os
-import pickle
+import re
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detector.engine.checkpoint_content import (
+    REMEDY,
+    reading_checkpoint,
+    require_plain,
+    require_schema,
+)
 from detector.errors import UserError
 
 VERSION = 2
 FORMAT = f"detector-{VERSION}"
-REQUIRED = ("config", "names", "weights")
+FIRST_WITH_DIGEST = 2  # the first version whose files have a digest
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | None = None) -> None:
@@ -29,13 +36,14 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
     Args:
         path: of the file; its folder exists.
         content: "config" (plain dict), "names" (class names), "weights" (a state dict) and more;
-            nested dicts, lists, tensors, strings and numbers.
+            nested dicts, lists, tensors, strings and numbers. "format" and "digest" of a file that was
+            read with torch.load are made anew.
         previous: where the file that is now at `path` is kept; `path` always exists meanwhile.
 
     Raises:
         UserError: the disk is full or not writable; both files are unchanged.
     """
-    content = _move_to_cpu(content)
+    content = _move_to_cpu({k: v for k, v in content.items() if k not in ("format", "digest")})
     new = path.with_name(path.name + ".new")
     try:
         with new.open("wb") as file:
@@ -58,45 +66,57 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU, in the current format; nothing in the file is executed.
 
     Raises:
-        UserError: missing, damaged, or not a checkpoint of this toolkit.
+        UserError: missing, damaged, malformed, or not a checkpoint of this toolkit.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
-    try:
+    with reading_checkpoint(path):
+        _refuse_compressed_records(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on other kinds of files, which are refused below
+            warnings.simplefilter("ignore")  # on tensors that are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
-        raise UserError(
-            f"{path}: not a checkpoint, a damaged one, or one that would run code when loaded; expected "
-            f"a best.pt or last.pt written by tools/train.py"
-        ) from None
-    if not isinstance(content, dict) or not str(content.get("format")).startswith("detector-"):
-        raise UserError(f"{path}: not a checkpoint of this toolkit: it has no 'format'")
-    content = _migrate(path, content)
-    missing = [key for key in REQUIRED if key not in content]
-    if missing:
-        raise UserError(f"{path}: not a checkpoint of this toolkit: it has no {missing[0]!r}")
+            require_plain(content, path)
+        if not isinstance(content, dict) or not str(content.get("format")).startswith("detector-"):
+            raise UserError(f"{path}: not a checkpoint of this toolkit: it has no 'format'")
+        content = _migrate(path, content)
+        require_schema(content, path)
     return content
 
 
-def load_newest(last: Path, previous: Path) -> tuple[dict[str, Any], str]:
+def _refuse_compressed_records(path: Path) -> None:
+    """Refuses a zip file whose records take more memory than the file has bytes; torch compresses none.
+
+    Raises:
+        UserError: it has such records.
+        zipfile.BadZipFile: it is not a zip file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    size = sum(entry.file_size for entry in entries)
+    if any(entry.compress_type for entry in entries) or size > path.stat().st_size:
+        raise UserError(
+            f"{path}: malformed: its records are compressed, or claim more than the file; {REMEDY}"
+        )
+
+
+def load_newest(last: Path, previous: Path) -> tuple[dict[str, Any], Path, str]:
     """The checkpoint at `last` or, where that is missing or damaged, the one before it.
 
     Returns:
-        Its content, and a line on why the older one was loaded; "" if it was not.
+        Its content, its path, and a line on why the older one was loaded; "" if it was not.
 
     Raises:
         UserError: neither can be loaded; the message is that of `last`.
     """
     try:
-        return load_checkpoint(last), ""
+        return load_checkpoint(last), last, ""
     except UserError as error:
         try:
             content = load_checkpoint(previous)
         except UserError:
             raise error from None
-        return content, f"{error}; resuming from {previous.name}, the checkpoint before it"
+        line = f"{error}; resuming from {previous.name}, the checkpoint before it"
+        return content, previous, line
 
 
 def digest(value: Any) -> str:
@@ -171,17 +191,19 @@ def _migrate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         UserError: written by a newer version, of an unknown format, or damaged.
     """
     name = str(content["format"])
-    number = int(name.removeprefix("detector-")) if name[9:].isdigit() else 0
+    match = re.fullmatch(r"detector-([0-9]{1,4})", name)
+    number = int(match[1]) if match else 0
     if number > VERSION:
         raise UserError(f"{path}: format {name!r} needs a newer version of this toolkit; update it")
     if number < 1:
         raise UserError(f"{path}: unknown format {name!r}; expected {FORMAT!r} or an older one")
     content = {key: value for key, value in content.items() if key != "format"}
     written = content.pop("digest", None)
-    if written is not None and written != digest(content):
+    expected = digest(content) if number >= FIRST_WITH_DIGEST else None
+    if written != expected:
         raise UserError(
-            f"{path}: damaged: its content does not match its digest (remove the key 'digest' from "
-            f"a file that was edited on purpose)"
+            f"{path}: damaged: its content does not match its digest (if it was edited on purpose, "
+            f"write it again with detector.engine.save_checkpoint)"
         )
     for older in range(number, VERSION):
         content = _MIGRATIONS[older](content)
@@ -189,21 +211,21 @@ def _migrate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _migrate_from_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 was written at the end of epochs only, and had no digest."""
-    if "training" not in content:
+    """Format 1 was written at the end of epochs only, had no digest and, at first, no generators."""
+    training = content.get("training")
+    if not isinstance(training, dict) or not isinstance(training.get("progress"), dict):
         return content
-    training = dict(content["training"])
-    old = training["progress"]
-    training["progress"] = {
-        "epoch": old["epoch"],
+    progress = {
         "batch": 0,
-        "best_ap": old["best_ap"],
-        "totals": {},
+        "best_ap": -1.0,
+        "totals": [],
         "images": 0,
         "seconds": 0.0,
         "unreadable": [],
+        **training["progress"],
     }
-    training["generators"] = [training["generators"]]  # one entry per rank
+    generators = [training["generators"]] if "generators" in training else []  # one per rank
+    training = {"scaler": {}, **training, "progress": progress, "generators": generators}
     return {**content, "training": training}
 
 
@@ -217,19 +239,38 @@ def load_weights(model: torch.nn.Module, weights: dict[str, Any], source: str) -
     Raises:
         UserError: they differ; names the first difference.
     """
+    require_same_shapes(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def require_same_shapes(model: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
+    """Checks that a state dict fits a model, which may be on the device "meta".
+
+    Raises:
+        UserError: names, shapes or kinds of numbers differ; names the first difference.
+    """
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
-    reshaped = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-    if missing or unexpected or reshaped:
-        if reshaped:
-            name = reshaped[0]
-            shape, expected = list(weights[name].shape), list(own[name].shape)
-            first = f"{name} has shape {shape}, expected {expected}"
-        else:
-            first = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
-        raise UserError(
-            f"{source}: weights of another model: {first} "
-            f"({len(missing) + len(unexpected) + len(reshaped)} differences)"
-        )
-    model.load_state_dict(weights)
+    shared = [name for name in own if name in weights]
+    reshaped = [n for n in shared if _describe(own[n]) != _describe(weights[n])]
+    if not (missing or unexpected or reshaped):
+        return
+    if reshaped:
+        name = reshaped[0]
+        expected = _describe(own[name]).removeprefix("shape ")
+        first = f"{name} has {_describe(weights[name])}, expected {expected}"
+    else:
+        first = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
+    raise UserError(
+        f"{source}: weights of another model: {first} "
+        f"({len(missing) + len(unexpected) + len(reshaped)} differences)"
+    )
+
+
+def _describe(value: Any) -> str:
+    """Shape and kind of a tensor; floating-point numbers of any precision can be loaded."""
+    if not isinstance(value, Tensor):
+        return f"a value of type {type(value).__name__}"
+    kind = "" if value.is_floating_point() else f" of {value.dtype}".replace("torch.", "")
+    return f"shape {list(value.shape)}{kind}"

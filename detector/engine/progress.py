@@ -100,7 +100,8 @@ class Progress:
         state["chunks"] = state.pop("parts", 1)
         totals = _share_totals(state["totals"], process_group.rank, process_group.world_size)
         state["totals"] = {name: value.to(device) for name, value in totals.items()}
-        state["unreadable"], state["history"] = set(state["unreadable"]), list(state["history"])
+        state["unreadable"] = set(state["unreadable"])
+        state["history"] = list(state.get("history", ()))
         return cls(**{name: state[name] for name in cls._names() if name in state})
 
     @classmethod
@@ -133,7 +134,7 @@ def get_generator_states() -> dict[str, Any]:
 def restore_generators(states: dict[str, Any]) -> None:
     """Restores what `get_generator_states` returned; ignores GPUs that are missing here."""
     torch.set_rng_state(states["cpu"])
-    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+    for device, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)
     if "python" in states:
         version, words, gauss = states["python"]

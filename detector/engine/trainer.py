@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from detector.device import Hardware
 from detector.distributed import ProcessGroup
+from detector.engine.checkpoint import load_weights
+from detector.engine.checkpoint_content import fit_optimizer_state, reading_checkpoint
 from detector.engine.ema import ModelEMA
 from detector.engine.micro_batch import Criterion, MicroBatch, sum_losses
 from detector.engine.observers.base import Observer
@@ -183,7 +185,8 @@ class Trainer:
         last = progress.epoch + 1 == self.schedule.epochs
         due = last or (progress.epoch + 1) % self.options.eval_every == 0
         metrics = self._evaluate() if due else {}
-        best = bool(metrics) and metrics["AP"] > progress.best_ap
+        # without an AP, since nothing is labelled (-1), the newest weights are the best known
+        best = bool(metrics) and (metrics["AP"] > progress.best_ap or metrics["AP"] < 0)
         if best:
             progress.best_ap = metrics["AP"]
         if metrics:
@@ -244,7 +247,9 @@ class Trainer:
             return self._log_losses(len(self.loader), totals, images)
         if progress.skipped > skipped:
             return {}
-        raise UserError(f"no image of epoch {epoch + 1} can be read; see the lines above")
+        reasons = sorted(set().union(*self.process_group.gather_objects(progress.unreadable)))
+        first = f"; {len(reasons)} files failed, the first: {reasons[0]}" if reasons else ""
+        raise UserError(f"no image of epoch {epoch + 1} can be read{first}")
 
     def _evaluate(self) -> dict[str, float]:
         """The metrics of the EMA weights, the same on every rank."""
@@ -312,23 +317,37 @@ class Trainer:
             "progress": {**progress, "seconds": time.perf_counter() - self._epoch_start},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+    def load_state_dict(self, state: dict[str, Any], source: str = "training state") -> list[str]:
         """Resumes from where `state_dict` was called.
+
+        Args:
+            state: of a model, an optimizer and a schedule like this trainer's.
+            source: of the state, for messages.
 
         Returns:
             A line for each reason why the rest of the run will differ from an uninterrupted one.
+
+        Raises:
+            UserError: the state does not fit.
         """
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        group, generators = self.process_group, state["generators"]
-        self.progress = Progress.from_state_dict(state["progress"], group, self.hardware.device)
-        restore_generators(generators[min(group.rank, len(generators) - 1)])
+        with reading_checkpoint(source, "malformed: the training state cannot be restored"):
+            load_weights(self.model, state["model"], source)
+            load_weights(self.ema, state["average"], source)
+            optimizer = fit_optimizer_state(self.optimizer, state["optimizer"], source)
+            self.optimizer.load_state_dict(optimizer)
+            if state["scaler"]:  # empty unless the run was in fp16
+                self.scaler.load_state_dict(state["scaler"])
+            group, generators = self.process_group, state["generators"]
+            self.progress = Progress.from_state_dict(state["progress"], group, self.hardware.device)
+            if generators:
+                restore_generators(generators[min(group.rank, len(generators) - 1)])
+        draws = "layers that draw (DropBlock, rrelu) draw different numbers"
+        if not generators:
+            return [f"{source} has no states of random generators: {draws}"]
         if len(generators) == group.world_size:
             return []
         ranks = f"{group.world_size} rank{'s' if group.world_size > 1 else ''}"
         return [
             f"the run resumes on {ranks} instead of {len(generators)}: sums are rounded "
-            f"differently, and layers that draw (DropBlock, rrelu) draw different numbers"
+            f"differently, and {draws}"
         ]

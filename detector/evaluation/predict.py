@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.decode import decode
 from detector.device import Hardware, scale_images
 from detector.evaluation.tta import NO_TTA, TTAView
 from detector.postprocess import Postprocess
@@ -72,7 +71,8 @@ def predict(
     """Yields detections, batch by batch; images that could not be read have none.
 
     Args:
-        model: has `anchors`, `strides` and `decoder` and returns raw maps; set to evaluation mode.
+        model: returns outputs that its `find_candidates` converts to candidates, and has `strides`:
+            `YOLO`, `DarknetNet` or an `ExportedModel`; set to evaluation mode.
         batches: letterboxed, with `placements`.
         postprocess: confidence threshold and NMS.
         hardware: device, precision and memory format of the forward pass.
@@ -104,7 +104,7 @@ def predict(
 def _run_network(
     model: Any, images: Tensor, hardware: Hardware, tta_views: Sequence[TTAView]
 ) -> list[Sequence[Tensor]]:
-    """The raw maps of each view."""
+    """The outputs of each view: raw maps, or what an exported file returns."""
     raws = []
     for view in tta_views:
         with hardware.autocast():
@@ -121,11 +121,7 @@ def _decode_views(
 ) -> Candidates:
     """The candidates of all views, in the pixels of `images`."""
     candidates = [
-        view.invert(
-            decode(raw, model.anchors, model.strides, model.decoder, conf=conf),
-            images,
-            int(max(model.strides)),
-        )
+        view.invert(model.find_candidates(raw, conf), images, int(max(model.strides)))
         for view, raw in zip(tta_views, raws, strict=True)
     ]
     return candidates[0] if len(candidates) == 1 else Candidates.join(candidates)

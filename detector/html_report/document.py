@@ -21,9 +21,7 @@ from detector.html_report.tables import (
 )
 
 
-def write_report(
-    folder: Path, evaluation: Evaluation, analysis: Analysis
-) -> tuple[Path, list[str]]:
+def write_report(folder: Path, evaluation: Evaluation, analysis: Analysis) -> Path:
     """Writes report.html, its charts and images as PNG, and three machine-readable files.
 
     Args:
@@ -32,7 +30,7 @@ def write_report(
         analysis: of the same evaluation.
 
     Returns:
-        The path of report.html, and lines on what could not be written.
+        The path of report.html.
 
     Raises:
         UserError: the folder or a file in it cannot be written.
@@ -50,16 +48,9 @@ def write_report(
             *make_wide_sections(folder, evaluation, analysis, charts),
         ]
         path.write_text(make_page(evaluation.result.source, sections), encoding="utf-8")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        missing = (
-            'the charts are not written as PNG; that needs matplotlib: pip install -e ".[plots]"'
-        )
-        return path, [missing]
     for chart in charts.values():
         chart.save_png(folder)
-    return path, []
+    return path
 
 
 def write_data_files(folder: Path, evaluation: Evaluation, analysis: Analysis) -> None:

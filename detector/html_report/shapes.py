@@ -172,7 +172,7 @@ class Drawing:
         return f'<div class="wide">{drawing}</div>' if self.fixed else drawing
 
     def save_png(self, folder: Path) -> None:
-        """Writes it as PNG, two pixels per unit, on white; needs matplotlib.
+        """Writes it as PNG, two pixels per unit, on white.
 
         Raises:
             UserError: the file cannot be written.

@@ -19,7 +19,7 @@ from detector.models.darknet_weights import (
     save_darknet,
 )
 from detector.models.head import YOLOHead
-from detector.models.info import StageCost, format_stages, measure_stages
+from detector.models.info import StageCost, format_stages, measure_stages, stages_as_json
 from detector.models.neck import CSPPANet, PANet, TinyNeck, YOLOv3Neck
 from detector.models.variants import VARIANTS, Variant
 from detector.models.yolo import YOLO
@@ -51,4 +51,5 @@ __all__ = [
     "save_darknet",
     "list_layers",
     "format_stages",
+    "stages_as_json",
 ]

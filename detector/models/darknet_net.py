@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
-from detector.decode import Decoder
+from detector.decode import Decoder, decode
 from detector.models.darknet_cfg import Section, count_cfg_classes
 from detector.models.head import init_output_bias, split_anchors
 from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
+from detector.structures import Candidates
 
 ACTIVATION_NAMES = {"leaky": "leaky_relu", "linear": "identity"}  # darknet's -> the registry's
 ACTIVATIONS = ("leaky", "mish", "swish", "relu", "linear", "logistic")
@@ -139,6 +140,10 @@ class DarknetNet(nn.Module):
                 if self._last_use[i] == number and i not in self._outputs:
                     del maps[i]
         return [split_anchors(maps[number], self.anchors.shape[1]) for number in self._outputs]
+
+    def find_candidates(self, raw: Sequence[Tensor], conf: float) -> Candidates:
+        """Decodes the raw maps of `forward`: every (box, class) whose score is above `conf`."""
+        return decode(raw, self.anchors, self.strides, self.decoder, conf=conf)
 
     def list_parts(self, order: str) -> list[nn.Module]:
         """All layers, in the order of the cfg."""

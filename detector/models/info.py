@@ -1,6 +1,7 @@
 """Parameters, FLOPs and output shapes of a network, stage by stage, computed on the meta device."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,11 @@ def _flops_hook(stage: StageCost):
         stage.flops += 2 * conv.weight[0].numel() * output[0].numel()
 
     return add_flops
+
+
+def stages_as_json(stages: list[StageCost]) -> list[dict[str, Any]]:
+    """The same as plain values, an entry per stage: name, parameters, flops, shapes [C, H, W]."""
+    return [asdict(stage) for stage in stages]
 
 
 def format_stages(stages: list[StageCost], height: int) -> str:

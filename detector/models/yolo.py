@@ -1,11 +1,14 @@
 """The assembled detector: backbone, neck, head and anchors."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from detector.decode import Decoder
+from detector.decode import Decoder, decode
 from detector.models.head import YOLOHead
 from detector.models.neck import Neck
+from detector.structures import Candidates
 
 
 class YOLO(nn.Module):
@@ -44,6 +47,10 @@ class YOLO(nn.Module):
         `detector.decode` converts them to boxes; the loss takes them raw.
         """
         return self.head(self.neck(self.backbone(images)))
+
+    def find_candidates(self, raw: Sequence[Tensor], conf: float) -> Candidates:
+        """Decodes the raw maps of `forward`: every (box, class) whose score is above `conf`."""
+        return decode(raw, self.anchors, self.strides, self.decoder, conf=conf)
 
     def list_parts(self, order: str) -> list[nn.Module]:
         """The parts in the order of darknet's weight files, `order` one of `orders`."""

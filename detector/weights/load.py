@@ -1,14 +1,27 @@
-"""Trained weights from a checkpoint (.pt) or a darknet file (.weights), and the model they belong to."""
+"""Trained weights from a checkpoint (.pt) or a darknet file (.weights), and the model they belong to.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+`load_model` also opens exported files (.onnx, OpenVINO's .xml, .pt2), which cannot be trained.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from detector.build import Detector, build_model, build_network
-from detector.config import Config, config_from_dict, config_to_dict, replace_values
-from detector.engine import load_checkpoint, load_weights, save_checkpoint
+import torch
+from torch import nn
+
+from detector.build import Detector, build_model, build_network, default_num_classes
+from detector.config import Config, ModelConfig, config_from_dict, config_to_dict, replace_values
+from detector.engine import (
+    load_checkpoint,
+    load_weights,
+    reading_checkpoint,
+    require_same_shapes,
+    save_checkpoint,
+)
 from detector.errors import UserError
+from detector.export import ExportedModel, is_exported_file, open_exported
 from detector.models import Header, save_darknet
 from detector.weights.darknet import (
     DarknetOptions,
@@ -19,18 +32,21 @@ from detector.weights.darknet import (
     read_darknet,
 )
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A trained detector.
 
     Attributes:
+        model: a network, or an exported file in its place.
         config: with which it was trained.
         names: the class names, by label.
         notes: what was assumed about its file, a line each.
     """
 
-    model: Detector
+    model: Detector | ExportedModel
     config: Config
     names: tuple[str, ...]
     notes: list[str] = field(default_factory=list[str])
@@ -49,6 +65,10 @@ def read_weights(
     Raises:
         UserError: missing, damaged, of another network, or a darknet file without a config.
     """
+    if is_exported_file(path):
+        raise UserError(
+            f"{path}: an exported file only detects; give the checkpoint or the .weights it was made from"
+        )
     if is_darknet_file(path):
         if config is None:
             raise UserError(
@@ -58,9 +78,11 @@ def read_weights(
         return read_darknet(path, config, options or DarknetOptions())
     content = load_checkpoint(path)
     darknet = content.get("darknet")
+    with reading_checkpoint(path, "malformed: its config cannot be read"):
+        config = config_from_dict(content["config"], str(path))
     return Weights(
         source=str(path),
-        config=config_from_dict(content["config"], str(path)),
+        config=config,
         names=tuple(content["names"]),
         tensors=content["weights"],
         header=Header(*darknet["header"]) if darknet else None,
@@ -92,11 +114,28 @@ def export_darknet(weights: Weights, path: Path, *, order: str | None = None) ->
 
     `order` defaults to that of the file they were read from, else to the network's usual one.
     """
-    model = build_network(weights.config.model, len(weights.names))
-    load_weights(model, weights.tensors, weights.source)
+    model = build_with_weights(build_network, weights)
     order = str(order or weights.order or model.orders[0])
     save_darknet(model, path, header=weights.header, order=order)
     return order
+
+
+def build_with_weights(build: Callable[[ModelConfig, int], Network], weights: Weights) -> Network:
+    """Builds a network and loads complete weights into it.
+
+    First without memory, since a checkpoint's config may describe a network of any size: only one that
+    has the tensors of the file is built.
+
+    Raises:
+        UserError: the weights are not those of their config's network.
+    """
+    problem = "malformed: its network cannot be built"
+    with reading_checkpoint(weights.source, problem), torch.device("meta"):
+        planned = build(weights.config.model, len(weights.names))
+        require_same_shapes(planned, weights.tensors, weights.source)
+    model = build(weights.config.model, len(weights.names))
+    load_weights(model, weights.tensors, weights.source)
+    return model
 
 
 def load_model(
@@ -110,8 +149,10 @@ def load_model(
     """Loads a trained detector.
 
     Args:
-        path: a best.pt or last.pt, of which the EMA weights are loaded; or a darknet file.
-        overrides: `key=value` words; for a checkpoint, of sections that do not change the network.
+        path: a best.pt or last.pt, of which the EMA weights are loaded; a darknet file; or an exported
+            file: .onnx, .xml, .pt2.
+        overrides: `key=value` words; those for a checkpoint or an exported file cannot change the
+            network.
         dataset: a data YAML in place of the one trained on.
         cfg: the network of a darknet file.
         options: how to read a darknet file.
@@ -120,6 +161,8 @@ def load_model(
         UserError: missing, damaged, incomplete, or the weights do not fit the network.
     """
     options = options or DarknetOptions()
+    if is_exported_file(path):
+        return _load_exported(path, overrides, dataset, cfg)
     if is_darknet_file(path):
         config = None if cfg is None else read_config(cfg, overrides, data=dataset)
         weights = read_weights(path, config, options)
@@ -133,24 +176,56 @@ def load_model(
             raise UserError(f"{path}: a checkpoint holds its config; remove --cfg {cfg}")
         weights = read_weights(path)
         config = _override_checkpoint(weights, overrides, dataset, options.decoder)
-    model = build_model(config.model, len(weights.names))
-    load_weights(model, weights.tensors, str(path))
+    model = build_with_weights(build_model, replace(weights, config=config))
     return LoadedModel(model, config, weights.names, weights.notes)
+
+
+def make_random_model(cfg: str, overrides: Sequence[str] = ()) -> LoadedModel:
+    """A detector with random weights and placeholder names, to measure its speed.
+
+    Raises:
+        UserError: mistakes in the config; or it is a classifier.
+    """
+    config = read_config(cfg, overrides)
+    count = default_num_classes(config.model)
+    names = tuple(f"class_{number}" for number in range(count))
+    return LoadedModel(build_model(config.model, count), config, names)
+
+
+def _load_exported(
+    path: Path, overrides: Sequence[str], dataset: str | None, cfg: str | None
+) -> LoadedModel:
+    """An exported file; its metadata hold the config."""
+    if cfg is not None:
+        raise UserError(f"{path}: an exported file holds its config; remove --cfg {cfg}")
+    _require_allowed(overrides, ("data", "eval", "train"), "exported file")
+    model = open_exported(path)
+    metadata = model.metadata
+    if metadata.shape is not None:  # a smaller last batch is padded
+        overrides = [f"eval.batch_size={metadata.shape[0]}", *overrides]
+    # autocast does not reach into another runtime
+    overrides = [*overrides, "train.precision=fp32"]
+    config = config_from_dict(metadata.config, str(path), overrides, data=dataset)
+    return LoadedModel(model, config, metadata.names, [f"{path}: {metadata}"])
 
 
 def _override_checkpoint(
     weights: Weights, overrides: Sequence[str], dataset: str | None, decoder: str | None
 ) -> Config:
     """A checkpoint's config with the command line's overrides, which cannot change its network."""
-    allowed = ("data", "eval", "train", "model.decoder")
-    for word in overrides:
-        if not word.startswith((*(f"{key}." for key in allowed), "model.decoder=")):
-            raise UserError(
-                f"{word}: the checkpoint fixes this; only "
-                f"{', '.join(f'{section}.*' for section in allowed)} can change"
-            )
+    _require_allowed(overrides, ("data", "eval", "train", "model.decoder"), "checkpoint")
     values = config_to_dict(weights.config)
     config = config_from_dict(values, weights.source, overrides, data=dataset)
     if decoder is None:
         return config
     return replace_values(config, {"model.decoder": make_decoder_config(decoder, config.model)})
+
+
+def _require_allowed(overrides: Sequence[str], allowed: Sequence[str], kind: str) -> None:
+    """Raises a UserError for an override of what the file fixes."""
+    for word in overrides:
+        if not word.startswith(tuple(f"{key}{end}" for key in allowed for end in (".", "="))):
+            raise UserError(
+                f"{word}: the {kind} fixes this; only "
+                f"{', '.join(f'{section}.*' for section in allowed)} can change"
+            )

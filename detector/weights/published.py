@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from detector.config import PROJECT, DecoderConfig, load_yaml_as
+from detector.config import DecoderConfig, description_folder, load_yaml_as
 from detector.errors import UserError
 from detector.registry import nearest
 
@@ -77,9 +77,9 @@ class PublishedIndex(_Entry):
 
 
 @functools.cache
-def list_published(path: Path = PROJECT / "weights" / "index.yaml") -> tuple[PublishedFile, ...]:
+def list_published() -> tuple[PublishedFile, ...]:
     """All entries of the index, in its order."""
-    return load_yaml_as(PublishedIndex, path).files
+    return load_yaml_as(PublishedIndex, description_folder("weights") / "index.yaml").files
 
 
 def find_published(name: str) -> PublishedFile:

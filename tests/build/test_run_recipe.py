@@ -76,6 +76,8 @@ def test_values_by_the_size_of_a_run(size, expected):
     assert train.batch_size <= train.nominal_batch
     assert train.lr * train.nominal_batch == pytest.approx((0.02 if short else 0.01) * 64)
     assert (train.lr_final, config.loss.cls_factor) == ((0.05, 8.0) if short else (0.1, 1.0))
+    loss = config.loss
+    assert (loss.box, loss.obj_target) == ((0.1, "iou") if short else (0.05, "box_loss"))
 
 
 @pytest.mark.parametrize("epochs", [1, 10, 100, 1000])
@@ -109,6 +111,19 @@ def test_fewer_objects_per_image_lower_the_learning_rate(objects, lr):
     config = config_from_dict({}, "test", ["train.epochs=40"])
     resolved, _ = resolve_recipe(config, 160, 40, objects=objects)
     assert resolved.train.lr == lr
+    box, target = (0.1, "iou") if objects >= 7 else (0.05, "box_loss")
+    assert (resolved.loss.box, resolved.loss.obj_target) == (box, target)
+
+
+def test_a_run_of_few_steps_is_told_how_many_epochs_are_enough():
+    _, lines = resolve(100, 20, "train.epochs=8")
+    assert lines[1:] == [
+        "few steps: a run from initial weights needs hundreds to learn its classes and boxes; "
+        "train.epochs=40 makes 500, or start from trained weights with --weights"
+    ]
+    assert len(resolve(100, 20, "train.epochs=40")[1]) == 1
+    config = config_from_dict({}, "test", ["train.epochs=8"])
+    assert len(resolve_recipe(config, 100, 20, pretrained=True)[1]) == 1
 
 
 def test_trained_weights_halve_the_learning_rate():

@@ -5,7 +5,6 @@ import csv
 import html.parser
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -233,17 +232,6 @@ def test_a_precision_goal_sets_a_threshold_for_each_class(tool, noisy, tmp_path,
     status, out, err = tool("val", *words, "--want-recall", "1")
     assert status == 0, err
     assert re.search("all classes +not reached, at most 0.", out)
-
-
-def test_charts_are_in_the_page_without_matplotlib(tool, noisy, tmp_path, digits_root, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    status, out, err = tool(
-        "val", "--results", noisy, "--data", val_json(digits_root), "--report", "report"
-    )
-    assert status == 0, err
-    assert "needs matplotlib" in out
-    assert (tmp_path / "report" / "report.html").read_text().count("<svg") == len(CHARTS)
-    assert not list((tmp_path / "report").glob("*.png"))
 
 
 class WellFormed(html.parser.HTMLParser):

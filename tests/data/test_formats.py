@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detector.build import build_data, build_val
-from detector.config import PROJECT, load_config, load_yaml_as
+from detector.config import description_folder, load_config, load_yaml_as
 from detector.data import (
     DatasetConfig,
     ImageReader,
@@ -245,7 +245,9 @@ def test_numbers_as_names(written):
     assert read(yaml).names == ("0", "no", "2")
 
 
-@pytest.mark.parametrize("path", sorted((PROJECT / "data").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(description_folder("data").glob("*.yaml")), ids=lambda p: p.name
+)
 def test_the_packaged_yamls(path):
     config = load_yaml_as(DatasetConfig, path)
     assert config.format is not None

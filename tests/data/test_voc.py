@@ -214,3 +214,30 @@ def test_entities_do_not_blow_up():
     bomb = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "lol"}">' for n in range(10))
     result = parse_voc(f"<!DOCTYPE a [{bomb}]><annotation>&e9;</annotation>".encode(), lambda _: 0)
     assert not result.usable
+
+
+def test_the_whole_line_of_a_list_is_the_name(written):
+    yaml = written("voc")
+    root = yaml.parent
+    for name in ("photo", "photo 1", "scan -1"):
+        shutil.copy(root / "JPEGImages" / "a.jpg", root / "JPEGImages" / f"{name}.jpg")
+        shutil.copy(root / "Annotations" / "a.xml", root / "Annotations" / f"{name}.xml")
+    (root / "ImageSets" / "Main" / "train.txt").write_text("photo 1\nphoto 0\nscan -1\n")
+    index = read(yaml)
+    assert index.files.tolist() == ["JPEGImages/photo 1.jpg", "JPEGImages/scan -1.jpg"]
+    assert [f.where for f in index.findings] == ["JPEGImages/photo 0"]
+
+
+def test_images_that_differ_in_their_suffix(written):
+    yaml = written("voc")
+    root = yaml.parent
+    shutil.copy(root / "JPEGImages" / "b.b.png", root / "JPEGImages" / "a.png")
+    (root / "ImageSets" / "Main" / "train.txt").write_text("a.jpg\n")
+    assert read(yaml).files.tolist() == ["JPEGImages/a.jpg"]
+
+
+@pytest.mark.parametrize("word", ["True", "true", "1", "yes"])
+def test_words_for_difficult(written, word):
+    yaml = written("voc")
+    edit(yaml, "<difficult>1<", f"<difficult>{word}<")
+    assert read(yaml).crowd.tolist() == [False, False, True, False]

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from detector.data import ImageReader, Letterbox, ValSet, load_data_yaml, read_split, val_loader
+from detector.data.checks import check_dataset
 from detector.data.readers.yolo_txt import parse_yolo
 from detector.errors import UserError
 
@@ -52,6 +53,20 @@ def test_lines_as_other_programs_write_them(text):
         ("nan .5 .5 1 1", "label not parsed", "class nan is not a whole number"),
         ("3 .5 .5 1 1", "unknown class", "class 3; `names` has 3 classes, numbered from 0"),
         ("-1 .5 .5 1 1", "unknown class", "class -1"),
+        (
+            "0 .5 .5 .2 .2 .9 7",
+            "label not parsed",
+            "a box, confidence and track id, or a triangle?",
+        ),
+        (
+            "0 .5 .5 .2 .2 .9 1",
+            "label not parsed",
+            "a box, confidence and track id, or a triangle?",
+        ),
+        ("0 .5 .5 .2 .2 .4 .4 2 .6 .6 1", "label not parsed", "`kpt_shape: [2, 3]`"),
+        ("0 .5 .5 .2 .2 .4 .4 1 .6 .6 1", "label not parsed", "a box and 2 keypoints"),
+        ("0 .5 .5 .2 .2 .4 .4 .3 .6 .6 1.5", "label not parsed", "not a polygon"),
+        ("1 1 1 2 2", "label not parsed", "expected fractions of the image"),
         ("1 50 40 20 20", "label not parsed", "expected fractions of the image"),
     ],
 )
@@ -236,3 +251,45 @@ def test_unusable_data_sets(written, change, text, message):
         read(yaml)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_lists_of_windows_and_of_wrong_paths(written):
+    yaml = written("yolo")
+    (yaml.parent / "list.txt").write_text("images\\train\\a.jpg\nimages\\train\\c d.jpg\n")
+    yaml.write_text(yaml.read_text().replace("train: images/train", "train: list.txt"))
+    assert read(yaml).files.tolist() == ["images/train/a.jpg", "images/train/c d.jpg"]
+    (yaml.parent / "list.txt").write_text("pictures/a.jpg\npictures/b.jpg\n")
+    with pytest.raises(UserError, match=r"none of the 2 images .* is .*/yolo/pictures/a\.jpg"):
+        read(yaml)
+
+
+def test_widths_that_float32_cannot_hold_are_flat(written):
+    yaml = written("yolo")
+    (yaml.parent / "labels" / "train" / "a.txt").write_text("0 .5 .5 1e-9 .5\n0 .5 .5 .5 .5\n")
+    index = read(yaml)
+    assert kinds(index) == ["flat box"]
+    assert (index.boxes_xyxy[:, 2:] > index.boxes_xyxy[:, :2]).all()
+
+
+def test_an_unreadable_image_is_counted_once(written):
+    yaml = written("yolo")
+    (yaml.parent / "images" / "train" / "a.jpg").write_bytes(b"no image")
+    splits = {"train": read(yaml), "val": read(yaml, "val")}
+    (problem,) = (
+        each
+        for each in check_dataset("x", splits, size=64).problems
+        if each.kind == "unreadable image"
+    )
+    assert (problem.count, problem.total) == (1, 5)
+
+
+def test_label_files_in_capitals_and_beside_the_image(written):
+    yaml = written("yolo")
+    labels, before = yaml.parent / "labels" / "train", read(yaml)
+    (labels / "a.txt").rename(labels / "a.TXT")
+    index = read(yaml)
+    assert np.array_equal(index.boxes_xyxy, before.boxes_xyxy)
+    assert not index.findings
+    (labels / "a.TXT").rename(yaml.parent / "images" / "train" / "a.txt")
+    found = {(f.kind, f.where) for f in read(yaml).findings}
+    assert ("label without image", "images/train/a.txt") in found

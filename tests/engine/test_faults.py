@@ -525,7 +525,7 @@ def test_deterministic(monkeypatch):
 def test_auto_batch_size_is_the_default_on_a_cpu(digits_yaml):
     words = ["train.batch_size=auto", "train.device=cpu"]
     config = load_config("yolov4-pacsp-n-mish", words, data=str(digits_yaml))
-    with pytest.raises(UserError, match=r"auto becomes a number when tools/train\.py starts"):
+    with pytest.raises(UserError, match=r"auto becomes a number when a run starts"):
         build.build_accumulation(config)
     resolved, (line,) = build.resolve_batch_size(config, 10, CPU, ProcessGroup())
     assert resolved.train.batch_size == 16

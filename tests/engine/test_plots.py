@@ -1,5 +1,4 @@
 import cv2
-import pytest
 
 from detector.engine import RunPlots, ValBatchPicture, plot_history
 from tests.engine.small_trainer import make
@@ -11,7 +10,6 @@ ROWS = [
 
 
 def test_history_is_drawn_without_missing_values(tmp_path):
-    pytest.importorskip("matplotlib")
     path = tmp_path / "curves.png"
     plot_history(path, ROWS[:1])
     without = cv2.imread(str(path))
@@ -24,7 +22,6 @@ def test_history_is_drawn_without_missing_values(tmp_path):
 
 
 def test_labels_once_and_curves_at_each_evaluation(tmp_path):
-    pytest.importorskip("matplotlib")
     drawn = []
 
     def draw(path):
@@ -38,15 +35,6 @@ def test_labels_once_and_curves_at_each_evaluation(tmp_path):
     assert cv2.imread(str(tmp_path / "curves.png")).shape[2] == 3
     make(observers=[charts()]).run()
     assert drawn == [tmp_path / "labels.png"]
-
-
-def test_without_matplotlib_one_line_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    make(observers=[RunPlots(tmp_path / "curves.png", tmp_path / "labels.png", pytest.fail)]).run()
-    out = capsys.readouterr().out
-    line = 'curves.png and labels.png need matplotlib and are skipped: pip install -e ".[plots]"\n'
-    assert out == line
-    assert not list(tmp_path.iterdir())
 
 
 def test_val_pictures_at_each_evaluation(tmp_path, rng):

@@ -1,6 +1,6 @@
 import torch
 
-from detector.decode import Decoder
+from detector.decode import decode
 from detector.device import Hardware
 from detector.evaluation import TTAView, make_tta_views, predict
 from detector.postprocess import Postprocess
@@ -38,12 +38,14 @@ class Symmetric(torch.nn.Module):
 
     anchors = torch.tensor([[[20.0, 20.0]]])
     strides = (8,)
-    decoder = Decoder()
 
     def forward(self, images):
         mean = torch.nn.functional.avg_pool2d(images[:, :1], 8)[:, :, :, :, None]
         logits = torch.cat([mean * 0] * 4 + [mean * 8 - 4] + [mean * 0 + 3], -1)
         return [logits]
+
+    def find_candidates(self, raw, conf):
+        return decode(raw, self.anchors, self.strides, conf=conf)
 
 
 def detect(pixels, views):

@@ -7,7 +7,7 @@ starts with these), `images` (reads and decodes every file), `duplicates` (equal
 
 from detector.data.checks.check_dataset import check_dataset
 from detector.data.checks.check_report import DatasetReport
-from detector.data.checks.label_plots import plot_labels, plot_sheet, require_matplotlib
+from detector.data.checks.label_plots import plot_labels, plot_sheet
 from detector.data.checks.labels import check_labels, describe_findings, describe_label_problems
 from detector.data.checks.problems import KINDS, Kind, Problem
 
@@ -20,7 +20,6 @@ __all__ = [
     "check_labels",
     "plot_labels",
     "plot_sheet",
-    "require_matplotlib",
     "describe_findings",
     "describe_label_problems",
 ]

@@ -9,23 +9,10 @@ from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.image_files import UnreadableImage
 from detector.data.store.index import Index
 from detector.data.train_set import ImageReader
-from detector.errors import UserError
 from detector.visualize.draw import Picture, contact_sheet, save_image
 
 SHOWN_CLASSES = 25
 SHEET = 16  # images
-
-
-def require_matplotlib() -> None:
-    """Raises an error before any work is done if plots cannot be drawn.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError('plots need matplotlib: pip install -e ".[plots]"') from None
 
 
 def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | None) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 
 from detector.anchors import find_unmatched, measure_fit
 from detector.boxes import box_sizes
+from detector.command_names import format_command
 from detector.data.checks.check_report import SplitSummary
 from detector.data.checks.problems import KINDS, Problem, sort_problems
 from detector.data.scaled_boxes import letterboxed_box_sizes
-from detector.data.store.index import CATEGORY_KINDS, Index
+from detector.data.store.index import CATEGORY_KINDS, INDEXED_KINDS, Index
 
 Splits = Mapping[str, Index]
 
@@ -109,7 +110,8 @@ def describe_label_problems(
             if len(reported) > REPORTED_LINES
             else ""
         )
-        lines.append(f"labels: {more}for details and advice: python tools/check_data.py {name}")
+        command = format_command("check_data", name)
+        lines.append(f"labels: {more}for details and advice: {command}")
     return lines
 
 
@@ -150,7 +152,8 @@ def _group_findings(splits: Splits) -> Iterator[Problem]:
             len(index) if unit == "images" else len(index.labels) if unit == "boxes" else 0
             for index in splits.values()
         )
-        yield Problem.collect(kind, len(same), good + len(same), map(str, same))
+        total = max(good, len(same)) if kind in INDEXED_KINDS else good + len(same)
+        yield Problem.collect(kind, len(same), total, map(str, same))
 
 
 def _select_boxes(kind: str, splits: Splits, select: Callable[[str], np.ndarray]) -> Problem | None:

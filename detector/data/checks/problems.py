@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal
 
-from detector.data.store.index import KEPT_KINDS
+from detector.data.store.index import INDEXED_KINDS
 
 Severity = Literal["error", "warning"]
 
@@ -65,9 +65,7 @@ KINDS: Mapping[str, Kind] = {
         "warning", "boxes", "increase data.size or tile the images; remove boxes drawn by mistake"
     ),
     "huge box": Kind("warning", "boxes", "check whether the whole image was labelled by mistake"),
-    "box without anchor": Kind(
-        "warning", "boxes", "never learnt: use model.anchors=auto or tools/cluster_anchors.py"
-    ),
+    "box without anchor": Kind("warning", "boxes", "never learnt: use model.anchors=auto"),
     "label without image": Kind("warning", "labels", "add the image, or delete the label file"),
     "image without label": Kind(
         "warning", "images", "they are used as background: label them if they contain objects"
@@ -144,12 +142,12 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Merges problems of the same kind and sorts them as `KINDS`: errors first, unknown kinds last.
 
     Checks do not see what readers have skipped: counts are added. What readers report but keep
-    (`KEPT_KINDS`) is seen by checks, too: the larger count includes the smaller one.
+    (`INDEXED_KINDS`) is seen by checks, too: the larger count includes the smaller one.
     """
     merged: dict[str, Problem] = {}
     for problem in problems:
         before = merged.setdefault(problem.kind, problem)
-        if before is not problem and problem.kind in KEPT_KINDS:
+        if before is not problem and problem.kind in INDEXED_KINDS:
             merged[problem.kind] = max(before, problem, key=lambda each: each.count)
         elif before is not problem:
             count, total = before.count + problem.count, max(before.total, problem.total)

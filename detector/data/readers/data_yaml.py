@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from detector.config import AsWritten, find_file, load_yaml_as
+from detector.config import AsWritten, find_file, folder_of, load_yaml_as
 from detector.data.digits.generate import ensure_digits
 from detector.data.readers.coco import LAYOUT
 from detector.errors import UserError
@@ -185,7 +185,7 @@ def _resolve_root(config: DatasetConfig, path: Path) -> Path:
     """The folder that a data YAML names, relative to the YAML."""
     folder = Path(config.root or config.path or ".")
     try:
-        return (path.parent / folder.expanduser()).resolve()
+        return (folder_of(path, "data") / folder.expanduser()).resolve()
     except RuntimeError:
         raise UserError(
             f"{path}: root: {folder} cannot be resolved: this user has no home folder; "

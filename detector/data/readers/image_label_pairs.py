@@ -17,7 +17,7 @@ from detector.data.store.image_files import SUFFIXES, UnreadableImage
 from detector.data.store.image_sizes import image_size, map_in_threads
 from detector.data.store.index import Finding, Index, make_index
 from detector.data.store.index_cache import Fingerprint
-from detector.errors import UserError
+from detector.errors import UserError, read_regular_file
 
 # Assumed height and width of an unreadable image: in validation its boxes stay and count as missed.
 UNREADABLE_SIZE = (640, 640)
@@ -60,7 +60,14 @@ class Pairs:
             UserError: no images, or not one of them has a label file.
         """
         if not self.images:
-            raise UserError(f"{self.source}: the split `{split}` has no images")
+            missing = [each.where for each in self.findings if each.kind == "missing image"]
+            why = (
+                f": none of the {len(missing)} images that its list names exists; the first that was "
+                f"looked for is {self.folder / missing[0]}"
+                if missing
+                else ""
+            )
+            raise UserError(f"{self.source}: the split `{split}` has no images{why}")
         if not labelled:
             return
         if not any(self.labels):
@@ -154,9 +161,9 @@ def _read_pair(
     except UnreadableImage as error:
         size = str(error).removeprefix(f"{path}: ")
     try:
-        return size, b"" if label is None else (folder / label).read_bytes()
-    except OSError as error:
-        return size, str(error.strerror)
+        return size, b"" if label is None else read_regular_file(folder / label)
+    except UserError as error:
+        return size, str(error).removeprefix(f"{folder / label}: " if label else "")
 
 
 class _IndexBuilder:

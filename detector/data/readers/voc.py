@@ -23,6 +23,8 @@ from detector.data.store.image_files import SUFFIXES
 from detector.data.store.index import Finding, Index, relabel
 from detector.errors import UserError
 
+DIFFICULT = {"1", "1.0", "true", "yes"}  # as programs write it
+_OF_ONE_CLASS = re.compile(r"\s+(-1|0|1)$")
 IMAGE_FOLDERS, LABEL_FOLDERS = ("JPEGImages", "images"), ("Annotations", "annotations")
 
 
@@ -44,16 +46,16 @@ def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
     seen: set[str] = set()
     for path in (root / source for source in sources):
         if path.is_dir():
-            base, stems = path, None
+            base, lines = path, None
         elif path.is_file():
             pairs.lists.append(path)
             base = next((p for p in path.parents if (p / "Annotations").is_dir()), root)
-            stems = [_stem(line) for line in read_list(path)]
+            lines = read_list(path)
         else:
             raise UserError(f"{path}: no such list of images or folder")
         images, labels = _find_subfolder(base, IMAGE_FOLDERS), _find_subfolder(base, LABEL_FOLDERS)
         looked_in.append(f"{labels}/*.xml")
-        _pair_folder(pairs, folders, images, labels, stems)
+        _pair_folder(pairs, folders, images, labels, lines)
         if labels not in seen:
             seen.add(labels)
             known = _files_by_stem(folders[images])
@@ -124,16 +126,29 @@ def parse_voc(
         if number is None:
             labels.faults.append(("unknown class", place, f"class {name!r} is not in `names`"))
             continue
-        difficult = (entry.findtext("difficult") or "0").strip() == "1"
+        difficult = (entry.findtext("difficult") or "").strip().lower() in DIFFICULT
         labels.boxes.append((x1 - first, y1 - first, x2, y2, number, difficult, place))
     return labels
 
 
-def _stem(line: str) -> str:
-    """The image name in a line of a list: `a`, `a.jpg`, or `a  1` in the list of one class."""
-    line = re.sub(r"\s+(-1|0|1)$", "", line)
-    name = os.path.basename(line)  # noqa: PTH119  # fast
-    return file_stem(name) if name.lower().endswith(SUFFIXES) else name
+def _find_images(lines: list[str], names: set[str]) -> list[str | None]:
+    """The image file that each line of a list names, None where there is none.
+
+    A line is `a` or `a.jpg`. Only in a list of one class, where every line ends with -1, 0 or 1 and none
+    is the name of an image as it stands, is it `a  1`: `photo 1` is an image's name, too.
+    """
+    by_stem = _files_by_stem(names)
+
+    def find(line: str) -> str | None:
+        name = os.path.basename(line.replace("\\", "/"))  # noqa: PTH119  # fast
+        if name in names and has_image_suffix(name):
+            return name
+        return by_stem.get(file_stem(name) if name.lower().endswith(SUFFIXES) else name)
+
+    found = [find(line) for line in lines]
+    if any(found) or not all(_OF_ONE_CLASS.search(line) for line in lines):
+        return found
+    return [find(_OF_ONE_CLASS.sub("", line)) for line in lines]
 
 
 def _number(tree: ElementTree.Element, path: str) -> int:
@@ -151,17 +166,16 @@ def _files_by_stem(names: set[str]) -> dict[str, str]:
 
 
 def _pair_folder(
-    pairs: Pairs, folders: FolderListings, images: str, labels: str, stems: list[str] | None
+    pairs: Pairs, folders: FolderListings, images: str, labels: str, lines: list[str] | None
 ) -> None:
-    """Adds the images with these stems, or all of a folder, and their label files."""
-    files = _files_by_stem(folders[images])
-    for each in files if stems is None else stems:
-        if each not in files:
+    """Adds the images that lines of a list name, or all of a folder, and their label files."""
+    files = [name for name in sorted(folders[images]) if has_image_suffix(name)]
+    lines = files if lines is None else lines
+    for line, name in zip(lines, _find_images(lines, folders[images]), strict=True):
+        if name is None:
             what = f"no image file of this name ({', '.join(SUFFIXES)})"
-            pairs.findings.append(Finding("missing image", pairs.name(f"{images}/{each}"), what))
+            pairs.findings.append(Finding("missing image", pairs.name(f"{images}/{line}"), what))
             continue
-        label = f"{each}.xml"
+        label = f"{file_stem(name)}.xml"
         has_label = label in folders[labels]
-        pairs.add(
-            f"{images}{os.sep}{files[each]}", f"{labels}{os.sep}{label}" if has_label else None
-        )
+        pairs.add(f"{images}{os.sep}{name}", f"{labels}{os.sep}{label}" if has_label else None)

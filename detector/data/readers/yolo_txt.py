@@ -20,7 +20,8 @@ from detector.data.readers.image_label_pairs import (
 from detector.data.store.index import Finding, Index
 from detector.errors import UserError
 
-MAX_NORMALISED = 2.0  # larger values are pixels, not fractions of the image size
+POLYGON_RANGE = -0.1, 1.1  # of the shares; tools round, and clip late
+MAX_NORMALISED = 2.0  # such values are pixels, not fractions of the image size
 NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "README.txt"}
 
 
@@ -55,9 +56,13 @@ def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
         if folder not in labels_of:
             labels_of[folder] = _find_label_folder(folder)
             pairs.findings += _find_orphans(pairs, folders, folder, labels_of[folder])
-        label = f"{file_stem(name)}.txt"
-        has_label = label in folders[labels_of[folder]]
-        pairs.add(image, f"{labels_of[folder]}{os.sep}{label}" if has_label else None)
+        label = _find_label(name, folders[labels_of[folder]])
+        beside = None if label else _find_label(name, folders[folder])
+        if beside is not None:
+            where, labels = pairs.name(f"{folder}{os.sep}{beside}"), labels_of[folder]
+            what = f"not read, since labels are in {labels}: move it there; its image is background"
+            pairs.findings.append(Finding("label without image", where, what))
+        pairs.add(image, f"{labels_of[folder]}{os.sep}{label}" if label else None)
     pairs.check(
         split,
         labelled=split != "test",
@@ -111,6 +116,10 @@ def parse_yolo(
             x, y, w, h = values
             x1, y1, x2, y2 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
         elif len(values) >= 6 and len(values) % 2 == 0:
+            doubt = _doubt_polygon(values)
+            if doubt:
+                labels.faults.append(("label not parsed", number, f"{doubt}: {line[:60]!r}"))
+                continue
             xs, ys = values[::2], values[1::2]
             x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
         else:
@@ -124,7 +133,7 @@ def parse_yolo(
         elif not 0 <= label < num_classes:
             what = f"class {words[0]}; `names` has {num_classes} classes, numbered from 0"
             labels.faults.append(("unknown class", number, what))
-        elif any(abs(value) > MAX_NORMALISED for value in values):
+        elif any(abs(value) >= MAX_NORMALISED for value in values):
             what = f"expected fractions of the image's width and height, not pixels: {line[:60]!r}"
             labels.faults.append(("label not parsed", number, what))
         else:
@@ -133,12 +142,35 @@ def parse_yolo(
     return labels
 
 
+def _doubt_polygon(values: list[float]) -> str:
+    """Why the numbers after a class may be no polygon, "" if they are one."""
+    low, high = POLYGON_RANGE
+    outside = any(not low <= value <= high for value in values if value == value)
+    flags = [value in (0, 1, 2) for value in values[6::3]]
+    if len(values) > 6 and len(values) % 3 == 1 and all(flags):
+        count = (len(values) - 4) // 3
+        return (
+            f"a box and {count} keypoints (x y visibility), or a polygon? for keypoints, set "
+            f"`kpt_shape: [{count}, 3]` in the data YAML"
+        )
+    if len(values) == 6 and values[5].is_integer() and 0 <= values[4] <= 1:
+        return "a box, confidence and track id, or a triangle? remove the last two numbers of a box"
+    if outside:
+        return (
+            "not a polygon: its numbers are not shares of width and height; for a box and keypoints, "
+            "set `kpt_shape:` in the data YAML"
+        )
+    return ""
+
+
 def _read_image_list(path: Path, root: Path, folders: FolderListings) -> list[str]:
     """The images of a list.
 
     Relative paths start at the list's folder or at the root, whichever has more of the images.
     """
     lines = read_list(path)
+    if os.sep == "/":  # written on Windows; a name may contain a backslash, too
+        lines = [line if line in folders else line.replace("\\", "/") for line in lines]
     bases = [str(path.parent), str(root)]
 
     def count_existing(base: str) -> int:
@@ -148,6 +180,14 @@ def _read_image_list(path: Path, root: Path, folders: FolderListings) -> list[st
     return [
         os.path.normpath(line if Path(line).is_absolute() else f"{base}/{line}") for line in lines
     ]
+
+
+def _find_label(image: str, names: set[str]) -> str | None:
+    """The label file of an image among the names of a folder."""
+    stem = file_stem(image)
+    return next(
+        (f"{stem}{suffix}" for suffix in (".txt", ".TXT") if f"{stem}{suffix}" in names), None
+    )
 
 
 def _find_label_folder(images: str) -> str:
@@ -166,7 +206,7 @@ def _find_orphans(pairs: Pairs, folders: FolderListings, images: str, labels: st
     orphans = sorted(
         name
         for name in folders[labels]
-        if name.endswith(".txt") and name[:-4] not in stems and name not in NOT_LABELS
+        if name.endswith((".txt", ".TXT")) and name[:-4] not in stems and name not in NOT_LABELS
     )
     return [
         Finding(

@@ -1,41 +1,138 @@
 """Reading image files."""
 
+import io
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
+from PIL.TiffImagePlugin import TiffImageFile
 
+from detector.data.store.image_header import (
+    ImageHeader,
+    is_jpeg_complete,
+    make_upright,
+    read_header,
+)
 from detector.errors import UserError
 from detector.structures import Sample
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_PIXELS = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", 2**30))  # OpenCV's own limits
+MAX_SIDE = 2**20
+DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners
+_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
 
 
 class UnreadableImage(Exception):
     """An image file cannot be decoded; the message names the file and the reason."""
 
 
-def read_image(path: str) -> np.ndarray:
-    """Reads a file as uint8 [H, W, 3], RGB.
-
-    Decodes the bytes after checking them: OpenCV's imread returns a full-size image for a truncated jpeg.
+def open_image_file(path: str) -> BinaryIO:
+    """Opens a file for reading; a FIFO or a device is refused: reading it might never end.
 
     Raises:
-        UnreadableImage: the file is missing, empty, truncated or not an image.
+        UnreadableImage: the file is missing, empty, or not a file.
     """
     try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UnreadableImage(f"{path}: {error.strerror}") from None
-    if not len(data):
+        # without O_NONBLOCK, opening a FIFO waits for a writer
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+    except FileNotFoundError:
+        raise UnreadableImage(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UnreadableImage(f"{path}: cannot be read: {reason}") from None
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISREG(status.st_mode):
         raise UnreadableImage(f"{path}: the file is empty")
-    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:].tobytes():
+    what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
+    raise UnreadableImage(f"{path}: it is {what}, not an image file")
+
+
+def read_image(path: str) -> np.ndarray:
+    """Reads a file as uint8 [H, W, 3], RGB, upright by its Exif orientation; see `image_header`.
+
+    Images of 16 bits are read with the depth that their values need: cameras write 12 bits into 16.
+
+    Raises:
+        UnreadableImage: the file is missing, empty, truncated, too large or not an image.
+    """
+    try:
+        with open_image_file(path) as file:
+            data = file.read()
+    except (OSError, MemoryError) as error:
+        raise UnreadableImage(f"{path}: cannot be read: {error or 'out of memory'}") from None
+    return decode_image(data, path)
+
+
+def decode_image(data: bytes, path: str) -> np.ndarray:
+    """Decodes the content of an image file; see `read_image`. `path` is what messages name.
+
+    Raises:
+        UnreadableImage: truncated, too large or not an image.
+    """
+    header = read_header(io.BytesIO(data))
+    check_header(path, header)
+    # OpenCV before 4.12 returns a full-size picture for a truncated jpeg
+    if data[:2] == b"\xff\xd8" and not is_jpeg_complete(data, header.pixels_at if header else 2):
         raise UnreadableImage(f"{path}: the jpeg is truncated")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # applies the EXIF orientation
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error as error:  # more pixels than OpenCV or the memory allows
+        raise UnreadableImage(f"{path}: cannot be decoded: {error.err}") from None
     if image is None:
-        raise UnreadableImage(f"{path}: not a decodable image")
-    return image
+        raise UnreadableImage(f"{path}: not a decodable image{_describe_samples(data)}")
+    image = _reduce_to_8_bits(image, path)
+    return image if header is None else make_upright(image, header.orientation)
+
+
+def check_header(path: str, header: ImageHeader | None) -> None:
+    """Checks that OpenCV decodes an image of this size.
+
+    Raises:
+        UnreadableImage: it has too many pixels.
+    """
+    if header is None:
+        return
+    height, width = header.height, header.width
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
+        raise UnreadableImage(
+            f"{path}: too large: it has {width} x {height} pixels, more than {MAX_PIXELS:,} in all or "
+            f"{MAX_SIDE:,} a side; tile or shrink it"
+        )
+
+
+def _reduce_to_8_bits(image: np.ndarray, path: str) -> np.ndarray:
+    """Pixels as uint8; the smallest usual depth that holds all values decides what is white."""
+    if image.dtype == np.uint8:
+        return image
+    lowest, highest = int(image.min()), int(image.max())
+    if image.dtype.kind not in "iu" or lowest < 0:
+        raise UnreadableImage(
+            f"{path}: its samples are {image.dtype}, from {lowest} to {highest}; "
+            f"expected 8 or 16 bits without sign: convert it"
+        )
+    depth = next(bits for bits in DEPTHS if highest < 1 << bits)
+    return (image >> (depth - 8)).astype(np.uint8)
+
+
+def _describe_samples(data: bytes) -> str:
+    """Of a tiff that OpenCV does not decode: which samples it has, "" for other formats."""
+    if data[:2] not in (b"II", b"MM"):
+        return ""
+    try:
+        with TiffImageFile(io.BytesIO(data)) as image:
+            return f" (a tiff of Pillow's mode {image.mode}); expected 8 or 16 bits without sign"
+    except Exception:  # of a damaged header, Pillow raises many kinds
+        return ""
 
 
 def list_images(paths: Sequence[str]) -> list[Path]:

@@ -5,10 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from PIL import Image
 from tqdm import tqdm
 
-from detector.data.store.image_files import UnreadableImage, read_image
+from detector.data.store.image_files import (
+    UnreadableImage,
+    check_header,
+    open_image_file,
+    read_image,
+)
+from detector.data.store.image_header import read_header
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -17,30 +22,25 @@ B = TypeVar("B")
 THREADS = 8
 CHUNK = 4096  # files submitted to the threads at a time: each future costs memory
 SHOWN_FROM = 5_000  # files, about a second; fewer need no progress bar
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Height and width in pixels of the image that `read_image` returns, after EXIF rotation.
+    """Height and width in pixels of the image that `read_image` returns, upright by Exif.
 
-    Pillow reads the header without decoding. Rare cases (an orientation in a format other than jpeg, a
-    tiff, a header that Pillow cannot read) are decoded, so that the result always agrees with OpenCV.
+    Headers are read without decoding. Rare cases (a tiff, a damaged header) are decoded, so that the
+    result always agrees with `read_image`.
 
     Raises:
-        UnreadableImage: missing, or not an image.
+        UnreadableImage: missing, too large, or not an image.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            orientation = image.getexif().get(ORIENTATION, 1) if "exif" in image.info else 1
-            if image.format == "JPEG":
-                return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
-            if image.format in ("PNG", "BMP", "WEBP") and orientation == 1:
-                return height, width
-    except FileNotFoundError:
-        raise UnreadableImage(f"{path}: no such file") from None
-    except Exception:  # Pillow raises many kinds for damaged headers
-        pass
+        with open_image_file(path) as file:
+            header = read_header(file)
+    except OSError as error:
+        raise UnreadableImage(f"{path}: cannot be read: {error.strerror}") from None
+    check_header(path, header)
+    if header is not None:
+        return header.upright_size
     height, width = read_image(path).shape[:2]
     return height, width
 

@@ -27,7 +27,7 @@ from detector.data.store.index import Index
 from detector.data.store.index_cache import FOLDER, user_cache_folder
 from detector.errors import UserError
 
-VERSION = 1  # increase it when the layout of the file or the processing of its images changes
+VERSION = 2  # increase it when the layout of the file or the processing of its images changes
 RECORD = 2 * 8  # bytes: key and checksum of a slot, uint64 each
 GB = 10**9
 
@@ -192,6 +192,12 @@ def open_disk_file(root: Path, name: str) -> PixelFile:
             continue
         return PixelFile(folder / name, persistent=True)
     raise UserError(f"data.cache: neither {folders[0]} nor {folders[1]} can be written to; try ram")
+
+
+def measure_image_cache(index: Index, max_size: int) -> int:
+    """Bytes that `open_image_cache` needs for all images."""
+    sizes = shrink_shapes(index.sizes, max_size).prod(1) * 3
+    return int(_slot_starts(sizes)[-1]) + len(sizes) * RECORD
 
 
 def open_image_cache(

@@ -17,6 +17,9 @@ from detector.registry import nearest
 CATEGORY_KINDS = ("duplicate category", "root category")
 # Kinds of findings that are only reported; images, boxes and labels with any other kind are skipped.
 KEPT_KINDS = frozenset({"duplicate box", "image without label", "size mismatch", *CATEGORY_KINDS})
+# Kinds of findings whose images, boxes or labels are in the index, too.
+INDEXED_KINDS = KEPT_KINDS | {"unreadable image"}
+MIN_SIZE = 1e-3  # px; float32 corners of large images are no finer, so that less becomes 0 or noise
 CLIP_TOLERANCE = 1.0  # px beyond the border; rounding by annotation tools stays below it
 
 
@@ -162,18 +165,18 @@ def make_index(
     """
     sizes = sizes.reshape(-1, 2).astype(np.int64)
     clipped = np.clip(boxes_xyxy, 0, np.tile(sizes[owner, ::-1], 2))  # [m, 4]
+    boxes = clipped.astype(np.float32)  # in which a width of 1e-7 px may be none
     with np.errstate(invalid="ignore"):
         finite = np.asarray(np.isfinite(boxes_xyxy).all(axis=1))
-        good = np.asarray(finite & (box_sizes(clipped) > 0).all(axis=1))
-        has_size = np.asarray((box_sizes(boxes_xyxy) > 0).all(axis=1))
+        good = np.asarray(finite & (box_sizes(boxes) >= MIN_SIZE).all(axis=1))
+        has_size = np.asarray((box_sizes(boxes_xyxy) >= MIN_SIZE).all(axis=1))
     all_findings = list(findings)
     for at in (~good).nonzero()[0].tolist():
         kind = "not finite" if not finite[at] else "box outside" if has_size[at] else "flat box"
         box = ", ".join(f"{value:.10g}" for value in boxes_xyxy[at])
         all_findings.append(Finding(kind, where(at), f"box ({box}) has no area inside its image"))
-    boxes = clipped[good].astype(np.float32)
     rows = good.nonzero()[0]
-    for at, first in _find_duplicates(boxes, owner[good], labels[good]):
+    for at, first in _find_duplicates(boxes[good], owner[good], labels[good]):
         what = f"duplicate of {where(rows[first])}"
         all_findings.append(Finding("duplicate box", where(rows[at]), what))
     counts = np.bincount(owner[good], minlength=len(files))
@@ -183,7 +186,7 @@ def make_index(
         image_ids=image_ids.astype(np.int64),
         sizes=sizes,
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes_xyxy=boxes,
+        boxes_xyxy=boxes[good],
         labels=labels[good].astype(np.int64),
         crowd=crowd[good].astype(bool),
         clipped=np.asarray((np.abs(boxes_xyxy - clipped) > CLIP_TOLERANCE).any(axis=1))[good],

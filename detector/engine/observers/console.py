@@ -70,7 +70,7 @@ class Console(Observer):
         words = [f"epoch {report.epoch + 1:3d}/{report.epochs}"]
         words += [f"{name} {value:.4f}" for name, value in report.losses.items()]
         if report.metrics:
-            words.append(f"AP {report.metrics['AP']:.3f}  AP50 {report.metrics['AP50']:.3f}")
+            words += [f"{name} {_format_ap(report.metrics[name])}" for name in ("AP", "AP50")]
         words.append(f"{report.seconds:.0f} s{'  best' if report.best else ''}")
         tqdm.write("  ".join(words))
         if trainer.out_of_patience:
@@ -89,3 +89,8 @@ class Console(Observer):
             self._bar.close()
             self._bar = None
         self._throughput.reset()
+
+
+def _format_ap(value: float) -> str:
+    """An AP; "none" where nothing is labelled."""
+    return f"{value:.3f}" if value >= 0 else "none"

@@ -126,5 +126,7 @@ class ThroughputMonitor(Observer):
         stage = "augmentation"
         if reading >= 0.5:
             stage = "reading files"
-            settings = [self.advice, *settings] if self.advice else settings
+            if self.advice:
+                gain = min(network / loader, 1 / max(1 - reading, 1e-3))
+                settings = [f"{self.advice} (up to {gain:.1f} times as fast)", *settings]
         return f"{text}; bottleneck: loader, mostly {stage}; try {', '.join(settings)}"

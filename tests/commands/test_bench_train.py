@@ -1,0 +1,81 @@
+"""tools/bench_train.py: a step by phases, and the same step computed by torch's layers."""
+
+import json
+
+import pytest
+import torch
+
+from detector.api.step_benchmark import PHASES, VARIANTS, Variant, use_torchs_layers
+from detector.build import build_model
+from detector.config import load_config
+from tests.commands.running import SMALL
+
+NET = ("--cfg", "yolov4-pacsp-n-mish")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(load_config("yolov4-pacsp-n-mish").model, 3)
+
+
+@pytest.mark.parametrize("name", ["torch", "plain"])
+def test_torchs_layers_compute_the_same(model, name):
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    images = torch.rand(2, 3, 64, 64)
+    ours = model.train()(images)
+    other = build_model(load_config("yolov4-pacsp-n-mish").model, 3)
+    other.load_state_dict(state)
+    use_torchs_layers(other, VARIANTS[name].activate)
+    for a, b in zip(ours, other.train()(images), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    assert list(other.state_dict()) == list(state)
+
+
+def test_a_step_by_phases(tool, digits_yaml, tmp_path):
+    words = [*NET, "--data", digits_yaml, "--size", 64, "--batch", 2, "--steps", 1, "--memory"]
+    words += ["--variants", "ours", "plain", "--json", "out.json", *SMALL[1:]]
+    status, out, err = tool("bench_train", *words)
+    assert status == 0, err
+    (result,) = json.loads((tmp_path / "out.json").read_text())
+    ours, plain = (result["variants"][name] for name in ("ours", "plain"))
+    assert list(ours["phases_ms"]) == list(PHASES)
+    assert sum(ours["phases_ms"].values()) == pytest.approx(ours["ms"])
+    assert ours["convolutions_ms"] > 0
+    assert ours["busy"] is None
+    assert "NativeBatchNorm" not in ours["kept_for_backward"]
+    assert {"Mul", "NativeBatchNorm"} <= set(plain["kept_for_backward"])
+    assert sum(ours["kept_for_backward"].values()) < sum(plain["kept_for_backward"].values())
+    assert "ours: " in out
+    assert "ms per step, medians of 1" in out
+
+
+def make_step(data, size, batch_size):
+    calls.append((size, batch_size))
+    return lambda: calls.append("step")
+
+
+calls = []
+
+
+def test_another_toolkits_step(tool, digits_yaml):
+    words = [*NET, "--data", digits_yaml, "--size", 64, "--batch", 2, "--steps", 2, *SMALL[1:]]
+    words += ["--variants", "ours", "--vs", "tests.commands.test_bench_train:make_step"]
+    status, out, err = tool("bench_train", *words)
+    assert status == 0, err
+    from tests.commands.test_bench_train import calls as seen
+
+    assert seen == [(64, 2), "step", "step", "step"]  # the first warms up
+    assert "tests.commands.test_bench_train:make_step" in out
+
+
+def test_what_cannot_be_timed(tool, digits_yaml):
+    status, _, err = tool("bench_train", *NET, "--data", digits_yaml, "--vs", "nothing")
+    assert status == 2
+    assert "--vs nothing: expected module:function" in err
+    if not torch.cuda.is_available():
+        assert "torch finds no NVIDIA GPU" in tool("bench_train", "--gpu-table")[2]
+
+
+def test_a_variant_without_words_is_the_config():
+    assert VARIANTS["ours"] == Variant()
