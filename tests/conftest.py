@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from detector.data.digits.generate import make_digits
 
@@ -13,6 +14,23 @@ from detector.data.digits.generate import make_digits
 def _one_thread():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def real_figures() -> None:
+    """For tests that look at figures: they are drawn, not left blank."""
+
+
+@pytest.fixture(autouse=True)
+def _blank_figures(request, monkeypatch):
+    """Figures are made but saved as one white pixel: drawing one takes as long as a small training run."""
+    if "real_figures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", save_blank)
+
+
+def save_blank(figure: Figure, path: Path, **_: object) -> None:
+    """Stands in for `Figure.savefig`."""
+    Path(path).write_bytes(cv2.imencode(".png", np.full((1, 1, 3), 255, np.uint8))[1].tobytes())
 
 
 @pytest.fixture
