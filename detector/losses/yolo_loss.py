@@ -58,6 +58,8 @@ class YOLOLoss(nn.Module):
       Loss", 2020, equation 10.
     * obj: binary cross-entropy of every (anchor, cell) with the CIoU of its match, at least 0, or 0
       without a match; mean over a level, weighted by `balance`. Cells inside a crowd region are ignored.
+      With an assigner that chooses few of the candidates, times candidates / matches: objects then weigh
+      as much as they do without one (the few would drown in a mean over all cells).
     * cls: binary cross-entropy of each class, mean over matches and classes, summed over levels; 0 with
       one class.
 
@@ -126,12 +128,15 @@ class YOLOLoss(nn.Module):
             the batch size.
         """
         raw = [level if level.dtype == torch.float64 else level.float() for level in raw]
-        matches = self._match(raw, batch)
+        candidates = self._list_candidates(raw, batch)
+        matches = self._choose(raw, candidates, batch)
         counts = [
             [len(m.box) if m.quality is None else float(m.quality.sum()), level[..., 0].numel()]
             for m, level in zip(matches, raw, strict=True)
         ]
-        counts = sum_over_ranks(torch.tensor(counts, dtype=torch.float64)).tolist()  # [levels, 2]
+        counts.append([sum(len(m.box) for m in each) for each in (candidates, matches)])
+        counts = sum_over_ranks(torch.tensor(counts, dtype=torch.float64)).tolist()
+        listed, chosen = counts.pop()
         zero = raw[0].new_zeros(())
         losses = {"box": zero, "obj": zero, "cls": zero}
         for number, (level, match) in enumerate(zip(raw, matches, strict=True)):
@@ -139,12 +144,14 @@ class YOLOLoss(nn.Module):
                 number, level, match, batch, *counts[number]
             ).items():
                 losses[name] = losses[name] + value
+        if chosen not in (0, listed):
+            losses["obj"] = losses["obj"] * (listed / chosen)
         return losses
 
-    def _match(self, raw: Sequence[Tensor], batch: Batch) -> list[Matches]:
-        """The matches of each level: all candidates, or those that the assigner chooses."""
+    def _list_candidates(self, raw: Sequence[Tensor], batch: Batch) -> list[Matches]:
+        """What the boxes of each level could be matched with."""
         shapes = [(level.shape[2], level.shape[3]) for level in raw]
-        candidates = assign(
+        return assign(
             batch.boxes_xyxy,
             batch.image_index,
             self.anchors,
@@ -153,6 +160,11 @@ class YOLOLoss(nn.Module):
             self.anchor_ratio,
             [min(self.decoder.reach(level), 0.5) for level in range(len(raw))],
         )
+
+    def _choose(
+        self, raw: Sequence[Tensor], candidates: list[Matches], batch: Batch
+    ) -> list[Matches]:
+        """The matches of each level: all candidates, or those that the assigner chooses."""
         if self.terms.assigner is None:
             return candidates
         sizes = [len(level.box) for level in candidates]

@@ -22,7 +22,7 @@ def problem_kinds(path):
     return {problem["kind"] for problem in json.loads(Path(path).read_text())["problems"]}
 
 
-def test_check_data(tool, digits_yaml, tmp_path):
+def test_check_data(real_figures, tool, digits_yaml, tmp_path):
     words = ["check_data", digits_yaml, "--json", "report.json", "--plot", "plots"]
     status, out, err = tool(*words, "--cfg", "yolov4-pacsp-n-mish", "--workers", 1)
     assert status == 0, err

@@ -323,7 +323,7 @@ def test_a_classifier_is_not_trained_as_a_detector(tool, digits_yaml):
     assert "is a classifier; it detects no objects" in err
 
 
-def test_plot_activations(tool, tmp_path):
+def test_plot_activations(real_figures, tool, tmp_path):
     status, _, err = tool("plot_activations", "all", "--out", "pictures/all")
     assert status == 0, err
     assert cv2.imread(str(tmp_path / "pictures" / "all.png")) is not None

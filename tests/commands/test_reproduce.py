@@ -1,10 +1,13 @@
-"""tools/reproduce.py on a run of a few batches; each call starts a training process."""
+"""tools/reproduce.py on a run of a few batches."""
 
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from detector.commands import reproduce
 from tests.commands.running import SMALL
 
 
@@ -24,11 +27,18 @@ def test_bitwise_equal(tool, run):
     assert out == "bitwise equal: the losses of 3 batches of runs/a and runs/a-again\n"
 
 
-def test_another_seed_is_detected_and_explained(tool, run):
+def test_another_seed_is_detected_and_explained(tool, run, monkeypatch):
+    """The repetition runs in this process: that it may be another one, the test above shows."""
+
+    def train_here(command, *, env, check):
+        words = command[command.index("--cfg") :]
+        return subprocess.CompletedProcess(command, tool("train", *words)[0])
+
     config = run / "config.yaml"
     text = config.read_text()
     assert "seed: 0" in text
     config.write_text(text.replace("seed: 0", "seed: 1"))
+    monkeypatch.setattr(reproduce, "subprocess", SimpleNamespace(run=train_here))
     status, out, err = tool("reproduce", "runs/a", "--out", "runs/other", "--batches", 1)
     assert status == 1, err
     assert out.startswith("different: batch 1 (epoch 1, batch 1): box 0.")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,17 @@ def wait_for(folder, event, process, times=1):
     pytest.fail(f"{event} did not come: {process.communicate()}")
 
 
+@contextmanager
+def largest_file(size):
+    """No file can grow beyond `size` bytes: to the program, a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def fingerprint(folder):
     training = load_checkpoint(folder.last)["training"]
     return digest({name: training[name] for name in ("model", "average", "optimizer")})
@@ -86,11 +98,9 @@ def test_after_sigterm_and_a_full_disk_the_weights_are_the_same(tool, digits_yam
     before = fingerprint(stopped)
     limit = stopped.last.stat().st_size // 2
 
-    def full():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
     resume = ["--resume", "runs/stopped"]
-    status, _, err = finish(start(*resume, cwd=tmp_path, preexec_fn=full))
+    with largest_file(limit):
+        status, _, err = tool("train", *resume)
     assert status == 2
     first, second = err.splitlines()
     assert first.startswith(

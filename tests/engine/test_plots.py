@@ -9,7 +9,7 @@ ROWS = [
 ]
 
 
-def test_history_is_drawn_without_missing_values(tmp_path):
+def test_history_is_drawn_without_missing_values(real_figures, tmp_path):
     path = tmp_path / "curves.png"
     plot_history(path, ROWS[:1])
     without = cv2.imread(str(path))
@@ -21,7 +21,7 @@ def test_history_is_drawn_without_missing_values(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
 
 
-def test_labels_once_and_curves_at_each_evaluation(tmp_path):
+def test_labels_once_and_curves_at_each_evaluation(real_figures, tmp_path):
     drawn = []
 
     def draw(path):
