@@ -23,7 +23,7 @@ def real_figures() -> None:
 
 @pytest.fixture(autouse=True)
 def _blank_figures(request, monkeypatch):
-    """Figures are made but saved as one white pixel: drawing one takes as long as a small training run."""
+    """Figures are made but not drawn: that takes as long as a small training run."""
     if "real_figures" not in request.fixturenames:
         monkeypatch.setattr(Figure, "savefig", save_blank)
 

@@ -134,7 +134,7 @@ class YOLOLoss(nn.Module):
             [len(m.box) if m.quality is None else float(m.quality.sum()), level[..., 0].numel()]
             for m, level in zip(matches, raw, strict=True)
         ]
-        counts.append([sum(len(m.box) for m in each) for each in (candidates, matches)])
+        counts.append(self._count_chosen(candidates, matches))
         counts = sum_over_ranks(torch.tensor(counts, dtype=torch.float64)).tolist()
         listed, chosen = counts.pop()
         zero = raw[0].new_zeros(())
@@ -144,7 +144,7 @@ class YOLOLoss(nn.Module):
                 number, level, match, batch, *counts[number]
             ).items():
                 losses[name] = losses[name] + value
-        if chosen not in (0, listed):
+        if chosen > 0:
             losses["obj"] = losses["obj"] * (listed / chosen)
         return losses
 
@@ -160,6 +160,16 @@ class YOLOLoss(nn.Module):
             self.anchor_ratio,
             [min(self.decoder.reach(level), 0.5) for level in range(len(raw))],
         )
+
+    def _count_chosen(self, candidates: list[Matches], matches: list[Matches]) -> list[float]:
+        """How many candidates there are, and how many the assigner chose: each by its quality, but at
+        least one for each box. Without an assigner that chooses, 0 and 0.
+        """
+        if self.terms.assigner is None:
+            return [0, 0]
+        boxes = len(torch.cat([m.box for m in matches]).unique())
+        chosen = sum(len(m.box) if m.quality is None else float(m.quality.sum()) for m in matches)
+        return [sum(len(m.box) for m in candidates), max(chosen, boxes)]
 
     def _choose(
         self, raw: Sequence[Tensor], candidates: list[Matches], batch: Batch

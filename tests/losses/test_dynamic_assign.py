@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from detector.losses import ASSIGNERS, CLASS_LOSSES, LossTerms
 from detector.losses.dynamic_assign import CandidateScores, rank_within
@@ -93,14 +94,41 @@ def test_ranks_are_within_the_group():
     assert rank_within(group[:0], values[:0]).tolist() == []
 
 
+def match(loss, raw):
+    """The chosen matches of TWO."""
+    return loss._choose(raw, loss._list_candidates(raw, TWO), TWO)
+
+
+@pytest.mark.parametrize("name", ["simota", "task_aligned"])
+def test_the_objectness_of_few_matches_weighs_as_much_as_that_of_all_candidates(name):
+    loss, raw = make_loss(terms=LossTerms(assigner=ASSIGNERS[name])), make_raw()
+    matches = match(loss, raw)
+    mean = 0.0
+    for number, (m, level) in enumerate(zip(matches, raw, strict=True)):
+        target = torch.zeros_like(level[..., 4])
+        for i in range(len(m.box)):
+            cell = (m.image[i], m.anchor[i], m.row[i], m.column[i])
+            values = level[cell][None]
+            one = m.select(torch.arange(len(m.box)) == i, None)
+            decoded = loss._decode_boxes(number, values, one)
+            wanted = 1 - loss.terms.box(decoded, one.boxes_cxcywh).clamp(max=1)
+            target[cell] = wanted if m.quality is None else m.quality[i]
+        entropy = binary_cross_entropy_with_logits(level[..., 4], target)
+        mean += loss.balance[number] * float(entropy)
+    listed = sum(len(m.box) for m in loss._list_candidates(raw, TWO))
+    weights = [torch.ones(len(m.box)) if m.quality is None else m.quality for m in matches]
+    boxes = {int(box) for m in matches for box in m.box}
+    chosen = max(float(torch.cat(weights).sum()), len(boxes))
+    assert chosen < listed
+    assert float(loss(raw, TWO)["obj"]) == pytest.approx(mean * listed / chosen, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["simota", "task_aligned"])
 def test_a_chosen_cell_is_a_candidate_and_has_one_box(name):
     everything = make_loss(terms=LossTerms())
     choosing = make_loss(terms=LossTerms(assigner=ASSIGNERS[name]))
     raw = make_raw()
-    for candidates, chosen in zip(
-        everything._match(raw, TWO), choosing._match(raw, TWO), strict=True
-    ):
+    for candidates, chosen in zip(match(everything, raw), match(choosing, raw), strict=True):
         cells = [
             set(
                 zip(*(t.tolist() for t in (m.image, m.anchor, m.row, m.column, m.box)), strict=True)
@@ -143,7 +171,7 @@ def test_the_quality_weighs_matches_and_is_the_objectness_target():
     """Task-aligned losses of one level, computed from its matches."""
     loss = make_loss(terms=LossTerms(assigner=ASSIGNERS["task_aligned"]), num_classes=4)
     raw = make_raw()
-    matches = loss._match(raw, TWO)
+    matches = match(loss, raw)
     boxes = 0.0
     for number, m in enumerate(matches):
         if not len(m.box) or not float(m.quality.sum()):
