@@ -60,12 +60,17 @@ class Hardware:
         """Moves a batch to the device, its images in the memory format and still uint8."""
         return batch.to(self.device, self.memory_format)
 
-    def autocast(self) -> torch.autocast:
-        """The context in which the network runs its forward pass."""
+    def autocast(self, *, cache: bool = True) -> torch.autocast:
+        """The context in which the network runs its forward pass.
+
+        Args:
+            cache: keep the weights' copies in the precision until the context ends.
+        """
         return torch.autocast(
             self.device.type,
             DTYPES[self.precision] if self.precision != "fp32" else None,
             enabled=self.precision != "fp32",
+            cache_enabled=cache,
         )
 
     def scaler(self) -> torch.amp.GradScaler:

@@ -8,6 +8,7 @@ from detector.config import load_config
 from detector.data import TrainLoader, ValSet
 from detector.decode import decode
 from detector.device import scale_images
+from detector.engine import cuda_graphs
 from detector.postprocess import suppress
 
 pytestmark = [
@@ -66,3 +67,30 @@ def test_every_precision_trains(digits_yaml, precision):
     trainer.run()
     assert all(p.isfinite().all() for p in trainer.model.parameters())
     assert trainer.progress.epoch == 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("nominal", [4, 8])
+def test_cuda_graphs_give_the_losses_of_eager_mode(digits_yaml, precision, nominal, monkeypatch):
+    """Two epochs of a full and two smaller shapes; `nominal` 8 accumulates two batches per step."""
+    monkeypatch.setattr(cuda_graphs, "SEEN_BEFORE", 1)
+    words = [f"train.precision={precision}", "train.device=cuda", "train.epochs=4"]
+    words += [f"train.nominal_batch={nominal}", "train.warmup_min_steps=2", "bag.multi_scale=1.0"]
+    words += ["train.deterministic=true"]
+    histories, weights = [], []
+    for capture in ("false", "true"):
+        config = config_for(digits_yaml, *words, f"train.capture={capture}")
+        data, hardware = build.build_data(config), build.build_hardware(config)
+        evaluator = build.build_evaluator(config, data.val, hardware)
+        trainer = build.build_trainer(config, data, evaluator, hardware)
+        trainer.run()
+        histories.append([[row["loss_box"], row["loss_obj"]] for row in trainer.progress.history])
+        weights.append(trainer.model.head.get_parameter("levels.0.1.weight").detach().cpu())
+        if capture == "true":
+            assert trainer.step._graphed is not None
+            assert len(trainer.step._graphed._graphs) >= 1
+    torch.testing.assert_close(
+        torch.tensor(histories[0]), torch.tensor(histories[1]), rtol=2e-2, atol=1e-4
+    )
+    torch.testing.assert_close(*weights, rtol=2e-2, atol=2e-3)
+    print(precision, nominal, histories, (weights[0] - weights[1]).abs().max())

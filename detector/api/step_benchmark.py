@@ -27,6 +27,7 @@ from detector.config import load_config
 from detector.device import Hardware
 from detector.distributed import ProcessGroup
 from detector.engine import MicroBatch, Trainer
+from detector.engine.cuda_graphs import SEEN_BEFORE
 from detector.errors import UserError
 from detector.nn import BatchNormAct2d, Mish
 from detector.structures import Batch
@@ -62,9 +63,14 @@ def _apply_composed(act: nn.Module, x: Tensor) -> Tensor:
 
 VARIANTS = {
     "ours": Variant(),
-    "torch": Variant(activate=_apply_torchs),
+    "eager": Variant(("train.capture=false",)),
+    "torch": Variant(("train.capture=false",), _apply_torchs),
+    "torch-bf16": Variant(("train.capture=false", "train.precision=bf16"), _apply_torchs),
     # as one writes it without thinking of speed
-    "plain": Variant(("train.precision=fp32", "train.channels_last=false"), _apply_composed),
+    "plain": Variant(
+        ("train.precision=fp32", "train.channels_last=false", "train.capture=false"),
+        _apply_composed,
+    ),
     "nchw": Variant(("train.channels_last=false",)),
     "fp32": Variant(("train.precision=fp32",)),
     "bf16": Variant(("train.precision=bf16",)),
@@ -244,8 +250,15 @@ class StepTimer:
         """Marks the ends of the phases within a step."""
         step = self.trainer.step
         assert isinstance(step.criterion, nn.Module)
-        step.model.register_forward_pre_hook(lambda *_: self._mark())
-        step.model.register_forward_hook(lambda *_: self._mark())
+        run_network = step.run_network
+
+        def mark_network(images: Tensor) -> Sequence[Tensor]:
+            self._mark()
+            raw = run_network(images)
+            self._mark()
+            return raw
+
+        step.run_network = mark_network
         step.criterion.register_forward_hook(lambda *_: self._mark())
         on_gradients = step.on_gradients
 
@@ -295,7 +308,7 @@ def benchmark_steps(
         for name, timer in timers.items()
     }
     for timer in timers.values():
-        timer.warm_up(2)
+        timer.warm_up(SEEN_BEFORE + 2)  # with CUDA graphs the first replay, too
         if memory:
             timer.times.kept = measure_kept_memory(timer.trainer, timer.next_batch())
     others: list[float] = []

@@ -14,6 +14,7 @@ from detector.build import (
     build_image_store,
     build_observers,
     build_trainer,
+    choose_capture,
     find_label_problems,
     find_unlabelled_validation,
     require_batch_statistics,
@@ -92,6 +93,7 @@ class TrainingRun:
         )
         if config.train.deterministic:
             notes.append("deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8")
+        notes.append(choose_capture(config, self.hardware, process_group)[1])
         if weights is not None:
             transfer_notes = [*weights.notes, *transfer_notes]
         self._print_summary([*notes, *cache_notes, *transfer_notes])

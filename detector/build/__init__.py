@@ -68,6 +68,7 @@ from detector.build.training import (
     build_optimizer,
     build_schedule,
     build_trainer,
+    choose_capture,
 )
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "build_train_loader",
     "build_train_sizes",
     "build_trainer",
+    "choose_capture",
     "build_val",
     "describe_network",
     "describe_data",

@@ -21,6 +21,7 @@ from detector.engine import (
     Trainer,
     TrainerOptions,
     compute_deterministically,
+    find_capture_obstacle,
     freeze,
     make_lr_curve,
 )
@@ -142,9 +143,27 @@ def build_adversary(
     )
 
 
+def choose_capture(
+    config: Config, hardware: Hardware, process_group: ProcessGroup
+) -> tuple[bool, str]:
+    """Whether the passes run as CUDA graphs, and a line about it if that is not what one expects."""
+    wanted = config.train.capture
+    obstacle = find_capture_obstacle(
+        hardware,
+        world_size=process_group.world_size,
+        compiled=config.train.compile,
+        changing=config.bag.dropblock > 0,
+    )
+    if obstacle is None or wanted is False:
+        return bool(wanted), ""
+    asked = wanted is True or hardware.device.type == "cuda"
+    return False, f"train.capture: off: {obstacle}" if asked else ""
+
+
 def build_trainer_options(
     config: TrainConfig,
     *,
+    capture: bool,
     frozen: Frozen,
     adversary: SelfAdversary | None,
     ramps: Sequence[Callable[[float], None]],
@@ -156,6 +175,7 @@ def build_trainer_options(
         clip_norm=config.clip_norm,
         skip_limit=config.nonfinite_limit if config.nonfinite == "skip" else 0,
         compile=config.compile,
+        capture=capture,
         sync_batch_norms=config.sync_bn,
         frozen=frozen,
         adversary=adversary,
@@ -215,6 +235,7 @@ def build_trainer(
         process_group=process_group,
         options=build_trainer_options(
             config.train,
+            capture=choose_capture(config, hardware, process_group)[0],
             frozen=frozen,
             adversary=build_adversary(config, model, loss, hardware),
             ramps=[] if dropblock is None else [dropblock.advance],

@@ -3,7 +3,8 @@
 The variants take turns in one process, one step each:
 
   ours     the config as it is
-  torch    nn.BatchNorm2d and torch's activation in place of ours
+  eager    the config without CUDA graphs (on a CPU the same)
+  torch    eager, with nn.BatchNorm2d and torch's activation in place of ours; torch-bf16: in bf16
   plain    besides fp32, NCHW, and Mish as x * tanh(softplus(x))
   nchw, fp32, bf16, fp16, compile   the config with that setting
 
@@ -40,7 +41,7 @@ from detector.errors import UserError
 # of the GPU table: the published training size, as many images as fit small GPUs
 GPU_RUNS = (("yolov4-pacsp-s-mish.yaml", 32), ("yolov4-pacsp-mish.yaml", 16))
 GPU_SIZE = 640
-GPU_VARIANTS = ("ours", "torch", "bf16")
+GPU_VARIANTS = ("ours", "eager", "torch", "bf16", "torch-bf16")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -303,6 +303,11 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: the fastest on the device
     channels_last: bool = True
     compile: bool = False  # torch.compile for training: minutes at the start, faster steps on a GPU
+    # CUDA graphs for the forward and backward pass: the GPU does not wait for Python. auto: where it can
+    capture: Annotated[
+        Annotated[bool, Tag("<flag>")] | Annotated[Literal["auto"], Tag("<word>")],
+        Discriminator(lambda value: "<word>" if isinstance(value, str) else "<flag>"),
+    ] = "auto"
     # the same bits in every run on a GPU too, at some cost in speed; torch warns of operations without a
     # deterministic version. On a CPU runs are always deterministic
     deterministic: bool = False

@@ -1,10 +1,10 @@
 """The training loop and what it needs; knows no model, only modules, callables and iterables.
 
 Read `trainer` (the loop), `training_step` (forward to EMA) with `micro_batch`, and `progress` (the state
-of a run), then `nonfinite` and `out_of_memory` (steps that fail), `schedule`, `optimizer`, `patterns`
-and `freeze` (parameters by name), `adversarial`, `ema`, `checkpoint` (the file), `run_folder` (the
-folder and its lock), `memory_probe` (batch size auto), `observers/` (console, files, trackers ...),
-`reproduction` (are two runs equal to the bit?) and `signals` (stop on SIGINT and SIGTERM).
+of a run), then `nonfinite` and `out_of_memory` (steps that fail), `cuda_graphs`, `schedule`,
+`optimizer`, `patterns` and `freeze` (parameters by name), `adversarial`, `ema`, `checkpoint` (the file),
+`run_folder` (the folder and its lock), `memory_probe` (batch size auto), `observers/` (console, files,
+trackers ...), `reproduction` (are two runs equal to the bit?) and `signals` (stop on SIGINT and SIGTERM).
 """
 
 from detector.device import Hardware, compute_deterministically
@@ -18,6 +18,7 @@ from detector.engine.checkpoint import (
     save_checkpoint,
 )
 from detector.engine.checkpoint_content import reading_checkpoint
+from detector.engine.cuda_graphs import find_capture_obstacle
 from detector.engine.ema import ModelEMA
 from detector.engine.freeze import Frozen, freeze
 from detector.engine.memory_probe import MemoryProbe, divide_nominal_batch, find_max_batch_size
@@ -58,6 +59,7 @@ __all__ = [
     "FIRST_BATCHES",
     "Frozen",
     "Hardware",
+    "find_capture_obstacle",
     "EventLog",
     "Manifest",
     "MemoryFull",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from detector.device import Hardware, scale_images
 from detector.distributed import ProcessGroup
 from detector.engine.adversarial import SelfAdversary
+from detector.engine.cuda_graphs import GraphedForward
 from detector.engine.ema import ModelEMA
 from detector.engine.freeze import Frozen
 from detector.engine.micro_batch import Criterion, MicroBatch
@@ -27,6 +28,7 @@ from detector.engine.schedule import Schedule, StepSettings, apply_settings
 from detector.errors import UserError
 from detector.structures import Batch
 
+SCALE_EVERY = 16  # batches between looks at the loss scale
 MIN_SCALE = 2.0**-10  # of fp16 losses: 26 overflows in a row after the initial 65,536
 
 
@@ -40,6 +42,7 @@ class TrainerOptions:
         clip_norm: maximum norm of a step's gradient, which is summed over the nominal batch; 0 is off.
         skip_limit: maximum number of non-finite steps to skip in a row; 0 ends the run at the first one.
         compile: run the forward and backward pass through torch.compile.
+        capture: run them as CUDA graphs; only where `find_capture_obstacle` finds none.
         sync_batch_norms: BatchNorm statistics are those of all ranks; else each rank has its own.
         frozen: what is not trained.
         adversary: changes the images of some batches.
@@ -51,6 +54,7 @@ class TrainerOptions:
     clip_norm: float = 0.0
     skip_limit: int = 0
     compile: bool = False
+    capture: bool = False
     sync_batch_norms: bool = True
     frozen: Frozen = field(default_factory=Frozen)
     adversary: SelfAdversary | None = None
@@ -87,6 +91,7 @@ class TrainingStep:
         self.scaler = hardware.scaler()
         self._replica = process_group.replicate(model, shared_statistics=options.sync_batch_norms)
         self._forward = torch.compile(self._replica) if options.compile else self._replica
+        self._graphed = GraphedForward(model, hardware, announce) if options.capture else None
         self._buffers = BufferSnapshot(model)
 
     def run(
@@ -111,8 +116,7 @@ class TrainingStep:
                     images = self._prepare_images(chunk.batch, micro_batch.position)
                     last = due and chunk.is_last and micro_batch is micro_batches[-1]
                     with contextlib.nullcontext() if last else self._no_sync():
-                        with self.hardware.autocast():
-                            raw = self._forward(images)
+                        raw = self.run_network(images)
                         losses = self.criterion(raw, chunk.batch, chunk.counts(raw))
                         weighted = {n: self.criterion.weights[n] * v for n, v in losses.items()}
                         # times images: gradients are summed over the nominal batch, as in the recipe;
@@ -120,6 +124,8 @@ class TrainingStep:
                         total = torch.stack(list(weighted.values())).sum() * micro_batch.count
                         self.scaler.scale(total * self.process_group.world_size).backward()
                     micro_batch.add_losses(weighted)
+                    if self._graphed is not None and not last:
+                        self._graphed.keep_gradients()
 
         self._accumulate_gradients(accumulate, pending, progress)
         if not due:
@@ -137,6 +143,13 @@ class TrainingStep:
         self.ema.update_parameters(self.model)
         progress.skipped_in_row = 0
         return True
+
+    def run_network(self, images: Tensor) -> Sequence[Tensor]:
+        """The raw maps of images in [0, 1]."""
+        if self._graphed is not None:
+            return self._graphed(images)
+        with self.hardware.autocast():
+            return self._forward(images)
 
     def _accumulate_gradients(
         self,
@@ -210,7 +223,8 @@ class TrainingStep:
 
     def _update_scale(self, pending: Sequence[MicroBatch]) -> None:
         self.scaler.update()
-        if self.scaler.is_enabled() and self.scaler.get_scale() < MIN_SCALE:
+        look = pending[-1].position % SCALE_EVERY == 0  # waits for the device
+        if look and self.scaler.is_enabled() and self.scaler.get_scale() < MIN_SCALE:
             raise UserError(
                 f"fp16 gradients overflow at every loss scale ({self._describe_place(pending)}); try a "
                 f"lower train.lr, a longer warm-up, or train.precision=bf16 or fp32"

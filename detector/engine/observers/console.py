@@ -50,10 +50,12 @@ class Console(Observer):
         )
 
     def on_event(self, trainer: Trainer, event: dict[str, Any]) -> None:
-        """Warns of a skipped step and of a batch that is split since memory ran out."""
+        """Warns of a skipped step, a batch that is split since memory ran out, and of a lost graph."""
         progress = trainer.progress
         if event["event"] == "not finite" and progress.skipped_in_row <= trainer.options.skip_limit:
             tqdm.write(f"step skipped ({progress.skipped} so far in this run): {event['text']}")
+        elif event["event"] == "capture off":
+            tqdm.write(event["text"])
         elif event["event"] == "split":
             tqdm.write(
                 f"out of memory on {trainer.hardware.device}: from here on each batch is computed in "

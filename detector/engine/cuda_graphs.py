@@ -1,0 +1,147 @@
+"""The network's forward and backward pass as CUDA graphs: one launch each, in place of thousands.
+
+A GPU finishes the kernels of a training step faster than Python launches them. A graph is recorded once
+for a shape of images and then replayed; the loss, whose shapes change with the ground truth, stays
+outside. The kernels are the same, so the numbers are too.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detector.device import Hardware
+from detector.engine.out_of_memory import BufferSnapshot
+
+SEEN_BEFORE = 2  # batches of a shape that run eagerly first: a rare shape is not worth a graph
+MAX_GRAPHS = 12  # shapes; each keeps one set of gradients
+WARMUP_STEPS = 3  # before recording: libraries choose kernels and allocate their workspaces
+
+Forward = Callable[[Tensor], Sequence[Tensor]]
+Record = Callable[[nn.Module, Tensor], Forward]
+
+
+def find_capture_obstacle(
+    hardware: Hardware, *, world_size: int, compiled: bool, changing: bool
+) -> str | None:
+    """Why the passes of a run cannot be CUDA graphs, in a few words; None if they can."""
+    if hardware.device.type != "cuda":
+        return "CUDA graphs need an NVIDIA GPU"
+    if world_size > 1:
+        return "several ranks exchange statistics and gradients within the passes"
+    if compiled:
+        return "train.compile has its own"
+    if changing:
+        return "bag.dropblock changes the network from batch to batch"
+    return None
+
+
+class GraphedForward:
+    """The forward pass of a model, eager at first and replayed from a graph once its shape is known.
+
+    Only one graph's results are alive at a time: the maps of a call, and the gradients that its backward
+    pass accumulates into `parameter.grad`, are overwritten by the next call of the same shape. Keep
+    gradients over several calls with `keep_gradients`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        hardware: Hardware,
+        announce: Callable[..., None],
+        record: Record | None = None,
+    ) -> None:
+        """
+        Args:
+            model: in training mode at each call.
+            hardware: its device and precision.
+            announce: reports "capture off" with its reason, as `Trainer.announce`.
+            record: makes the replayed pass of a model for images of one shape; the tests replace it.
+        """
+        self.model, self.hardware, self._announce = model, hardware, announce
+        self._record = record or GraphRecorder(hardware)
+        self._graphs: dict[torch.Size, Forward] = {}
+        self._seen: dict[torch.Size, int] = {}
+        self._buffers = BufferSnapshot(model)
+        self._enabled = True
+
+    def __call__(self, images: Tensor) -> Sequence[Tensor]:
+        """The raw maps, by level [B, A, H, W, 5 + classes]."""
+        graph = self._graphs.get(images.shape) or self._capture(images)
+        if graph is not None:
+            return graph(images)
+        with self.hardware.autocast():
+            return self.model(images)
+
+    def keep_gradients(self) -> None:
+        """Moves the accumulated gradients out of the graphs' memory."""
+        if not self._graphs:
+            return
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.clone()
+
+    def _capture(self, images: Tensor) -> Forward | None:
+        """The graph of a shape that has come often enough."""
+        seen = self._seen.get(images.shape, 0)
+        self._seen[images.shape] = seen + 1
+        full = len(self._graphs) >= MAX_GRAPHS
+        if not self._enabled or full or seen < SEEN_BEFORE or not len(images):
+            return None
+        self._buffers.take()  # recording runs the network a few times
+        try:
+            self._graphs[images.shape] = self._record(self.model, images)
+        except torch.OutOfMemoryError:
+            self._give_up("out of memory")
+        except (
+            RuntimeError
+        ) as error:  # an operation that cannot be recorded; eager mode still works
+            self._give_up((str(error).splitlines() or [type(error).__name__])[0])
+        finally:
+            self._buffers.restore()
+        return self._graphs.get(images.shape)
+
+    def _give_up(self, reason: str) -> None:
+        self._enabled = False
+        self._graphs.clear()
+        if self.hardware.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._announce("capture off", text=f"train.capture: off from here on: {reason}")
+
+
+class GraphRecorder:
+    """Records the passes of a model; all graphs share the memory of their intermediate results."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self.hardware = hardware
+        self._pool: Any = None
+
+    def __call__(self, model: nn.Module, images: Tensor) -> Forward:
+        """The replayed pass for images of this shape.
+
+        Raises:
+            RuntimeError: an operation of the model cannot be recorded.
+        """
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        # without a cache of cast weights, which would outlive the recording
+        with self.hardware.autocast(cache=False):
+            return torch.cuda.make_graphed_callables(  # pyright: ignore
+                _Passes(model),
+                (images.clone(),),
+                num_warmup_iters=WARMUP_STEPS,
+                allow_unused_input=True,
+                pool=self._pool,
+            )
+
+
+class _Passes(nn.Module):
+    """What is recorded: a module of its own, since recording replaces its forward method."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(images))
