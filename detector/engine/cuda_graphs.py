@@ -118,7 +118,7 @@ class GraphRecorder:
         self._pool: Any = None
 
     def __call__(self, model: nn.Module, images: Tensor) -> Forward:
-        """The replayed pass for images of this shape.
+        """The replayed passes for images of this shape.
 
         Raises:
             RuntimeError: an operation of the model cannot be recorded.
@@ -127,21 +127,70 @@ class GraphRecorder:
             self._pool = torch.cuda.graph_pool_handle()
         # without a cache of cast weights, which would outlive the recording
         with self.hardware.autocast(cache=False):
-            return torch.cuda.make_graphed_callables(  # pyright: ignore
-                _Passes(model),
-                (images.clone(),),
-                num_warmup_iters=WARMUP_STEPS,
-                allow_unused_input=True,
-                pool=self._pool,
-            )
+            return RecordedPasses(model, images, self._pool)
 
 
-class _Passes(nn.Module):
-    """What is recorded: a module of its own, since recording replaces its forward method."""
+class RecordedPasses:
+    """A forward and a backward graph, and the memory that both read and write."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+    def __init__(self, model: nn.Module, images: Tensor, pool: Any) -> None:
+        """Records `model` on `images`, in the memory pool; its buffers change as in a few batches."""
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        # Other leaves of the same memory: autograd ties a leaf to the stream on which it meets it first,
+        # and that of the recording is not that of the training.
+        leaves = {
+            name: p.detach().requires_grad_(p.requires_grad) for name, p in model.named_parameters()
+        }
+        trained = [leaf for leaf in leaves.values() if leaf.requires_grad]
+        self.images = images.clone()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model(images))
+        def run_forward() -> tuple[Tensor, ...]:
+            return tuple(torch.func.functional_call(model, leaves, (self.images,)))
+
+        def run_backward(raw: tuple[Tensor, ...], gradients: list[Tensor] | None = None) -> Any:
+            ones = gradients or list(map(torch.ones_like, raw))
+            return torch.autograd.grad(raw, trained, ones, allow_unused=True)
+
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARMUP_STEPS):
+                raw = run_forward()
+                torch.autograd.grad(
+                    raw, trained, list(map(torch.zeros_like, raw)), allow_unused=True
+                )
+        del raw
+        torch.cuda.current_stream().wait_stream(stream)
+
+        self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.forward_graph, pool=pool, stream=stream):
+            raw = run_forward()
+        self.raw = [level.detach() for level in raw]
+        self.raw_gradients = [torch.zeros_like(level) for level in raw]
+        with torch.cuda.graph(self.backward_graph, pool=pool, stream=stream):
+            self.gradients = run_backward(raw, self.raw_gradients)
+
+    def __call__(self, images: Tensor) -> Sequence[Tensor]:
+        """The raw maps of images of the recorded shape; valid until the next call."""
+        return _Replay.apply(self, images, *self.parameters)
+
+
+class _Replay(torch.autograd.Function):
+    """The recorded passes as one node of the autograd graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, passes: RecordedPasses, images: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.passes = passes
+        passes.images.copy_(images)
+        passes.forward_graph.replay()
+        return tuple(level.detach() for level in passes.raw)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        passes = ctx.passes
+        torch._foreach_copy_(passes.raw_gradients, list(gradients))  # pyright: ignore
+        passes.backward_graph.replay()
+        return None, None, *(None if g is None else g.detach() for g in passes.gradients)
