@@ -34,6 +34,7 @@ from detector.structures import Batch
 
 # In the order of a step. checks: norm of the gradient, non-finite values, clipping.
 PHASES = ("data", "transfer", "forward", "loss", "backward", "checks", "optimizer", "ema")
+MAX_OVERFLOWS = 16  # steps that fp16 may skip at the start
 Activations = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -166,6 +167,7 @@ class StepTimer:
         Raises:
             UserError: the config, the data or the device cannot be used.
         """
+        others_memory = _reset_memory()
         words = [*settings.words, *_fixed_words(settings), *variant.words]
         config = load_config(settings.cfg, words, data=settings.data)
         hardware, group = build_hardware(config), ProcessGroup()
@@ -179,6 +181,7 @@ class StepTimer:
         self._position = 0
         self._marks: list[float] = []
         self._stops = False  # whether the GPU is waited for at each mark
+        self._others_memory = others_memory
         self._watch()
         self.trainer.model.train()
 
@@ -191,6 +194,8 @@ class StepTimer:
         """One step with the times of its phases and, on a GPU, one that runs freely."""
         self._stops = True
         seconds = self._run_step()
+        if not self._is_whole(seconds):
+            raise UserError("a step was non-finite, or memory ran out: there is nothing to time")
         for name, value in zip(PHASES, seconds, strict=True):
             self.times.phases[name].append(1e3 * value)
         if self.hardware.device.type == "cuda":
@@ -204,14 +209,17 @@ class StepTimer:
             self.times.total.append(1e3 * sum(seconds))
 
     def warm_up(self, steps: int) -> None:
-        """Steps that are not measured; then the peak memory of one step on a GPU."""
-        for _ in range(steps):
-            self._run_step()
+        """Whole steps that are not measured; then their peak memory on a GPU.
+
+        The first steps of fp16 are skipped until the loss scale is small enough.
+        """
+        for _ in range(steps + MAX_OVERFLOWS):
+            steps -= self._is_whole(self._run_step())
+            if not steps:
+                break
         if self.hardware.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            self._run_step()
             self._synchronize()
-            self.times.peak_memory = self.hardware.peak_memory()
+            self.times.peak_memory = self.hardware.peak_memory() - self._others_memory
 
     def measure_busy(self, steps: int) -> None:
         """The fraction of the time in which the GPU computes, by torch's profiler."""
@@ -242,9 +250,12 @@ class StepTimer:
         trainer.step.run([new], settings, trainer.progress, due=True)
         self._mark()
         self._position += 1
-        if len(self._marks) != len(PHASES) + 1:
-            raise UserError("a step was non-finite, or memory ran out: there is nothing to time")
         return [b - a for a, b in zip(self._marks, self._marks[1:], strict=False)]
+
+    @staticmethod
+    def _is_whole(seconds: Sequence[float]) -> bool:
+        """Whether a step had all phases: it was finite, and memory sufficed."""
+        return len(seconds) == len(PHASES)
 
     def _watch(self) -> None:
         """Marks the ends of the phases within a step."""
@@ -302,13 +313,15 @@ def benchmark_steps(
     Returns:
         The times of each variant, and the milliseconds of `other`.
     """
-    timers = {name: StepTimer(VARIANTS[name], settings) for name in names}
+    timers: dict[str, StepTimer] = {}
+    for name in names:
+        timers[name] = StepTimer(VARIANTS[name], settings)
+        timers[name].warm_up(SEEN_BEFORE + 2)  # with CUDA graphs the first replay, too
     floors = {
         name: Convolutions(timer.trainer.model, timer.next_batch(), timer.hardware)
         for name, timer in timers.items()
     }
     for timer in timers.values():
-        timer.warm_up(SEEN_BEFORE + 2)  # with CUDA graphs the first replay, too
         if memory:
             timer.times.kept = measure_kept_memory(timer.trainer, timer.next_batch())
     others: list[float] = []
@@ -328,6 +341,14 @@ def benchmark_steps(
     return {name: timer.times for name, timer in timers.items()}, others
 
 
+def _reset_memory() -> int:
+    """Starts to measure the peak memory of the GPU; the bytes that are allocated already."""
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
 def _fixed_words(settings: StepSettings) -> list[str]:
     """A batch is a step, and all variants have the same images."""
     return [
@@ -335,6 +356,7 @@ def _fixed_words(settings: StepSettings) -> list[str]:
         f"train.batch_size={settings.batch_size}",
         f"train.nominal_batch={settings.batch_size}",
         "train.nonfinite=stop",
+        "bag.multi_scale=1.0",
     ]
 
 

@@ -151,6 +151,7 @@ class RecordedPasses:
             ones = gradients or list(map(torch.ones_like, raw))
             return torch.autograd.grad(raw, trained, ones, allow_unused=True)
 
+        raw: tuple[Tensor, ...] = ()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
