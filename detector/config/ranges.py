@@ -1,8 +1,8 @@
 """The types of config values, with their ranges: no value that is accepted overflows later."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from detector.config.duration import parse_duration
 
@@ -17,6 +17,10 @@ NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 ImageSize = Annotated[int, Field(ge=1, le=LARGEST_PIXELS)]
+FlagOrAuto = Annotated[
+    Annotated[bool, Tag("<flag>")] | Annotated[Literal["auto"], Tag("<word>")],
+    Discriminator(lambda value: "<word>" if isinstance(value, str) else "<flag>"),
+]
 Pixels = Annotated[float, Field(ge=0.01, le=LARGEST_PIXELS)]
 
 

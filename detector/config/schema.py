@@ -22,6 +22,7 @@ from detector.config.ranges import (
     Count,
     CountOrZero,
     Duration,
+    FlagOrAuto,
     Fraction,
     ImageSize,
     NonNegative,
@@ -304,10 +305,7 @@ class TrainConfig(Section):
     channels_last: bool = True
     compile: bool = False  # torch.compile for training: minutes at the start, faster steps on a GPU
     # CUDA graphs for the forward and backward pass: the GPU does not wait for Python. auto: where it can
-    capture: Annotated[
-        Annotated[bool, Tag("<flag>")] | Annotated[Literal["auto"], Tag("<word>")],
-        Discriminator(lambda value: "<word>" if isinstance(value, str) else "<flag>"),
-    ] = "auto"
+    capture: FlagOrAuto = "auto"
     # the same bits in every run on a GPU too, at some cost in speed; torch warns of operations without a
     # deterministic version. On a CPU runs are always deterministic
     deterministic: bool = False
