@@ -17,6 +17,10 @@ NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 ImageSize = Annotated[int, Field(ge=1, le=LARGEST_PIXELS)]
+CountOrAuto = Annotated[
+    Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<word>")],
+    Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>"),
+]
 FlagOrAuto = Annotated[
     Annotated[bool, Tag("<flag>")] | Annotated[Literal["auto"], Tag("<word>")],
     Discriminator(lambda value: "<word>" if isinstance(value, str) else "<flag>"),

@@ -20,6 +20,7 @@ from detector.config.ranges import (
     LARGEST,
     Anchor,
     Count,
+    CountOrAuto,
     CountOrZero,
     Duration,
     FlagOrAuto,
@@ -271,10 +272,7 @@ class TrainConfig(Section):
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     # images per batch. auto: as many as fit into the GPU's memory, up to the nominal batch; on a CPU 16
-    batch_size: Annotated[
-        Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<word>")],
-        Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>"),
-    ] = 16
+    batch_size: CountOrAuto = 16
     nominal_batch: Count = 64  # gradients are accumulated over about this many images
     optimizer: str = "sgd"  # or adamw, with its own defaults: ADAMW
     lr: Positive = 0.01
