@@ -32,7 +32,8 @@ MANY_OBJECTS = (
     COCO_OBJECTS / 2
 )  # per image, from which on the objectness target of a short run is IoU
 FEW_STEPS = 500  # fewer steps from initial weights learn little, whatever the recipe
-PRETRAINED_LR = 0.5  # factor of the learning rate of a run that starts from trained weights
+# a run from trained weights bears a larger learning rate: as with so many times the objects
+PRETRAINED_OBJECTS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,14 @@ def choose_lr(size: RunSize, nominal_batch: int) -> float:
 
     Gradients are those of the mean losses times the images of a step, so with 64 / nominal batch a step
     is as long as a published one. A mean over few objects is noisy: below the 7 objects of an image of
-    COCO the rate is proportional to their number.
+    COCO the rate is proportional to their number. A run from trained weights has twice that rate, but not
+    more than with the objects of COCO: its steps are then no longer than those that trained the weights.
     """
     if not size.is_short:
         return PUBLISHED.lr
     lr = PUBLISHED.lr * PUBLISHED.nominal_batch / nominal_batch
-    objects = min(max(size.objects, MIN_OBJECTS) / COCO_OBJECTS, 1.0)
+    objects = max(size.objects, MIN_OBJECTS) * (PRETRAINED_OBJECTS if size.pretrained else 1.0)
+    objects = min(objects / COCO_OBJECTS, 1.0)
     return float(f"{SHORT_RUN_LR * lr * objects:.3g}")
 
 
@@ -147,8 +150,6 @@ def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict
         rates = dict(ADAMW)
     else:
         rates["lr"] = choose_lr(size, nominal)
-    if size.pretrained:
-        rates["lr"] *= PRETRAINED_LR
     if (
         size.is_short and values["train.optimizer"] != "adamw"
     ):  # no higher than the lr, given or not

@@ -126,11 +126,12 @@ def test_a_run_of_few_steps_is_told_how_many_epochs_are_enough():
     assert len(resolve_recipe(config, 100, 20, pretrained=True)[1]) == 1
 
 
-def test_trained_weights_halve_the_learning_rate():
+@pytest.mark.parametrize(("objects", "lr"), [(1.1, 0.0503), (3.5, 0.16), (50.0, 0.16)])
+def test_trained_weights_bear_twice_the_learning_rate_of_few_objects(objects, lr):
     config = config_from_dict({}, "test", ["train.epochs=40"])
-    resolved, lines = resolve_recipe(config, 160, 40, pretrained=True)
-    assert resolved.train.lr == 0.08
-    assert "sgd, lr 0.08 (from trained weights); warm-up" in lines[0]
+    resolved, lines = resolve_recipe(config, 160, 40, objects=objects, pretrained=True)
+    assert resolved.train.lr == lr
+    assert f"sgd, lr {lr} (from trained weights); warm-up" in lines[0]
 
 
 def test_a_section_that_was_changed_still_has_a_recipe():

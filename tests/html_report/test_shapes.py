@@ -32,7 +32,7 @@ def test_svg_is_well_formed_and_scales():
         assert roles <= {f"var(--{role})" for role in PALETTE}
 
 
-def test_png_has_each_shape_in_its_place(tmp_path):
+def test_png_has_each_shape_in_its_place(real_figures, tmp_path):
     DRAWING.save_png(tmp_path)
     image = cv2.imread(str(tmp_path / "some.png"))[..., ::-1]
     assert image.shape == (200, 400, 3)  # two pixels a unit
