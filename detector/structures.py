@@ -93,6 +93,8 @@ class Batch:
         placements: how each image was letterboxed (validation), or empty (training).
         unreadable: a line for each image file that could not be read and was skipped.
         seconds: time spent on making it.
+        host: the batch on the CPU that this one on another device was copied from, or None: what depends
+            on the number of boxes is computed there, since it would wait for the device.
     """
 
     images: Tensor
@@ -105,6 +107,7 @@ class Batch:
     placements: Sequence[LetterboxTransform] = ()
     unreadable: Sequence[str] = ()
     seconds: LoadTime = LoadTime()
+    host: "Batch | None" = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -116,7 +119,8 @@ class Batch:
             for name in ("boxes_xyxy", "labels", "image_index", "ignore_xyxy", "ignore_index")
         }
         images = self.images.to(device, non_blocking=True, memory_format=memory_format)
-        return replace(self, images=images, **moved)
+        leaves_host = self.images.device.type == "cpu" and device.type != "cpu"
+        return replace(self, images=images, **moved, host=self if leaves_host else None)
 
     def chunk(self, number: int) -> list["Batch"]:
         """Splits the batch into `number` batches of consecutive images, as evenly as possible."""
@@ -139,6 +143,7 @@ class Batch:
             ignore_index=self.ignore_index[regions] - start,
             image_ids=self.image_ids[start:stop],
             placements=self.placements[start:stop],
+            host=None if self.host is None else self.host._slice(start, stop),
         )
 
     def pin_memory(self) -> "Batch":

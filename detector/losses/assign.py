@@ -41,6 +41,24 @@ class Matches:
         )
 
 
+def move_matches(levels: Sequence[Matches], device: torch.device) -> list[Matches]:
+    """The same matches on a device, all levels in two copies that a GPU does not wait for."""
+    sizes = [len(level.box) for level in levels]
+    rows = [
+        torch.stack([level.image, level.anchor, level.row, level.column, level.box])
+        for level in levels
+    ]
+    indices, boxes = torch.cat(rows, 1), torch.cat([level.boxes_cxcywh for level in levels])
+    if device.type == "cuda":
+        indices, boxes = indices.pin_memory(), boxes.pin_memory()
+    indices = indices.to(device, non_blocking=True)  # [5, matches of all levels]
+    boxes = boxes.to(device, non_blocking=True)
+    return [
+        Matches(*columns.unbind(), boxes_cxcywh=cells)
+        for columns, cells in zip(indices.split(sizes, 1), boxes.split(sizes), strict=True)
+    ]
+
+
 def assign(
     boxes_xyxy: Tensor,
     image_index: Tensor,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from detector.decode import Decoder, grid
-from detector.losses.assign import Matches, assign
+from detector.losses.assign import Matches, assign, move_matches
 from detector.losses.class_losses import ClassLoss, class_bce
 from detector.losses.dynamic_assign import Assigner, CandidateScores
 from detector.losses.iou_losses import BoxLoss, ciou_loss, paired_iou
@@ -99,6 +99,7 @@ class YOLOLoss(nn.Module):
             "anchors, strides and balance need one entry per level"
         )
         self.register_buffer("anchors", anchors.clone())
+        self._host_anchors = anchors.detach().cpu()
         self.strides = tuple(strides)
         self.balance = tuple(balance)
         self.num_classes = num_classes
@@ -149,17 +150,23 @@ class YOLOLoss(nn.Module):
         return losses
 
     def _list_candidates(self, raw: Sequence[Tensor], batch: Batch) -> list[Matches]:
-        """What the boxes of each level could be matched with."""
+        """What the boxes of each level could be matched with.
+
+        Their number decides the shapes of everything that follows, so a GPU that lists them is waited for
+        six times; the CPU does it while the GPU is still in the forward pass.
+        """
+        host = batch.host or batch
         shapes = [(level.shape[2], level.shape[3]) for level in raw]
-        return assign(
-            batch.boxes_xyxy,
-            batch.image_index,
-            self.anchors,
+        candidates = assign(
+            host.boxes_xyxy,
+            host.image_index,
+            self.anchors if host is batch else self._host_anchors,
             self.strides,
             shapes,
             self.anchor_ratio,
             [min(self.decoder.reach(level), 0.5) for level in range(len(raw))],
         )
+        return candidates if host is batch else move_matches(candidates, raw[0].device)
 
     def _count_chosen(self, candidates: list[Matches], matches: list[Matches]) -> list[float]:
         """How many candidates there are, and how many the assigner chose: each by its quality, but at
@@ -275,13 +282,16 @@ class YOLOLoss(nn.Module):
         self, number: int, target: Tensor, match: Matches, batch: Batch
     ) -> Tensor | None:
         """Weights [B, A, H, W]: 0 for unmatched cells inside a crowd, else 1; None without crowds."""
-        if not len(batch.ignore_index):
+        host = batch.host or batch  # its numbers can be read without waiting for a GPU
+        if not len(host.ignore_index):
             return None
         weight = torch.ones_like(target)
         cells = grid(target.shape[2], target.shape[3], target.device)
         centre = (cells + 0.5) * self.strides[number]  # [H, W, 2]
-        for image, (x1, y1, x2, y2) in zip(batch.ignore_index, batch.ignore_xyxy, strict=True):
-            x, y = centre.unbind(-1)
+        x, y = centre.unbind(-1)
+        regions = zip(host.ignore_index.tolist(), host.ignore_xyxy.tolist(), strict=True)
+        for image, (x1, y1, x2, y2) in regions:
             weight[image].masked_fill_((x > x1) & (x < x2) & (y > y1) & (y < y2), 0.0)
-        weight[match.image, match.anchor, match.row, match.column] = 1.0
+        # a Python number would be copied to a GPU, which waits
+        weight[match.image, match.anchor, match.row, match.column] = weight.new_ones(())
         return weight

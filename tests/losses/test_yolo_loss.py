@@ -1,12 +1,14 @@
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from detector.decode import decode
-from detector.losses import LossTerms, YOLOLoss, assign
+from detector.losses import ASSIGNERS, BOX_LOSSES, LossTerms, Matches, YOLOLoss, assign
 from detector.structures import Batch
 
 from .test_assign import ANCHORS, STRIDES
@@ -173,3 +175,38 @@ def test_gradient_does_not_depend_on_the_images_beside():
     one, two = make_loss()(raw, single), make_loss()(twice, double)
     for name in one:
         assert float(one[name]) == pytest.approx(float(two[name]), rel=1e-5)
+
+
+@pytest.mark.parametrize("assigner", [None, "simota"])
+def test_candidates_are_listed_on_the_host_where_the_batch_is_known_there(assigner):
+    """The values are the same; the boxes on the device are not looked at to find them."""
+    terms = LossTerms(assigner=None if assigner is None else ASSIGNERS[assigner])
+    ignore = [(1, [0.0, 0.0, 46.0, 96.0]), (0, [3.0, 3.0, 50.0, 20.0])]
+    batch = make_batch(
+        [[10, 12, 40, 50], [50, 20, 90, 44], [5, 60, 25, 90]], [0, 3, 1], [0, 0, 1], ignore=ignore
+    )
+    unseen = torch.full_like(batch.boxes_xyxy, float("nan"))
+    on_device = replace(batch, boxes_xyxy=unseen, ignore_xyxy=unseen[:2], host=batch)
+    loss, raw = make_loss(terms=terms), make_raw()
+    wanted, found = loss(raw, batch), loss(raw, on_device)
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    assert [len(part.host.boxes_xyxy) for part in on_device.chunk(2)] == [2, 1]
+
+
+@pytest.mark.parametrize("box", ["ciou", "siou"])
+def test_nothing_in_the_loss_waits_for_the_device(box, monkeypatch):
+    """Fake tensors have no numbers: an operation whose shape or branch depends on them raises."""
+    batch = make_batch([[10, 12, 40, 50], [50, 20, 90, 44]], [0, 3], [0, 1])
+    loss = make_loss(terms=LossTerms(box=BOX_LOSSES[box], label_smoothing=0.1))
+    candidates, counts = loss._list_candidates(make_raw(), batch), []
+    loss(make_raw(), batch, lambda values: counts.append(values) or values)
+    mode = FakeTensorMode()
+    fake = [Matches(*(mode.from_tensor(v) for v in astuple(m)[:-1])) for m in candidates]
+    monkeypatch.setattr(loss, "_list_candidates", lambda *_: fake)
+    loss.anchors = mode.from_tensor(loss.anchors)
+    raw = [mode.from_tensor(level).requires_grad_() for level in make_raw()]
+    batch = replace(batch, labels=mode.from_tensor(batch.labels), host=batch)
+    counts[0] = SimpleNamespace(tolist=counts[0].clone().tolist)  # on the host in any case
+    with mode:
+        sum(loss(raw, batch, lambda _: counts[0]).values()).backward()
+    assert all(level.grad is not None for level in raw)
