@@ -39,6 +39,7 @@ LEVELS = [
     {"weights"},
     {"api"},
     {"html_report", "serve"},
+    {"study"},
     {"commands"},
     {"__main__"},
 ]

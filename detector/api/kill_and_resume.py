@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -60,11 +61,13 @@ class TrainCommand:
         command: the command line without arguments.
         words: the arguments of a new run.
         environment: of the process.
+        own_session: whether a Ctrl-C in the terminal does not reach it.
     """
 
     command: Sequence[str]
     words: Sequence[str]
     environment: dict[str, str]
+    own_session: bool = False
 
     def start(self, folder: RunFolder) -> subprocess.Popen[bytes]:
         """Starts a new run in the folder, or resumes the one there."""
@@ -73,14 +76,14 @@ class TrainCommand:
             ["--resume", str(folder.path)] if resume else [*self.words, "--out", str(folder.path)]
         )
         if not resume and folder.path.exists():  # killed before its first checkpoint
-            for path in folder.path.iterdir():
-                path.unlink()
+            shutil.rmtree(folder.path)
         with (folder.path.parent / f"{folder.path.name}.log").open("ab") as log:
             return subprocess.Popen(
                 [*self.command, *words],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
+                start_new_session=self.own_session,
             )
 
 

@@ -108,6 +108,20 @@ class RunFolder:
         file.flush()
         _lock_files.append(file)
 
+    def is_locked(self) -> bool:
+        """Whether another process trains in the folder; False where the file system has no locks."""
+        path = self.path / ".lock"
+        try:
+            import fcntl  # not on Windows
+
+            with path.open("a+", encoding="utf-8") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, OSError):
+            return False
+        return False
+
     @property
     def num_chunks(self) -> int:
         """The number of chunks per batch since a rank ran out of memory; 1 if none has."""

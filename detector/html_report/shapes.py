@@ -18,8 +18,11 @@ PALETTE = {
     "accent": ("#2f6f8f", "#74b7d8"),
     "warm": ("#b85c12", "#e69a56"),
     "green": ("#3f7f35", "#86c47a"),
+    "violet": ("#77509e", "#b79ae0"),
+    "rose": ("#ad3560", "#e58aa8"),
+    "olive": ("#857a1c", "#cfc16a"),
 }
-Role = Literal["ink", "soft", "line", "accent", "warm", "green"]
+Role = Literal["ink", "soft", "line", "accent", "warm", "green", "violet", "rose", "olive"]
 FONT_SIZE = 13  # units of a drawing
 
 
@@ -93,6 +96,30 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Area:
+    """A filled polygon without an outline."""
+
+    points: Sequence[tuple[float, float]]
+    role: Role
+    opacity: float = 0.15
+
+    def svg(self) -> str:
+        """An SVG element."""
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
+        return (
+            f'<polygon points="{points}" fill="var(--{self.role})" '
+            f'fill-opacity="{self.opacity:.2f}"/>'
+        )
+
+    def draw(self, axes, order: int) -> None:
+        """Draws on matplotlib's axes, above shapes of a lower order."""
+        from matplotlib.patches import Polygon
+
+        style = {"color": PALETTE[self.role][0], "alpha": self.opacity, "lw": 0, "zorder": order}
+        axes.add_patch(Polygon(list(self.points), **style))
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """A filled rectangle; `title` is its tooltip."""
 
@@ -158,7 +185,7 @@ class Drawing:
     label: str
     width: float
     height: float
-    shapes: Sequence[Text | Line | Box | Dot]
+    shapes: Sequence[Text | Line | Area | Box | Dot]
     fixed: bool = False
 
     def svg(self) -> str:

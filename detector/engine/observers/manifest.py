@@ -150,6 +150,7 @@ class Manifest(Observer):
             "outcome": outcome,
             "epochs_done": progress.epoch,
             "best_ap": progress.best_ap if progress.best_ap >= 0 else None,
+            "peak_memory": trainer.hardware.peak_memory() or None,  # bytes
             "warnings": {
                 "unreadable images": len(progress.unreadable),
                 "steps left out": progress.skipped,

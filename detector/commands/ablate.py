@@ -1,0 +1,215 @@
+"""Change one component, train with paired seeds, and report each difference with an interval.
+
+Each arm is trained with the same seeds; runs of one seed start from the same weights and see the same
+images with the same augmentation. The command can be stopped and started again: finished runs are not
+repeated, others resume. It writes report.html, report.md and report.json.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from detector.command_names import format_command
+from detector.commands import cli
+from detector.commands.launch import make_train_command, make_train_environment
+from detector.config.duration import format_duration, parse_duration
+from detector.errors import UserError, writing
+from detector.study.answer import METRICS, Answer, find_answer
+from detector.study.collect import collect_results
+from detector.study.page import write_page
+from detector.study.plan import (
+    Study,
+    iterate_configs,
+    load_study,
+    open_study,
+    parse_arm,
+    parse_variations,
+    require_arms,
+    take_shard,
+)
+from detector.study.runner import Machine, Runner, select_environment
+from detector.study.text import format_markdown, format_text
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.report is not None:
+        folder = Path(args.report)
+        write_answer(folder, load_study(folder), args)
+        return
+    folder, study = Path(args.out), make_study(args)
+    epochs = find_epochs(study, folder)
+    jobs = args.jobs
+    machine = Machine.detect(torch.cuda.device_count())
+    runner = Runner(
+        study=study,
+        folder=folder,
+        command=make_train_command(),
+        machine=machine,
+        jobs=jobs,
+        epochs=epochs,
+        environment=select_environment(make_train_environment()),
+    )
+    runs = take_shard(study.list_runs(), args.shard, len(study.arms))
+    print(runner.describe_budget(runs))
+    if args.dry_run:
+        return
+    open_study(folder, study)
+    time_limit = None if args.time_limit is None else parse_duration(args.time_limit)
+    complete = runner.run(runs, time_limit=time_limit)
+    write_answer(folder, study, args)
+    if not complete:
+        print(
+            f"stopped after {format_duration(time_limit or 0)}; the same command resumes the study"
+        )
+    if runner.failed:
+        names = ", ".join(run.name for run in runner.failed)
+        raise UserError(
+            f"{len(runner.failed)} run(s) failed: {names}; the same command tries again"
+        )
+
+
+def make_study(args: argparse.Namespace) -> Study:
+    """The study that the command line describes.
+
+    Raises:
+        UserError: its options are incomplete or contradict each other.
+    """
+    if args.cfg is None:
+        raise UserError("give --cfg and --vary to run a study, or --report to report on one")
+    arms = (*parse_variations(args.vary), *map(parse_arm, args.arm))
+    if any(
+        word.startswith("train.seed=") for arm in arms for word in (*arm.words, *args.overrides)
+    ):
+        raise UserError("train.seed is what pairs the runs; --seeds sets it")
+    return Study(
+        cfg=args.cfg,
+        data=args.data,
+        weights=args.weights,
+        words=tuple(args.overrides),
+        arms=arms,
+        seeds=parse_seeds(args.seeds),
+        baseline=require_arms(arms, args.baseline),
+    )
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`5` is the seeds 0 to 4; `3,7,9` names them.
+
+    Raises:
+        UserError: neither.
+    """
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise UserError(f"--seeds {text}: expected a number of seeds (5), or a list (0,3,7)")
+    seeds = tuple(map(int, words)) if len(words) > 1 else tuple(range(int(text)))
+    if not seeds:
+        raise UserError("--seeds 0: expected 1 or more; an interval needs 2 or more")
+    return seeds
+
+
+def find_epochs(study: Study, folder: Path) -> dict[str, int]:
+    """The epochs of a run, by arm; validates the settings of all arms.
+
+    Raises:
+        UserError: the mistakes of an arm's settings.
+    """
+    return {arm.name: config.train.epochs for arm, config in iterate_configs(study, folder)}
+
+
+def write_answer(folder: Path, study: Study, args: argparse.Namespace) -> None:
+    """Prints the answer and writes report.json, report.md and report.html.
+
+    Raises:
+        UserError: no run has finished, or a file cannot be written.
+    """
+    results = collect_results(study, folder)
+    answer = find_answer(study, results, metric=args.metric, all_pairs=args.all_pairs)
+    if not answer.num_finished:
+        print(f"{folder}: no run has finished yet, so there is nothing to report")
+        return
+    print(f"\n{format_text(answer)}\n")
+    command = format_study_command(study, folder)
+    page = folder / "report.html"
+    write_page(page, answer, command)
+    write_markdown(folder / "report.md", answer, command)
+    cli.write_json(folder / "report.json", {"command": command, **answer.as_json()})
+    print(f"report: {page}, report.md and report.json beside it")
+
+
+def write_markdown(path: Path, answer: Answer, command: str) -> None:
+    """Writes the answer as Markdown.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(path):
+        path.write_text(format_markdown(answer, command), encoding="utf-8")
+
+
+def format_study_command(study: Study, folder: Path) -> str:
+    """The command that makes a study, from its description: arms that several --vary made are --arm."""
+    words = ["--cfg", study.cfg]
+    for name, value in (("--data", study.data), ("--weights", study.weights)):
+        words += [name, value] if value is not None else []
+    words += format_arms(study)
+    count = len(study.seeds)
+    whole = study.seeds == tuple(range(count))
+    words += ["--seeds", str(count) if whole else ",".join(map(str, study.seeds))]
+    words += ["--baseline", study.baseline] if study.baseline != study.arms[0].name else []
+    return format_command("ablate", *words, "--out", str(folder), *study.words)
+
+
+def format_arms(study: Study) -> Sequence[str]:
+    """The options that make the arms: one --vary if they differ in one key, else an --arm each."""
+    pairs = [word.partition("=") for arm in study.arms for word in arm.words]
+    keys = {key for key, _, _ in pairs}
+    text = f"{min(keys, default='')}={','.join(value for _, _, value in pairs)}"
+    if len(keys) == 1 and parse_variations([text]) == list(study.arms):
+        return ["--vary", text]
+    return [
+        word for arm in study.arms for word in ("--arm", " ".join([f"{arm.name}:", *arm.words]))
+    ]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.make_parser(
+        __doc__ or "",
+        "python tools/ablate.py --cfg yolov4-pacsp-n-mish.yaml --data digits.yaml "
+        "--vary model.activation=mish,leaky_relu,swish --seeds 5 train.epochs=8",
+    )
+    option = parser.add_argument
+    option("--cfg", metavar="YAML", help="a path, a name in configs/, or a darknet .cfg")
+    option("--data", metavar="YAML", help="the data set: a path, or a name in data/")
+    option("--weights", metavar="FILE", help="weights to start from, a .pt or a .weights")
+    vary_help = (
+        "what differs between the arms, such as model.activation=mish,relu; several make a grid"
+    )
+    option("--vary", metavar="KEY=A,B", action="append", default=[], help=vary_help)
+    arm_help = "an arm that changes several keys: 'NAME: key=value key=value'; any number of them"
+    option("--arm", metavar="ARM", action="append", default=[], help=arm_help)
+    option("--baseline", metavar="NAME", help="the arm to compare with (default: the first)")
+    option(
+        "--seeds", metavar="N", default="5", help="a number of seeds, or a list 0,3,7 (default 5)"
+    )
+    option("--metric", choices=METRICS, default="AP", help="of the verdict (default AP)")
+    option("--all-pairs", action="store_true", help="compare all arms with each other")
+    option(
+        "--jobs", metavar="N", type=int, default=1, help="runs at a time; GPUs by turns (default 1)"
+    )
+    option("--shard", metavar="I/N", help="train this machine's share; all see the same --out")
+    option("--time-limit", metavar="TIME", help="stop after TIME, resumable: 90s, 55m, 7.5h")
+    option("--dry-run", action="store_true", help="print the budget and stop")
+    option("--out", metavar="FOLDER", default="runs/study", help="(default runs/study)")
+    option("--report", metavar="FOLDER", help="report on the study in FOLDER; train nothing")
+    option("overrides", nargs="*", metavar="key=value", help="for all arms, e.g. train.epochs=40")
+    args = parser.parse_intermixed_args()
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: expected 1 or more")
+    return args
+
+
+if __name__ == "__main__":
+    cli.run(main)

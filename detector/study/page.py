@@ -1,0 +1,128 @@
+"""The page of a study: one self-contained HTML file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detector.errors import writing
+from detector.html_report.style import SORT, STYLE
+from detector.html_report.tables import escape, make_table
+from detector.study.answer import Answer
+from detector.study.study_charts import draw_curves, draw_differences, draw_scores
+from detector.study.text import (
+    Table,
+    describe_design,
+    describe_method,
+    format_verdict,
+    make_comparison_table,
+    make_result_table,
+    make_spread_table,
+)
+
+
+def write_page(path: Path, answer: Answer, command: str) -> None:
+    """Writes the page.
+
+    Args:
+        path: of the file.
+        answer: what it shows.
+        command: that made the study.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(path):
+        path.write_text(make_page(answer, command), encoding="utf-8")
+
+
+def make_page(answer: Answer, command: str) -> str:
+    """The HTML document."""
+    title = f"{' / '.join(arm.name for arm in answer.arms)}: {answer.metric}"
+    sections = [
+        f"<h1>{escape(title)}</h1><p>{escape(describe_design(answer))}.</p>"
+        f"<p><code>{escape(command)}</code></p>",
+        make_verdicts(answer),
+        f'<div class="pair">{"".join(make_chart_sections(answer))}</div>',
+        *make_table_sections(answer),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(sections)}<script>{SORT}</script></body></html>"
+    )
+
+
+def make_verdicts(answer: Answer) -> str:
+    """A sentence for each comparison."""
+    lines = [
+        f"<li>{escape(format_verdict(each))}</li>" for each in answer.comparisons[answer.metric]
+    ]
+    return f"<section><h2>Verdict</h2><ul>{''.join(lines)}</ul></section>"
+
+
+def make_chart_sections(answer: Answer) -> list[str]:
+    """The charts, two in a row where there is room."""
+    metric = answer.metric
+    made = [
+        make_section(
+            "Differences",
+            "Dot: mean of the pairs. Line: 95 % interval; where it crosses the dashed line, no "
+            "difference is shown. Grey: differences too small for this number of pairs.",
+            draw_differences(answer).svg(),
+        ),
+        make_section(
+            f"{metric} of each run",
+            "Dots are runs, bars their means; thin lines join the runs of a pair.",
+            draw_scores(answer).svg(),
+        ),
+    ]
+    curves = [(metric, metric, 100.0)]
+    names = dict.fromkeys(name for arm in answer.arms for name in arm.losses)
+    curves += [(f"loss_{name}", f"{name} loss", 1.0) for name in names]
+    for column, words, factor in curves:
+        drawing = draw_curves(answer, column, words, factor=factor)
+        if drawing is not None:
+            about = "Line: mean of the runs. Band: from the least to the greatest."
+            made.append(make_section(f"{words} by epoch", about, drawing.svg()))
+    return made
+
+
+def make_table_sections(answer: Answer) -> list[str]:
+    """The tables, of full width."""
+    others = [name for name in answer.comparisons if name != answer.metric]
+    more = [["metric", *make_comparison_table([])[0]]]
+    for name in others:
+        rows = make_comparison_table(answer.comparisons[name])[1:]
+        more += [[name, *row] for row in rows]
+    changes = [["arm", "changes"], *([arm.name, " ".join(arm.words)] for arm in answer.arms)]
+    return [
+        make_section("Results", "COCO's AP in percent, means.", render(make_result_table(answer))),
+        make_section(
+            "Spread and cost",
+            "Losses as they enter the total; the time of an epoch includes its evaluation.",
+            render(make_spread_table(answer)),
+        ),
+        make_section(
+            "Comparisons",
+            escape(describe_method(answer)),
+            render(make_comparison_table(answer.comparisons[answer.metric])),
+        ),
+        make_section(
+            "Other metrics",
+            f"For orientation: the verdict is about {answer.metric} alone, and Holm's correction is for "
+            "the comparisons of one metric.",
+            render(more),
+        ),
+        make_section("Arms", "", render(changes, kind="narrow")),
+    ]
+
+
+def render(table: Table, *, kind: str = "") -> str:
+    """A table whose first row is its header."""
+    rows: Sequence[Sequence[str]] = table[1:]
+    return make_table(table[0], rows, kind=kind)
+
+
+def make_section(title: str, about: str, content: str) -> str:
+    """A section of the page; `about` and `content` are HTML."""
+    return f"<section><h2>{escape(title)}</h2><p>{about}</p>{content}</section>"
