@@ -21,6 +21,7 @@ def run(tool, digits_yaml, tmp_path):
     return tmp_path / "runs/a"
 
 
+@pytest.mark.slow  # the test below has the rest, without a process
 def test_bitwise_equal(tool, run):
     status, out, err = tool("reproduce", "runs/a")
     assert status == 0, err

@@ -127,7 +127,7 @@ def test_mixed_in_images_come_from_the_window(digits_root):
         assert drawn == {(order[p] % 12, p) for p in range(first, first + 4)}
 
 
-# A spawned worker imports torch, seconds each: of memory and disk one case each runs by default.
+# A spawned worker imports torch, seconds each: one case runs by default.
 @pytest.mark.parametrize(
     ("place", "context"),
     [
@@ -136,7 +136,7 @@ def test_mixed_in_images_come_from_the_window(digits_root):
         ("ring", "fork"),
         ("ring", "spawn"),
         pytest.param("ram", "spawn", marks=pytest.mark.slow),
-        ("disk", "spawn"),
+        pytest.param("disk", "spawn", marks=pytest.mark.slow),
     ],
 )
 def test_workers_share_the_cache_and_change_nothing(place, context, digits_root, tmp_path):
