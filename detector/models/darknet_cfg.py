@@ -1,10 +1,12 @@
 """Parses darknet's `.cfg` files into sections with options and line numbers for `darknet_net`."""
 
+import math
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from detector.errors import UserError
 
+LARGEST = 1_000_000  # of an option
 # Keys that define the network.
 SUPPORTED = {
     "convolutional": "batch_normalize filters size stride pad padding groups activation",
@@ -46,9 +48,12 @@ class Section:
         if text is None:
             self.fail(f"{key}= is missing")
         try:
-            return [float(word) for word in text.split(",") if word.strip()]
+            values = [float(word) for word in text.split(",") if word.strip()]
         except ValueError:
+            values = [math.nan]
+        if not all(abs(value) <= LARGEST for value in values):  # nan neither
             self.fail(f"{key}={text}: expected numbers, separated by commas")
+        return values
 
     def number(self, key: str, default: str | None = None) -> float:
         """Parses an option as one number."""
@@ -57,11 +62,20 @@ class Section:
             self.fail(f"{key}={self.options.get(key)}: expected one number")
         return values[0]
 
+    def wholes(self, key: str, default: str | None = None) -> list[int]:
+        """Parses an option as integers, separated by commas."""
+        values = self.numbers(key, default)
+        if any(value != int(value) for value in values):
+            self.fail(f"{key}={self.options.get(key)}: expected integers, separated by commas")
+        return list(map(int, values))
+
     def whole(self, key: str, default: str | None = None, *, least: int = 0) -> int:
         """Parses an option as an integer of at least `least`."""
         value = self.number(key, default)
-        if value != int(value) or value < least:
-            self.fail(f"{key}={self.options.get(key)}: expected an integer of at least {least}")
+        if value < least or value != int(value):
+            self.fail(
+                f"{key}={self.options.get(key)}: expected an integer between {least} and {LARGEST}"
+            )
         return int(value)
 
 

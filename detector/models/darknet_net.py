@@ -18,6 +18,9 @@ from detector.nn import ActFactory, BatchNormSettings, ConvNormAct
 from detector.structures import Candidates
 
 ACTIVATION_NAMES = {"leaky": "leaky_relu", "linear": "identity"}  # darknet's -> the registry's
+MOST_WEIGHTS = (
+    500_000_000  # of a layer: 2 GB; darknet's largest published networks have less in all
+)
 ACTIVATIONS = ("leaky", "mish", "swish", "relu", "linear", "logistic")
 
 
@@ -196,10 +199,10 @@ class _Builder:
     def _sources(self, number: int, section: Section, key: str) -> tuple[int, ...]:
         """Layer numbers of an option; negative ones are relative to this layer."""
         sources = []
-        for value in section.numbers(key):
-            layer = int(value) if value >= 0 else number + int(value)
+        for value in section.wholes(key):
+            layer = value if value >= 0 else number + value
             if not 0 <= layer < number:
-                section.fail(f"{key}={value:g}: no such layer before layer {number}")
+                section.fail(f"{key}={value}: no such layer before layer {number}")
             sources.append(layer)
         if not sources:
             section.fail(f"{key}= is empty")
@@ -216,6 +219,12 @@ class _Builder:
         if source.channels % groups or filters % groups:
             section.fail(
                 f"groups={groups} does not divide {source.channels} input and {filters} output channels"
+            )
+        weights = source.channels // groups * filters * size**2
+        if weights > MOST_WEIGHTS:
+            section.fail(
+                f"filters={filters}, size={size} and {source.channels} input channels make "
+                f"{weights:,} weights; expected at most {MOST_WEIGHTS:,}"
             )
         padding = size // 2 if section.whole("pad", "0") else section.whole("padding", "0")
         result = _Map(filters, source.stride * stride)
@@ -278,6 +287,8 @@ class _Builder:
 
     def _dropout(self, number: int, section: Section):
         probability = section.number("probability", "0.5")
+        if not 0 <= probability < 1:
+            section.fail(f"probability={probability:g}: expected at least 0 and less than 1")
         return nn.Dropout(probability), (number - 1,), self.maps[number - 1]
 
     def _yolo(self, number: int, section: Section):
@@ -296,10 +307,10 @@ class _Builder:
             )
         sizes = section.numbers("anchors")
         pairs = list(zip(sizes[::2], sizes[1::2], strict=False))
-        masks = [
-            int(value) for value in section.numbers("mask", ",".join(map(str, range(len(pairs)))))
-        ]
+        masks = section.wholes("mask", ",".join(map(str, range(len(pairs)))))
         classes = section.whole("classes", "20", least=1)
+        if not all(value > 0 for value in sizes):
+            section.fail(f"anchors={section.options['anchors']}: expected sizes above 0 px")
         if len(sizes) % 2 or not masks or not all(0 <= mask < len(pairs) for mask in masks):
             section.fail(f"mask={section.options.get('mask')} does not fit {len(pairs)} anchors")
         if source.channels != len(masks) * (5 + classes):

@@ -27,7 +27,7 @@ from detector.config import (
     replace_values,
 )
 from detector.data import COCO_NAMES
-from detector.errors import UserError
+from detector.errors import UserError, read_regular_file
 from detector.models import (
     VARIANTS,
     Header,
@@ -277,9 +277,11 @@ def _infer_num_classes(path: Path, config: ModelConfig, header: Header, partial:
 def _read_class_names(path: Path | None, count: int) -> tuple[str, ...]:
     """Class names: the user's; else COCO's for 80 classes, and placeholders otherwise."""
     if path is not None:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; expected one class name per line")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        content = read_regular_file(path, hint="expected one class name per line")
+        try:
+            lines = content.decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not UTF-8 text; expected one class name per line") from None
         names = tuple(line.strip() for line in lines if line.strip())
         if len(names) != count:
             raise UserError(f"{path}: {len(names)} names, but the weights have {count} classes")

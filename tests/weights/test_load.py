@@ -124,6 +124,11 @@ def test_class_names(small, tmp_path):
     names = tmp_path / "my.names"
     names.write_text("\n".join(f"thing {n}" for n in range(80)) + "\n")
     assert read_darknet(path, S, DarknetOptions(names=names)).names[79] == "thing 79"
+    names.write_text("\n".join(f"thing {n}" for n in range(80)) + "\n", encoding="utf-8-sig")
+    assert read_darknet(path, S, DarknetOptions(names=names)).names[0] == "thing 0"
+    names.write_bytes("größe\n".encode("latin-1") * 80)
+    with pytest.raises(UserError, match=r"my\.names: not UTF-8 text; expected one class name per"):
+        read_darknet(path, S, DarknetOptions(names=names))
     names.write_text("one\ntwo\n")
     with pytest.raises(UserError, match="2 names, but the weights have 80 classes"):
         read_darknet(path, S, DarknetOptions(names=names))
