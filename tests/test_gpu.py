@@ -9,8 +9,6 @@ from detector.data import TrainLoader, ValSet
 from detector.decode import decode
 from detector.device import scale_images
 from detector.engine import cuda_graphs
-from detector.engine.micro_batch import MicroBatch
-from detector.engine.optimizer import can_skip_on_device
 from detector.postprocess import suppress
 
 pytestmark = [
@@ -96,56 +94,3 @@ def test_cuda_graphs_give_the_losses_of_eager_mode(digits_yaml, precision, nomin
     )
     torch.testing.assert_close(*weights, rtol=2e-2, atol=2e-3)
     print(precision, nominal, histories, (weights[0] - weights[1]).abs().max())
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_captured_step_does_not_wait_for_the_device(digits_yaml, precision, monkeypatch):
-    """Except for the flag of the non-finite values, which is an event and no synchronising call."""
-    monkeypatch.setattr(cuda_graphs, "SEEN_BEFORE", 1)
-    words = [f"train.precision={precision}", "train.device=cuda", "train.capture=true"]
-    config = config_for(digits_yaml, *words, "train.nominal_batch=4", "bag.multi_scale=1.0")
-    data, hardware = build.build_data(config), build.build_hardware(config)
-    evaluator = build.build_evaluator(config, data.val, hardware)
-    trainer = build.build_trainer(config, data, evaluator, hardware)
-    trainer.model.train()
-    batches = [batch for batch in trainer.loader.epoch(0) if len(batch) == 4]
-    assert batches
-
-    def step(position):
-        settings = trainer.schedule.settings_at(position)
-        new = MicroBatch.gather(batches[position % len(batches)], position, trainer.process_group)
-        return trainer.step.run([new], settings, trainer.progress, due=True)
-
-    for position in range(1, 6):
-        step(position)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        assert all(step(position) for position in range(6, 12))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert can_skip_on_device(trainer.optimizer)
-    assert all(p.isfinite().all() for p in trainer.model.parameters())
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_captured_run_skips_a_non_finite_step(digits_yaml, precision, monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "SEEN_BEFORE", 1)
-    words = [f"train.precision={precision}", "train.device=cuda", "train.capture=true"]
-    words += ["train.nonfinite=skip", "train.nominal_batch=4", "bag.multi_scale=1.0"]
-    config = config_for(digits_yaml, *words)
-    data, hardware = build.build_data(config), build.build_hardware(config)
-    evaluator = build.build_evaluator(config, data.val, hardware)
-    trainer = build.build_trainer(config, data, evaluator, hardware)
-    calls = iter(range(1000))
-    trainer.criterion.register_forward_hook(
-        lambda _module, _args, losses: (
-            {name: value * float("nan") for name, value in losses.items()}
-            if next(calls) in (0, 3)
-            else None
-        )
-    )
-    trainer.run()
-    assert trainer.progress.skipped == 2
-    assert all(p.isfinite().all() for p in trainer.model.parameters())
-    momenta = [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
-    assert all(momentum.isfinite().all() for momentum in momenta)

@@ -244,7 +244,6 @@ def require_schema(content: dict[str, Any], source: Path | str) -> None:
         ) from None
 
 
-IMPLEMENTATION = frozenset({"foreach", "fused"})  # of an optimizer: follow from the device
 STATE_KEYS = {  # of each parameter, by optimizer
     torch.optim.SGD: {"momentum_buffer"},
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
@@ -269,7 +268,7 @@ def fit_optimizer_state(
     if [group.get("params") for group in groups] != [group["params"] for group in own_groups]:
         raise refuse("its parameter groups differ")
     for group, own in zip(groups, own_groups, strict=True):
-        for key in group.keys() & own.keys() - {"params", *IMPLEMENTATION}:
+        for key in group.keys() & own.keys() - {"params"}:
             if not _is_alike(group[key], own[key]):
                 raise refuse(f"{key!r} is a {type(group[key]).__name__}")
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
@@ -283,24 +282,8 @@ def fit_optimizer_state(
             shape = parameters[number].shape if isinstance(value, Tensor) and value.ndim else ()
             if value is not None and (not isinstance(value, Tensor) or value.shape != shape):
                 raise refuse(f"{key!r} of parameter {number} is not of its shape")
-    filled = [
-        {**own, **group, **{key: own[key] for key in IMPLEMENTATION & own.keys()}}
-        for group, own in zip(groups, own_groups, strict=True)
-    ]
-    return {
-        "state": {
-            number: {key: _lay_out(value, parameters[number]) for key, value in values.items()}
-            for number, values in state["state"].items()
-        },
-        "param_groups": filled,
-    }
-
-
-def _lay_out(value: Any, parameter: Tensor) -> Any:
-    """A state of a parameter's shape in its memory format, which fused optimizers require."""
-    if not isinstance(value, Tensor) or not value.ndim or value.stride() == parameter.stride():
-        return value
-    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+    filled = [{**own, **group} for group, own in zip(groups, own_groups, strict=True)]
+    return {**state, "param_groups": filled}
 
 
 def _is_alike(value: Any, own: Any) -> bool:

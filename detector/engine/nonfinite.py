@@ -12,35 +12,26 @@ from detector.engine.micro_batch import MicroBatch, sum_losses
 MAX_IDS = 16  # of images in a message; events.jsonl has all
 
 
-def find_nonfinite_values(pending: Sequence[MicroBatch], norm: Tensor, *, scaled: bool) -> Tensor:
-    """Whether a loss, or the gradient, is inf or nan on this rank: bool [], on the device.
+def has_nonfinite_values(
+    pending: Sequence[MicroBatch],
+    norm: Tensor,
+    process_group: ProcessGroup,
+    *,
+    scaled: bool,
+) -> bool:
+    """Whether a loss, or the gradient, is inf or nan on any rank; waits for the device.
 
     Args:
         pending: the micro-batches of the step.
         norm: of the gradient.
+        process_group: the ranks that train together.
         scaled: the gradients are scaled for fp16: they may overflow, which the scaler itself handles.
     """
     values = [value.float() for micro_batch in pending for value in micro_batch.losses.values()]
     if not scaled:
         values.append(norm.float())
-    return torch.stack(values).isfinite().all().logical_not()
-
-
-class FlagCopy:
-    """A flag on its way from the device to the host, which can launch more work before it reads it."""
-
-    def __init__(self, flag: Tensor) -> None:
-        """Starts to copy a bool []."""
-        self._flag, self._event = flag.to("cpu", non_blocking=True), None
-        if flag.device.type == "cuda":
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def read(self) -> bool:
-        """The flag; waits for what was launched before the copy, not for what came after."""
-        if self._event is not None:
-            self._event.synchronize()
-        return bool(self._flag)
+    finite = bool(torch.stack(values).isfinite().all())  # host sync: once a step
+    return process_group.any(not finite)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from detector.engine.patterns import match_parameters
@@ -70,58 +70,6 @@ def build_param_groups(
     return groups
 
 
-def can_be_fused(model: nn.Module) -> bool | None:
-    """Whether the weights are on a GPU, where one kernel updates them; else None, torch's choice."""
-    trained = [each for each in model.parameters() if each.requires_grad]
-    return all(each.device.type == "cuda" for each in trained) or None
-
-
-def can_skip_on_device(optimizer: Optimizer) -> bool:
-    """Whether `update_weights` obeys its `skip`: fused optimizers do."""
-    return all(group.get("fused") for group in optimizer.param_groups)
-
-
-def update_weights(
-    optimizer: Optimizer, scaler: torch.amp.GradScaler, skip: Tensor | None = None
-) -> None:
-    """One optimizer step and the loss scale after it.
-
-    Args:
-        optimizer: of the model.
-        scaler: leaves steps with overflows out.
-        skip: bool [] on the device; if set, weights and state stay as they are. The host does not wait
-            for it. Only where `can_skip_on_device`.
-    """
-
-    def mask(*_: Any) -> None:
-        overflow = getattr(optimizer, "found_inf", None)  # set by the scaler
-        flag = skip if overflow is None or skip is None else skip.logical_or(overflow)
-        if flag is not None:
-            optimizer.found_inf = flag.float()  # pyright: ignore
-
-    if can_skip_on_device(optimizer):
-        _start_momentum(optimizer)
-    hook = optimizer.register_step_pre_hook(mask)
-    try:
-        scaler.step(optimizer)
-    finally:
-        hook.remove()
-        if hasattr(optimizer, "found_inf"):
-            del optimizer.found_inf  # pyright: ignore
-    scaler.update()
-
-
-def _start_momentum(optimizer: Optimizer) -> None:
-    """Zeros where SGD has no momentum yet: torch's own are uninitialised if the first step is skipped."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group.get("momentum") else ():
-            if parameter.grad is None:
-                continue
-            state = optimizer.state[parameter]
-            if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-
-
 @OPTIMIZERS.register("sgd")
 def sgd(
     model: nn.Module,
@@ -137,7 +85,6 @@ def sgd(
         lr=lr,
         momentum=momentum,
         nesterov=momentum > 0,
-        fused=can_be_fused(model),
     )
 
 
@@ -155,8 +102,5 @@ def adamw(
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
     """
     return torch.optim.AdamW(
-        build_param_groups(model, weight_decay, factors or {}),
-        lr=lr,
-        betas=(momentum, 0.999),
-        fused=can_be_fused(model),
+        build_param_groups(model, weight_decay, factors or {}), lr=lr, betas=(momentum, 0.999)
     )

@@ -16,8 +16,7 @@ from detector.engine.cuda_graphs import GraphedForward
 from detector.engine.ema import ModelEMA
 from detector.engine.freeze import Frozen
 from detector.engine.micro_batch import Criterion, MicroBatch
-from detector.engine.nonfinite import FlagCopy, analyse_nonfinite_step, find_nonfinite_values
-from detector.engine.optimizer import can_skip_on_device, update_weights
+from detector.engine.nonfinite import analyse_nonfinite_step, has_nonfinite_values
 from detector.engine.out_of_memory import (
     BufferSnapshot,
     Chunk,
@@ -134,10 +133,12 @@ class TrainingStep:
         self.on_gradients()
         apply_settings(self.optimizer, settings)
         norm = self._clip_gradients()
-        if not self._update_if_finite(pending, norm):
+        scaled = self.scaler.is_enabled()
+        if has_nonfinite_values(pending, norm, self.process_group, scaled=scaled):
             self._skip_nonfinite_step(pending, norm, settings.lr, progress)
             return False
-        self._check_scale(pending)
+        self.scaler.step(self.optimizer)
+        self._update_scale(pending)
         self.optimizer.zero_grad()
         self.ema.update_parameters(self.model)
         progress.skipped_in_row = 0
@@ -220,27 +221,8 @@ class TrainingStep:
             return nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
         return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
-    def _update_if_finite(self, pending: Sequence[MicroBatch], norm: Tensor) -> bool:
-        """Updates the weights and the loss scale unless a value is non-finite; returns whether it did.
-
-        A fused optimizer decides on the device, so it is launched before the host looks at the values:
-        the GPU updates the weights while the host goes on to the next batch. Several ranks have to
-        agree first.
-        """
-        bad = find_nonfinite_values(pending, norm, scaled=self.scaler.is_enabled())
-        copy = FlagCopy(bad)
-        ahead = self.process_group.world_size == 1 and can_skip_on_device(self.optimizer)
-        if ahead:
-            update_weights(self.optimizer, self.scaler, skip=bad)
-        if self.process_group.any(copy.read()):
-            if self.options.clip_norm and not ahead:
-                self.scaler.update()  # unscale_ has recorded these gradients
-            return False
-        if not ahead:
-            update_weights(self.optimizer, self.scaler)
-        return True
-
-    def _check_scale(self, pending: Sequence[MicroBatch]) -> None:
+    def _update_scale(self, pending: Sequence[MicroBatch]) -> None:
+        self.scaler.update()
         look = pending[-1].position % SCALE_EVERY == 0  # waits for the device
         if look and self.scaler.is_enabled() and self.scaler.get_scale() < MIN_SCALE:
             raise UserError(
@@ -261,6 +243,8 @@ class TrainingStep:
         progress.skipped += 1
         progress.skipped_in_row += 1
         self._discard_gradients()
+        if self.options.clip_norm:
+            self.scaler.update()  # unscale_ has recorded these gradients
         text = step.describe(self._describe_place(pending), lr)
         self.announce(
             "not finite",

@@ -34,7 +34,6 @@ from detector.engine import (
     compute_deterministically,
     divide_nominal_batch,
     find_max_batch_size,
-    optimizer,
     sgd,
 )
 from detector.engine.micro_batch import MicroBatch
@@ -108,13 +107,6 @@ def make(
     return trainer
 
 
-@pytest.fixture(params=[False, True], ids=["host", "device"])
-def fused(request, monkeypatch):
-    """Who decides that a step is skipped; fused optimizers, as on GPUs, leave it to the device."""
-    monkeypatch.setattr(optimizer, "can_be_fused", lambda _model: request.param or None)
-    return request.param
-
-
 class Note(Observer):
     def __init__(self, *names):
         self.names, self.events = names, []
@@ -126,7 +118,7 @@ class Note(Observer):
 
 @pytest.mark.parametrize("factors", [(NAN, 1.0), (float("inf"), 1.0), (1.0, NAN)])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-def test_weights_never_become_non_finite(factors, clip, fused):
+def test_weights_never_become_non_finite(factors, clip):
     class Keep(Observer):
         def on_step(self, trainer):
             self.bits = copy.deepcopy(bits(trainer))
@@ -165,7 +157,7 @@ def poisoned(**more):
     return trainer
 
 
-def test_a_skipped_step_leaves_no_trace(capsys, fused):
+def test_a_skipped_step_leaves_no_trace(capsys):
     """Except positions: weights, statistics, momentum and EMA equal those of a shorter run."""
     note = Note("not finite")
     trainer = poisoned(skip_limit=1, observers=[note, Console()])
@@ -189,29 +181,6 @@ def test_a_skipped_step_leaves_no_trace(capsys, fused):
     other.run()
     assert equal(trainer, other)
     assert trainer.progress.history[0]["loss_a"] == other.progress.history[0]["loss_a"]
-
-
-@pytest.mark.parametrize(
-    ("precision", "factors", "atol"),
-    [("fp32", (NAN, 1.0), 0.0), ("fp32", (1.0, NAN), 0.0), ("fp16", (NAN, 1.0), 1e-3)],
-)
-def test_a_run_may_begin_with_a_skipped_step(precision, factors, atol, fused):
-    """The momentum begins at the first step that counts; fp16's next loss scale may be another one."""
-    hardware = Hardware(torch.device("cpu"), precision, torch.channels_last)
-    trainer, other = (make(hardware=hardware, skip_limit=1, sizes=(4, 4, 2)) for _ in range(2))
-    for each in (trainer, other):  # a scale at which nothing overflows
-        scaled = precision == "fp16"
-        each.step.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=scaled)
-    trainer.criterion.factors[0] = factors
-    batches = other.loader.all
-    other.loader.all = lambda number: (
-        batch_of(each.images[:0]) if (number, n) == (0, 0) else each
-        for n, each in enumerate(batches(number))
-    )
-    trainer.run(), other.run()
-    assert trainer.progress.skipped == 1
-    for a, b in zip(bits(trainer), bits(other), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -253,7 +222,7 @@ def test_an_epoch_may_consist_of_skipped_steps():
     assert trainer.progress.history[1]["loss_a"] > 0
 
 
-def test_fp16_overflow_is_handled_by_the_scaler_until_its_scale_is_tiny(fused):
+def test_fp16_overflow_is_handled_by_the_scaler_until_its_scale_is_tiny():
     fp16 = Hardware(torch.device("cpu"), "fp16", torch.channels_last)
     trainer, plain = make(hardware=fp16, epochs=3), make(hardware=fp16, epochs=3)
     trainer.criterion.factors[7] = (1.0, float("inf"))

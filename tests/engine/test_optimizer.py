@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.engine import OPTIMIZERS, Schedule, adamw, freeze, optimizer, sgd
-from detector.engine.checkpoint_content import fit_optimizer_state
-from detector.engine.optimizer import can_skip_on_device, update_weights
+from detector.engine import OPTIMIZERS, Schedule, adamw, freeze, sgd
 from detector.engine.schedule import apply_settings
 from detector.errors import UserError
 
@@ -107,46 +105,3 @@ def test_a_resumed_optimizer_continues_to_the_same_bits(name):
         step(first, optimizer, number)
         step(second, resumed, number)
     assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
-
-
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_a_run_resumes_on_another_kind_of_device(name, monkeypatch):
-    """Whether kernels are fused follows from the device, and so does the layout of the state."""
-
-    def step(net, optimizer):
-        for parameter in net.parameters():
-            parameter.grad = torch.empty_like(parameter).copy_(parameter.cos())
-        update_weights(optimizer, torch.amp.GradScaler("cpu", enabled=False))
-
-    first, settings = model(), {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}
-    plain = OPTIMIZERS[name](first, **settings)
-    step(first, plain)
-    second = copy.deepcopy(first).to(memory_format=torch.channels_last)
-    monkeypatch.setattr(optimizer, "can_be_fused", lambda _model: True)
-    fused = OPTIMIZERS[name](second, **settings)
-    fused.load_state_dict(fit_optimizer_state(fused, copy.deepcopy(plain.state_dict()), "last.pt"))
-    assert can_skip_on_device(fused)
-    assert not can_skip_on_device(plain)
-    for parameter, state in fused.state.items():
-        assert all(v.stride() == parameter.stride() for v in state.values() if v.ndim)
-    step(first, plain), step(second, fused)
-    for a, b in zip(first.parameters(), second.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
-    plain.load_state_dict(fit_optimizer_state(plain, fused.state_dict(), "last.pt"))
-    assert not can_skip_on_device(plain)
-
-
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_the_device_may_skip_a_step(name, monkeypatch):
-    monkeypatch.setattr(optimizer, "can_be_fused", lambda _model: True)
-    net = nn.Conv2d(3, 4, 3)
-    fused = OPTIMIZERS[name](net, lr=0.01, momentum=0.9, weight_decay=0.1)
-    before, scaler = copy.deepcopy(net), torch.amp.GradScaler("cpu", enabled=False)
-    for skip in (True, False, True):
-        for parameter in net.parameters():
-            parameter.grad = torch.ones_like(parameter)
-        update_weights(fused, scaler, skip=torch.tensor(skip))
-        assert torch.equal(before.weight, net.weight) == skip
-        before = copy.deepcopy(net)
-    momentum = fused.state[net.bias].get("momentum_buffer", fused.state[net.bias].get("exp_avg"))
-    assert torch.equal(momentum, torch.ones(4)) or torch.allclose(momentum, torch.full((4,), 0.1))
