@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from detector.api.run_request import RunRequest
+from detector.build import build_network
 from detector.engine import RunFolder
 from detector.errors import UserError, reading, writing
 from detector.registry import nearest
@@ -288,7 +291,7 @@ def load_study(folder: Path) -> Study:
 
 
 def iterate_configs(study: Study, folder: Path) -> Iterator[tuple[Arm, Any]]:
-    """Each arm with its validated config.
+    """Each arm with its validated config, whose network can be built.
 
     Raises:
         UserError: the mistakes of an arm's settings.
@@ -296,6 +299,9 @@ def iterate_configs(study: Study, folder: Path) -> Iterator[tuple[Arm, Any]]:
     for arm in study.arms:
         run = Run(arm, study.seeds[0])
         try:
-            yield arm, make_request(study, folder, run).load_config()
+            config = make_request(study, folder, run).load_config()
+            with torch.device("meta"):  # names of activations and so on, without any numbers
+                build_network(config.model, num_classes=1)
+            yield arm, config
         except UserError as error:
             raise UserError(f"arm {arm.name}: {error}") from None

@@ -52,7 +52,7 @@ class Machine:
             jobs: processes at a time.
         """
         threads = str(max(self.cores // jobs, 1))
-        variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        variables = dict.fromkeys(THREAD_VARIABLES, threads)
         if self.gpus:
             variables["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         return variables

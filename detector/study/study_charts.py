@@ -133,10 +133,14 @@ def draw_differences(answer: Answer) -> Drawing:
     return Drawing("differences", label, 580, bottom + 42, shapes)
 
 
-def draw_vertical_grid(across: Scale, top: float, bottom: float) -> list[Shape]:
-    """Lines and numbers of a horizontal scale."""
+def draw_vertical_grid(
+    across: Scale, top: float, bottom: float, *, whole: bool = False
+) -> list[Shape]:
+    """Lines and numbers of a horizontal scale; `whole`: of whole numbers only."""
     shapes: list[Shape] = []
     for value in across.choose_ticks():
+        if whole and value != round(value):
+            continue
         x = across(value)
         shapes += [
             Line([(x, top), (x, bottom)], "line"),
@@ -165,7 +169,7 @@ def draw_curves(answer: Answer, column: str, words: str, *, factor: float = 1.0)
     epochs = np.concatenate([band[0] for band in known.values()])
     across = Scale(min(epochs.min(), 1), max(epochs.max(), 2), 58, 560)
     upward = make_scale(every.tolist(), 250, 34)
-    shapes: list[Shape] = [*draw_vertical_grid(across, 34, 250)]
+    shapes: list[Shape] = [*draw_vertical_grid(across, 34, 250, whole=True)]
     for value in upward.choose_ticks():
         y = upward(value)
         shapes += [Line([(58, y), (560, y)], "line"), Text(51, y + 4, f"{value:g}", "end")]
