@@ -27,6 +27,7 @@ class Command:
 
 COMMANDS = (
     Command("train", "train", "train a detector, or resume a run"),
+    Command("train-classifier", "train_classifier", "train a classifier; backbones for detectors"),
     Command("val", "val", "evaluate weights: COCO's AP, intervals, error analysis"),
     Command("detect", "detect", "detect objects in images"),
     Command("export", "export", "export weights to ONNX, torch.export or OpenVINO"),

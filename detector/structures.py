@@ -112,6 +112,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
+    def class_shares(self, num_classes: int) -> Tensor:
+        """The share of each image's boxes that each class has, by area; float32 [B, classes].
+
+        The target of a classifier: its images are one box, or after a mosaic several. Rows sum to 1, or
+        to 0 for an image without boxes.
+        """
+        areas = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).prod(1)
+        shares = areas.new_zeros(len(self) * num_classes)
+        shares.index_add_(0, self.image_index * num_classes + self.labels, areas)
+        shares = shares.view(len(self), num_classes)
+        return shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
+
     def to(self, device: torch.device, memory_format: torch.memory_format) -> "Batch":
         """The same batch on `device`, images still uint8."""
         moved = {

@@ -1,19 +1,21 @@
 """Summaries that commands print, and checks that a model, a run and a data set belong together."""
 
+import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detector.build import draw_detections
+from detector.build import build_network, draw_detections
 from detector.data import Index, ValSet
 from detector.data.checks import describe_findings
 from detector.engine import Hardware
-from detector.errors import UserError
-from detector.evaluation import Evaluator, format_metrics
+from detector.errors import UserError, writing
+from detector.evaluation import Evaluator, TopKEvaluator, format_metrics
 from detector.structures import Detections
 from detector.visualize.draw import save_image
-from detector.weights.load import LoadedModel, has_placeholder_names
+from detector.weights.darknet import Weights
+from detector.weights.load import LoadedModel, build_with_weights, has_placeholder_names
 
 
 def evaluate_model(
@@ -48,6 +50,34 @@ def evaluate_model(
     ]
     lines += [f"picture: {picture}"]
     return "\n".join(lines)
+
+
+def evaluate_classifier(
+    weights: Weights, evaluator: TopKEvaluator, hardware: Hardware, table: Path
+) -> str:
+    """Evaluates a trained classifier and writes its confusion matrix; returns its accuracies as text.
+
+    Args:
+        weights: of a classifier, complete.
+        evaluator: of the data set that it was trained on.
+        hardware: where to run.
+        table: the CSV to write: a row per ground-truth class, a column per predicted class.
+
+    Raises:
+        UserError: the weights are damaged, or the file cannot be written.
+    """
+    metrics = evaluator(hardware.place(build_with_weights(build_network, weights)))
+    rows = [["", *weights.names]]
+    for name, row in zip(weights.names, evaluator.confusion.tolist(), strict=True):
+        rows.append([name, *map(str, row)])
+    with writing(table), table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    lines = [
+        f"{weights.source} on {int(evaluator.confusion.sum())} images: top-1 {metrics['top1']:.4f}, "
+        f"top-5 {metrics['top5']:.4f}, cross-entropy {metrics['loss']:.4f}"
+    ]
+    lines += [f"skipped: {line}" for line in evaluator.unreadable]
+    return "\n".join([*lines, f"confusion matrix: {table}"])
 
 
 def require_known_classes(source: str, known: Sequence[str], val: ValSet) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from torch import nn
 
 from detector.api.run_request import RunRequest
-from detector.api.summary import evaluate_model, print_skipped
+from detector.api.summary import evaluate_classifier, evaluate_model, print_skipped
 from detector.build import (
     build_data,
-    build_evaluator,
     build_hardware,
     build_image_store,
     build_observers,
+    build_run_evaluator,
     build_trainer,
     choose_capture,
     find_label_problems,
@@ -31,8 +31,9 @@ from detector.engine import (
     stop_on_signals,
 )
 from detector.errors import UserError, explain, writing
+from detector.evaluation import TopKEvaluator
 from detector.weights.darknet import Weights
-from detector.weights.load import load_model
+from detector.weights.load import load_model, read_weights
 from detector.weights.transfer import adopt_settings, transfer
 
 
@@ -79,7 +80,7 @@ class TrainingRun:
         )
         require_batch_statistics(config, len(data.train), process_group.world_size)
         self.config = config
-        self.evaluator = build_evaluator(config, data.val, self.hardware, process_group)
+        self.evaluator = build_run_evaluator(config, data.val, self.hardware, process_group)
         store, cache_notes = build_image_store(config, data.train.reader, process_group)
         self.data = data.with_store(store)
         transfer_notes: list[str] = []
@@ -140,14 +141,18 @@ class TrainingRun:
         else:
             self._train(folder, limits, resume_hint)
         if self.trainer.process_group.is_main:
-            best = load_model(folder.best)
-            evaluator = build_evaluator(self.config, self.data.val, self.hardware)
-            print(
-                evaluate_model(
-                    best, str(folder.best), evaluator, self.data.val, self.hardware, folder.val
-                )
-            )
+            print(self._evaluate_best(folder))
         return self.trainer.progress.best_ap
+
+    def _evaluate_best(self, folder: RunFolder) -> str:
+        """Evaluates the best weights, on this rank alone; returns a table."""
+        val = self.data.val
+        evaluator = build_run_evaluator(self.config, val, self.hardware)
+        if isinstance(evaluator, TopKEvaluator):
+            weights = read_weights(folder.best)
+            return evaluate_classifier(weights, evaluator, self.hardware, folder.confusion)
+        best = load_model(folder.best)
+        return evaluate_model(best, str(folder.best), evaluator, val, self.hardware, folder.val)
 
     def _train(self, folder: RunFolder, limits: Sequence[Observer], resume_hint: str) -> None:
         observers = build_observers(self.config, self.data, folder, self.evaluator, self.notes)

@@ -27,6 +27,7 @@ from detector.build.evaluation import (
     build_evaluator,
     build_ground_truth,
     build_postprocess,
+    build_run_evaluator,
     describe_evaluation,
 )
 from detector.build.model import (
@@ -43,6 +44,7 @@ from detector.build.model import (
     default_num_classes,
     describe_network,
     find_variant,
+    is_classifier,
 )
 from detector.build.observers import (
     build_checkpoint_interval,
@@ -62,6 +64,7 @@ from detector.build.resolve import (
 from detector.build.training import (
     build_accumulation,
     build_adversary,
+    build_criterion,
     build_curve,
     build_hardware,
     build_loss,
@@ -82,6 +85,7 @@ __all__ = [
     "build_bag",
     "build_checkpoint_interval",
     "build_classifier",
+    "build_criterion",
     "build_curve",
     "build_data",
     "build_decoder",
@@ -105,6 +109,7 @@ __all__ = [
     "build_preview_set",
     "build_reader",
     "build_repeats",
+    "build_run_evaluator",
     "build_schedule",
     "build_train_loader",
     "build_train_sizes",
@@ -119,6 +124,7 @@ __all__ = [
     "find_anchors",
     "find_variant",
     "find_label_problems",
+    "is_classifier",
     "find_unlabelled_validation",
     "require_batch_statistics",
     "require_batch_size",

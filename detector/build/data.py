@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from detector.anchors import flatten_anchors
-from detector.build.model import build_anchors
+from detector.build.model import build_anchors, is_classifier
 from detector.command_names import format_command
 from detector.config import LARGEST_STRIDE, BagConfig, Config, DataConfig
 from detector.data import (
@@ -17,6 +17,7 @@ from detector.data import (
     MIRRORING,
     Albumentations,
     Bag,
+    CentreCrop,
     Darknet,
     EpochOrder,
     EpochSampler,
@@ -159,6 +160,8 @@ def build_data(config: Config) -> Data:
             f"{train.annotations}: none of its {len(train)} images has a labelled object; for "
             f"details: {format_command('check_data', config.data.dataset)}"
         )
+    if is_classifier(config.model):
+        require_one_class_per_image(config.bag, train, val)
     bag = build_bag(config.bag, mirrors=data_yaml.mirrors)
     if isinstance(bag.extra, Albumentations):
         smallest = min(build_train_sizes(config), default=config.data.size)
@@ -178,6 +181,23 @@ def build_data(config: Config) -> Data:
         findings=[*train.findings, *val.findings],
         notes=list(train.notes),
     )
+
+
+def require_one_class_per_image(bag: BagConfig, *splits: Index) -> None:
+    """Checks that a classifier can be trained on data, with a bag.
+
+    Raises:
+        UserError: an image has no class or several, or an augmentation would leave wrong class shares.
+    """
+    for index in splits:
+        if (np.diff(index.starts) != 1).any():
+            raise UserError(
+                f"{index.annotations}: a classifier needs images of one class each: a folder per class "
+                f"(`format: folders` in the data YAML), such as digits-cls.yaml"
+            )
+    for name in ("paste", "cutmix", "mixup"):  # boxes under a pasted region keep their whole area
+        if getattr(bag, name):
+            raise UserError(f"bag.{name}: not for classifiers, whose images it gives wrong labels")
 
 
 def build_image_store(
@@ -266,7 +286,9 @@ def require_batch_statistics(config: Config, images: int, world_size: int) -> No
 
 
 def find_label_problems(config: Config, data: Data) -> list[str]:
-    """Label problems worth reporting before a run, as up to five lines."""
+    """Label problems worth reporting before a run, as up to five lines; none of a classifier's data."""
+    if is_classifier(config.model):
+        return []
     return describe_label_problems(
         config.data.dataset,
         {"train": data.train.reader.index, "val": data.val.reader.index},
@@ -300,6 +322,8 @@ def _val_set(config: Config, index: Index) -> ValSet:
 def build_placement(config: Config) -> Placement:
     """How validation images are placed: `eval.protocol` at `data.size`, or at a darknet cfg's size."""
     size, name = config.data.size, config.eval.protocol
+    if is_classifier(config.model):
+        return CentreCrop(size)
     if name == "pytorch_yolov4":
         return PyTorchYOLOv4(size)
     if name == "letterbox":

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+from detector.build.model import is_classifier
 from detector.config import Config, EvalConfig
 from detector.data import (
     ValSet,
@@ -16,7 +17,7 @@ from detector.data import (
 )
 from detector.engine import Hardware, ProcessGroup
 from detector.errors import UserError
-from detector.evaluation import CocoAP, Evaluator, GroundTruth, make_tta_views
+from detector.evaluation import CocoAP, Evaluator, GroundTruth, TopKEvaluator, make_tta_views
 from detector.postprocess import Postprocess, suppress, suppress_darknet
 
 
@@ -79,4 +80,23 @@ def build_evaluator(
         hardware=hardware,
         process_group=process_group,
         tta_views=make_tta_views(config.eval.scales, flip=config.eval.flip),
+    )
+
+
+def build_run_evaluator(
+    config: Config, val: ValSet, hardware: Hardware, process_group: ProcessGroup | None = None
+) -> Evaluator | TopKEvaluator:
+    """What evaluates the network of a run: COCO AP of a detector, top-1 and top-5 of a classifier."""
+    if not is_classifier(config.model):
+        return build_evaluator(config, val, hardware, process_group)
+    return TopKEvaluator(
+        val_loader(
+            val,
+            workers=config.data.workers,
+            pin_memory=hardware.device.type == "cuda",
+            batches=process_group.shard(val.batches) if process_group else None,
+        ),
+        len(val.reader.index.names),
+        hardware=hardware,
+        process_group=process_group,
     )

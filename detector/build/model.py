@@ -133,18 +133,31 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
     return Classifier(backbone, num_classes=num_classes)
 
 
-def build_network(config: ModelConfig, num_classes: int) -> Detector | Classifier:
-    """The detector or the classifier of a config, freshly initialised."""
-    if config.darknet_cfg is None and find_variant(config).neck is None:
-        return build_classifier(config, num_classes)
-    return build_model(config, num_classes)
+def is_classifier(config: ModelConfig) -> bool:
+    """Whether a config's network classifies images and detects no objects."""
+    return config.darknet_cfg is None and find_variant(config).neck is None
+
+
+def build_network(
+    config: ModelConfig, num_classes: int, drop: DropBlock2d | None = None
+) -> Detector | Classifier:
+    """The detector or the classifier of a config, freshly initialised; arguments as for `build_model`.
+
+    Raises:
+        UserError: as `build_model`; DropBlock for a classifier, which has no neck.
+    """
+    if not is_classifier(config):
+        return build_model(config, num_classes, drop)
+    if drop is not None:
+        raise UserError("bag.dropblock: a classifier has no neck to put DropBlock in; set it to 0")
+    return build_classifier(config, num_classes)
 
 
 def default_num_classes(config: ModelConfig) -> int:
     """The number of classes of a network's published weights, or the one that a darknet cfg states."""
     if config.darknet_cfg is not None:
         return count_cfg_classes(parse_cfg(config.darknet_cfg, config.arch))
-    return IMAGENET_CLASSES if find_variant(config).neck is None else len(COCO_NAMES)
+    return IMAGENET_CLASSES if is_classifier(config) else len(COCO_NAMES)
 
 
 def build_norm(config: ModelConfig) -> BatchNormSettings:

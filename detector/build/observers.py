@@ -8,7 +8,7 @@ import numpy as np
 
 from detector.anchors import flatten_anchors
 from detector.build.data import Data, describe_data, require_batch_size
-from detector.build.model import build_anchors
+from detector.build.model import build_anchors, is_classifier
 from detector.config import MIN_TILE_BUFFER, Config, config_to_dict
 from detector.config.duration import parse_duration
 from detector.data import ImageStore, ValSet
@@ -30,7 +30,7 @@ from detector.engine import (
     ValBatchPicture,
     require_trackers,
 )
-from detector.evaluation import Evaluator
+from detector.evaluation import Evaluator, TopKEvaluator
 from detector.structures import ImageDetections
 from detector.visualize.predictions import draw_ground_truth_and_detections
 
@@ -39,7 +39,7 @@ def build_observers(
     config: Config,
     data: Data,
     folder: RunFolder,
-    evaluator: Evaluator,
+    evaluator: Evaluator | TopKEvaluator,
     notes: Sequence[str] = (),
 ) -> list[Observer]:
     """All observers of a run, in the order in which they are notified.
@@ -51,7 +51,7 @@ def build_observers(
         config: of the run.
         data: of the run.
         folder: of the run.
-        evaluator: whose detections in the first images are drawn.
+        evaluator: whose detections in the first images are drawn; a classifier's has none.
         notes: what was printed about the run before it started, for the manifest.
 
     Raises:
@@ -65,9 +65,7 @@ def build_observers(
         CsvLog(folder.results),
         log,
         TrainBatchPicture(folder.train_batch, data.names, log.log_image),
-        ValBatchPicture(
-            folder.val, lambda: draw_detections(data.val, evaluator.preview), log.log_image
-        ),
+        *build_val_picture(folder, data, evaluator, log),
         RunPlots(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
         CheckpointSaver(
             folder,
@@ -78,6 +76,19 @@ def build_observers(
         ),
         Console(),
         build_throughput_monitor(config, data.train.reader.store),
+    ]
+
+
+def build_val_picture(
+    folder: RunFolder, data: Data, evaluator: Evaluator | TopKEvaluator, log: TrackerLog
+) -> list[Observer]:
+    """The picture of detections at each evaluation; none for a classifier."""
+    if isinstance(evaluator, TopKEvaluator):
+        return []
+    return [
+        ValBatchPicture(
+            folder.val, lambda: draw_detections(data.val, evaluator.preview), log.log_image
+        )
     ]
 
 
@@ -111,8 +122,10 @@ def draw_detections(val: ValSet, shown: Sequence[ImageDetections]) -> np.ndarray
 
 
 def draw_labels(config: Config, data: Data, path: Path) -> None:
-    """Draws the training labels with the model's anchors among them."""
-    anchors = np.array(flatten_anchors(build_anchors(config.model, len(data.names))))
+    """Draws the training labels with the model's anchors, if it has any, among them."""
+    anchors = None
+    if not is_classifier(config.model):
+        anchors = np.array(flatten_anchors(build_anchors(config.model, len(data.names))))
     plot_labels(path, data.train.reader.index, size=config.data.size, anchors=anchors)
 
 

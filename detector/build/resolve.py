@@ -5,9 +5,9 @@ import torch
 
 from detector.anchors import AnchorFit, Anchors, cluster_anchors, flatten_anchors, measure_fit
 from detector.build.data import Data, build_train_sizes
-from detector.build.model import build_anchors, build_model
+from detector.build.model import build_anchors, build_network, is_classifier
 from detector.build.recipe import resolve_recipe
-from detector.build.training import build_loss, build_optimizer
+from detector.build.training import build_criterion, build_optimizer
 from detector.config import Config, TrainConfig, replace_values
 from detector.data import Index, letterboxed_box_sizes
 from detector.engine import (
@@ -46,12 +46,16 @@ def resolve_config(
     Raises:
         UserError: too few boxes for anchors, or not even one image fits into the memory.
     """
+    if is_classifier(config.model):  # its recipe has no rules, and it has no anchors
+        config = replace_values(config, {"recipe": "published"})
     index = data.train.reader.index
     objects = float((~index.crowd).sum()) / max(len(index), 1)
     config, recipe = resolve_recipe(
         config, len(data.train), len(data.val), objects=objects, pretrained=pretrained
     )
-    config, anchors = resolve_anchors(config, index)
+    anchors: list[str] = []
+    if not is_classifier(config.model):
+        config, anchors = resolve_anchors(config, index)
     config, weights = resolve_class_weights(config, index)
     config, batch = resolve_batch_size(config, len(data.names), hardware, process_group)
     if config.recipe == "auto":
@@ -178,11 +182,11 @@ def resolve_batch_size(
         line = f"batch_size: auto is for GPUs; on {hardware.device} it is the default, {number}"
     else:
         one = replace_values(config, {"train.batch_size": 1})
-        model = build_model(config.model, num_classes)
+        model = build_network(config.model, num_classes)
         hardware.place(model)
         probe = MemoryProbe(
             model,
-            build_loss(config, model, num_classes).to(hardware.device),
+            build_criterion(config, model, num_classes).to(hardware.device),
             build_optimizer(one, model),
             hardware,
             size=max(build_train_sizes(config), default=config.data.size),

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from detector.build.data import Data, build_train_loader, require_batch_size
-from detector.build.model import Detector, build_dropblock, build_model
+from detector.build.model import Detector, build_dropblock, build_network, is_classifier
 from detector.config import Config, ScheduleConfig, TrainConfig
 from detector.device import keep_freed_memory
 from detector.engine import (
@@ -26,8 +26,17 @@ from detector.engine import (
     make_lr_curve,
 )
 from detector.errors import UserError
-from detector.evaluation import Evaluator
-from detector.losses import ASSIGNERS, BALANCE, BOX_LOSSES, CLASS_LOSSES, LossTerms, YOLOLoss
+from detector.evaluation import Evaluator, TopKEvaluator
+from detector.losses import (
+    ASSIGNERS,
+    BALANCE,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    ClassificationLoss,
+    LossTerms,
+    YOLOLoss,
+)
+from detector.models import Classifier
 from detector.nn import synchronise_batch_norms
 
 
@@ -65,6 +74,24 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
         ),
         decoder=model.decoder,
     )
+
+
+def build_criterion(
+    config: Config, model: Detector | Classifier, num_classes: int
+) -> YOLOLoss | ClassificationLoss:
+    """The loss of a detector or of a classifier.
+
+    Raises:
+        UserError: as `build_loss`; `loss.class_weights` for a classifier.
+    """
+    if not isinstance(model, Classifier):
+        return build_loss(config, model, num_classes)
+    if config.loss.class_weights is not None:
+        raise UserError(
+            "loss.class_weights: a classifier's loss has none; remove the key, or balance the classes by "
+            "data.sampling=class_balanced"
+        )
+    return ClassificationLoss(num_classes, label_smoothing=config.loss.label_smoothing)
 
 
 def build_hardware(config: Config) -> Hardware:
@@ -128,11 +155,20 @@ def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def build_adversary(
-    config: Config, model: Detector, loss: YOLOLoss, hardware: Hardware
+    config: Config,
+    model: Detector | Classifier,
+    loss: YOLOLoss | ClassificationLoss,
+    hardware: Hardware,
 ) -> SelfAdversary | None:
-    """Self-adversarial training; None if the bag has it off."""
+    """Self-adversarial training; None if the bag has it off.
+
+    Raises:
+        UserError: for a classifier.
+    """
     if not config.bag.sat:
         return None
+    if isinstance(model, Classifier) or isinstance(loss, ClassificationLoss):
+        raise UserError("bag.sat: self-adversarial training is for detectors; set it to 0")
     return SelfAdversary(
         model,
         loss,
@@ -154,6 +190,8 @@ def choose_capture(
         compiled=config.train.compile,
         changing=config.bag.dropblock > 0,
     )
+    if is_classifier(config.model):
+        return False, ""  # the graphs are those of networks that return maps
     if obstacle is None or wanted is False:
         return bool(wanted), ""
     asked = wanted is True or hardware.device.type == "cuda"
@@ -163,6 +201,7 @@ def choose_capture(
 def build_trainer_options(
     config: TrainConfig,
     *,
+    metrics: Sequence[str],
     capture: bool,
     frozen: Frozen,
     adversary: SelfAdversary | None,
@@ -171,6 +210,7 @@ def build_trainer_options(
     """The options of the training loop; the rest as in `TrainerOptions`."""
     return TrainerOptions(
         eval_every=config.eval_every,
+        metrics=metrics,
         patience=config.patience,
         clip_norm=config.clip_norm,
         skip_limit=config.nonfinite_limit if config.nonfinite == "skip" else 0,
@@ -186,7 +226,7 @@ def build_trainer_options(
 def build_trainer(
     config: Config,
     data: Data,
-    evaluator: Evaluator,
+    evaluator: Evaluator | TopKEvaluator,
     hardware: Hardware,
     start: Callable[[nn.Module], None] | None = None,
     process_group: ProcessGroup | None = None,
@@ -207,10 +247,10 @@ def build_trainer(
     process_group = process_group or ProcessGroup()
     torch.manual_seed(config.train.seed)
     dropblock = build_dropblock(config.bag)
-    model = build_model(config.model, len(data.names), dropblock)
+    model = build_network(config.model, len(data.names), dropblock)
     if start is not None:
         start(model)
-    loss = build_loss(config, model, len(data.names))
+    loss = build_criterion(config, model, len(data.names))
     frozen = freeze(model, config.train.freeze)
     hardware.place(model)
     loader = build_train_loader(
@@ -235,6 +275,7 @@ def build_trainer(
         process_group=process_group,
         options=build_trainer_options(
             config.train,
+            metrics=("top1", "top5") if is_classifier(config.model) else ("AP", "AP50"),
             capture=choose_capture(config, hardware, process_group)[0],
             frozen=frozen,
             adversary=build_adversary(config, model, loss, hardware),

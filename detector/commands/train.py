@@ -11,9 +11,19 @@ from detector.config.duration import parse_duration
 from detector.engine import BatchLimit, Observer, ProcessGroup, TimeLimit
 from detector.errors import UserError
 
+EXAMPLE = "python tools/train.py --cfg yolov4-pacsp-mish.yaml --data coco.yaml train.epochs=100"
+
 
 def main() -> None:
-    args = parse_arguments()
+    run(__doc__ or "", EXAMPLE)
+
+
+def run(description: str, example: str, metric: str = "AP") -> None:
+    """The command, for detectors and for classifiers: trains the network of `--cfg`, whichever it is.
+
+    `metric` selects the best weights; the summary of several seeds names it.
+    """
+    args = parse_arguments(description, example)
     limits: list[Observer] = []  # the clock starts here, for all seeds
     if args.time_limit is not None:
         limits.append(TimeLimit(parse_duration(args.time_limit)))
@@ -36,7 +46,7 @@ def main() -> None:
             limits=limits,
             resume_words=words,
         )
-        print(format_seed_summary(args.seeds, scores))
+        print(format_seed_summary(args.seeds, scores, metric))
     finally:
         process_group.destroy()
 
@@ -52,11 +62,8 @@ def make_request(args: argparse.Namespace) -> RunRequest:
     )
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.make_parser(
-        __doc__ or "",
-        "python tools/train.py --cfg yolov4-pacsp-mish.yaml --data coco.yaml train.epochs=100",
-    )
+def parse_arguments(description: str, example: str) -> argparse.Namespace:
+    parser = cli.make_parser(description, example)
     option = parser.add_argument
     option("--cfg", metavar="YAML", help="a path, a name in configs/, or a darknet .cfg")
     option("--data", metavar="YAML", help="the data set: a path, or a name in data/")

@@ -16,7 +16,14 @@ from detector.data.loader import (
     positions_in_flight,
     val_loader,
 )
-from detector.data.placement import Darknet, Letterbox, Placement, PyTorchYOLOv4, Rectangular
+from detector.data.placement import (
+    CentreCrop,
+    Darknet,
+    Letterbox,
+    Placement,
+    PyTorchYOLOv4,
+    Rectangular,
+)
 from detector.data.readers.coco import find_category_ids, read_coco, read_json
 from detector.data.readers.coco_names import COCO_NAMES
 from detector.data.readers.data_yaml import DatasetConfig, load_data_yaml
@@ -53,6 +60,7 @@ __all__ = [
     "Albumentations",
     "Bag",
     "COCO_NAMES",
+    "CentreCrop",
     "DARKNET_GREY",
     "Darknet",
     "DatasetConfig",

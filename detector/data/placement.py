@@ -59,6 +59,36 @@ class Letterbox:
 
 
 @dataclass(frozen=True, slots=True)
+class CentreCrop:
+    """The central square of an image whose shorter side is scaled to `size` pixels; for classifiers."""
+
+    size: int
+
+    def plan(self, sizes: np.ndarray, batch_size: int) -> tuple[list[list[int]], list[Shape]]:
+        """Batches in order, one canvas for all."""
+        count = len(sizes)
+        return _split_into_batches(list(range(count)), batch_size), [(self.size, self.size)] * count
+
+    def place(self, sample: Sample, shape: Shape) -> tuple[Sample, LetterboxTransform]:
+        """Crops a sample; boxes are clipped to the crop, and may then have no area."""
+        height, width = sample.image.shape[:2]
+        scale = self.size / min(height, width)
+        new_height, new_width = (max(round(side * scale), self.size) for side in (height, width))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        scaled = resize_to(sample, new_height, new_width, method)
+        top, left = (new_height - self.size) // 2, (new_width - self.size) // 2
+        image = scaled.image[top : top + self.size, left : left + self.size]
+        corner = np.array([left, top] * 2, np.float32)
+        boxes, ignore = (
+            np.clip(each - corner, 0, self.size) for each in (scaled.boxes_xyxy, scaled.ignore_xyxy)
+        )
+        transform = LetterboxTransform(
+            new_width / width, new_height / height, -left, -top, height, width
+        )
+        return Sample(image, boxes, sample.labels, sample.image_id, ignore), transform
+
+
+@dataclass(frozen=True, slots=True)
 class Darknet:
     """Every image stretched to the network's height and width, as darknet does without letter_box."""
 

@@ -246,7 +246,9 @@ def require_schema(content: dict[str, Any], source: Path | str) -> None:
 
 STATE_KEYS = {  # of each parameter, by optimizer
     torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.RMSprop: {"step", "square_avg"},
 }
 
 

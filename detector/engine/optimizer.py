@@ -88,6 +88,42 @@ def sgd(
     )
 
 
+@OPTIMIZERS.register("rmsprop")
+def rmsprop(
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    factors: Mapping[str, float] | None = None,
+) -> torch.optim.RMSprop:
+    """RMSProp over `build_param_groups`, with momentum; the squares are averaged with 0.99.
+
+    Source: Tieleman and Hinton, Coursera lecture 6.5, 2012.
+    """
+    return torch.optim.RMSprop(
+        build_param_groups(model, weight_decay, factors or {}), lr=lr, momentum=momentum
+    )
+
+
+@OPTIMIZERS.register("adam")
+def adam(
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    factors: Mapping[str, float] | None = None,
+) -> torch.optim.Adam:
+    """Adam over `build_param_groups`; `momentum` is its first beta, weight decay is part of the gradient.
+
+    Source: Kingma and Ba, "Adam", 2015.
+    """
+    return torch.optim.Adam(
+        build_param_groups(model, weight_decay, factors or {}), lr=lr, betas=(momentum, 0.999)
+    )
+
+
 @OPTIMIZERS.register("adamw")
 def adamw(
     model: nn.Module,

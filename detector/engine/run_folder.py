@@ -169,6 +169,11 @@ class RunFolder:
         return self.path / "train_batch.jpg"
 
     @property
+    def confusion(self) -> Path:
+        """A classifier's confusion matrix."""
+        return self.path / "confusion.csv"
+
+    @property
     def labels(self) -> Path:
         """A picture of the training labels' statistics."""
         return self.path / "labels.png"

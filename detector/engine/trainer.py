@@ -52,7 +52,7 @@ class Trainer:
     Attributes:
         step: the training step, with model, criterion, optimizer, EMA and loss scaling.
         hardware, loader, schedule, options: the other parts.
-        evaluate: EMA model -> metrics; "AP" among them selects the best weights.
+        evaluate: EMA model -> metrics; the first of `options.metrics` selects the best weights.
         process_group: the ranks that train together; each has a trainer and its share of each batch.
         observers: are notified of everything; they change nothing.
         progress: the state of the run.
@@ -186,9 +186,10 @@ class Trainer:
         due = last or (progress.epoch + 1) % self.options.eval_every == 0
         metrics = self._evaluate() if due else {}
         # without an AP, since nothing is labelled (-1), the newest weights are the best known
-        best = bool(metrics) and (metrics["AP"] > progress.best_ap or metrics["AP"] < 0)
+        score = metrics[self.options.metrics[0]] if metrics else -1.0
+        best = bool(metrics) and (score > progress.best_ap or score < 0)
         if best:
-            progress.best_ap = metrics["AP"]
+            progress.best_ap = score
         if metrics:
             progress.stale = 0 if best else progress.stale + 1
         report = EpochReport(

@@ -38,7 +38,8 @@ class TrainerOptions:
 
     Attributes:
         eval_every: epochs between evaluations; the last epoch is always evaluated.
-        patience: evaluations without a better AP after which the run ends; 0 is no limit.
+        metrics: which of the evaluation's metrics are printed; the first one selects the best weights.
+        patience: evaluations without a better value of it after which the run ends; 0 is no limit.
         clip_norm: maximum norm of a step's gradient, which is summed over the nominal batch; 0 is off.
         skip_limit: maximum number of non-finite steps to skip in a row; 0 ends the run at the first one.
         compile: run the forward and backward pass through torch.compile.
@@ -50,6 +51,7 @@ class TrainerOptions:
     """
 
     eval_every: int = 1
+    metrics: Sequence[str] = ("AP", "AP50")
     patience: int = 0
     clip_norm: float = 0.0
     skip_limit: int = 0

@@ -3,7 +3,7 @@
 Read `evaluator` (from model to numbers), `predict` (detections of every image), `coco_ap` (the twelve
 numbers), `ground_truth` (their input as checked arrays) and `backends` (what computes them). `matching`
 pairs detections with ground truth for `intervals` (confidence intervals), `thresholds` (operating points)
-and `error_analysis` (dAP, confusion matrix, calibration, label errors).
+and `error_analysis` (dAP, confusion matrix, calibration, label errors). `top_k` evaluates a classifier.
 """
 
 from detector.evaluation.backends import CocoResult, choose_backend
@@ -23,6 +23,7 @@ from detector.evaluation.text_tables import (
     format_operating_points,
 )
 from detector.evaluation.thresholds import OperatingPoint, ScoreCurve, ThresholdGoal
+from detector.evaluation.top_k import TopKEvaluator
 from detector.evaluation.tta import TTAView, make_tta_views
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ScoreCurve",
     "Evaluator",
     "ThresholdGoal",
+    "TopKEvaluator",
     "CocoResult",
     "OperatingPoint",
     "Results",

@@ -10,6 +10,7 @@ from torch import nn
 from detector.models.backbone import CSPDarknet, TinyDarknet
 from detector.models.head import YOLOHead
 from detector.models.neck import CSPPANet, Neck, PANet, TinyNeck, YOLOv3Neck
+from detector.models.small_cnn import SixLayerCNN
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
@@ -120,4 +121,6 @@ VARIANTS = {
     ),
     # a classifier with the layers of csdarknet53-omega, 1000 classes
     "csdarknet53": Variant(_CSPDARKNET53),
+    # not published: a classifier for images of 32 pixels
+    "cnn6": Variant(partial(SixLayerCNN)),
 }

@@ -9,6 +9,7 @@ from torch import nn
 from detector.build import build_network, default_num_classes
 from detector.config import ModelConfig
 from detector.models import CSPDarknet, Variant
+from detector.models.small_cnn import SixLayerCNN
 
 
 def build_on_meta(arch: str, classes: int | None = None, **settings) -> nn.Module:
@@ -38,6 +39,8 @@ def shrink(variant: Variant) -> Variant:
             neck=partial(variant.neck, width=32),
             head=partial(variant.head, hidden=(16, 24)),
         )
+    if variant.backbone.func is SixLayerCNN:
+        return replace(variant, backbone=partial(variant.backbone, channels=(8, 12, 16)))
     small = {
         "stem": 8,
         "channels": (8, 16, 24, 32, 40),

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from detector.config import AsWritten, find_file, folder_of, load_yaml_as
+from detector.data.digits.folders import ensure_digit_folders
 from detector.data.digits.generate import ensure_digits
 from detector.data.readers.coco import LAYOUT
 from detector.errors import UserError
@@ -23,8 +24,9 @@ from detector.registry import Registry, nearest
 
 MAKERS: Registry[Callable[[Path], Path]] = Registry("data set maker")
 MAKERS.register("digits")(ensure_digits)
+MAKERS.register("digit-folders")(ensure_digit_folders)
 
-Format = Literal["coco", "yolo", "voc"]
+Format = Literal["coco", "yolo", "voc", "folders"]
 # Keys of other toolkits' data YAMLs that resemble ours; those that do not are ignored anyway.
 FOREIGN = {"nc", "download", "minival", "kpt_shape", "flip_idx"}
 

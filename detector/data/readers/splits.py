@@ -8,6 +8,7 @@ import numpy as np
 
 from detector.data.readers.coco import fingerprint_coco, read_coco
 from detector.data.readers.data_yaml import EXPECTED, DatasetConfig, Format, JsonSplit
+from detector.data.readers.image_folders import list_image_folders, read_image_folders
 from detector.data.readers.image_label_pairs import Pairs, fingerprint_pairs
 from detector.data.readers.voc import pair_voc, read_voc
 from detector.data.readers.yolo_txt import pair_yolo, read_yolo
@@ -17,7 +18,7 @@ from detector.data.store.index_cache import load_or_read
 from detector.errors import UserError, reading
 
 SPLITS = ("train", "val", "test")
-TITLES = {"coco": "COCO json", "yolo": "YOLO txt", "voc": "Pascal VOC"}
+TITLES = {"coco": "COCO json", "yolo": "YOLO txt", "voc": "Pascal VOC", "folders": "image folders"}
 CACHED_FROM = 2_000  # images; fewer are read within a second
 CACHED_JSON = 10_000_000  # bytes
 
@@ -49,6 +50,9 @@ def _read_split(
     if form == "coco":
         assert isinstance(place, JsonSplit)
         index = _load_coco(config, root, split, place)
+    elif form == "folders":
+        assert isinstance(place, tuple)
+        index = _load_folders(config, root, split, place)
     else:
         assert isinstance(place, tuple)
         index = _load_pairs(config, root, form, split, place)
@@ -140,6 +144,8 @@ def _default_paths(form: Format, split: str) -> list[str]:
         return [f"annotations/{name}.json" for name in names]
     if form == "voc":
         return [f"ImageSets/Main/{split}.txt", split]
+    if form == "folders":
+        return [split]
     other = ["valid/images"] if split == "val" else []
     return [f"images/{split}", f"{split}/images", *other, split]
 
@@ -175,6 +181,21 @@ def _load_coco(config: DatasetConfig, root: Path, split: str, place: JsonSplit) 
         enabled=json.is_file() and json.stat().st_size >= CACHED_JSON,
         fingerprint=lambda: fingerprint_coco(folder, json),
         read=lambda: read_coco(folder, json, config.names, labelled=split != "test"),
+    )
+
+
+def _load_folders(config: DatasetConfig, root: Path, split: str, place: tuple[str, ...]) -> Index:
+    folder, *others = place
+    if others:
+        raise UserError(f"{root}: `{split}:` of {TITLES['folders']} has to be one folder")
+    pairs, names = list_image_folders(root, folder, config.names)
+    return load_or_read(
+        root,
+        split,
+        ("folders", place, names),
+        enabled=len(pairs.images) >= CACHED_FROM,
+        fingerprint=lambda: fingerprint_pairs(pairs),
+        read=lambda: read_image_folders(pairs, names),
     )
 
 

@@ -72,14 +72,16 @@ class Console(Observer):
         words = [f"epoch {report.epoch + 1:3d}/{report.epochs}"]
         words += [f"{name} {value:.4f}" for name, value in report.losses.items()]
         if report.metrics:
-            words += [f"{name} {_format_ap(report.metrics[name])}" for name in ("AP", "AP50")]
+            words += [
+                f"{name} {_format_ap(report.metrics[name])}" for name in trainer.options.metrics
+            ]
         words.append(f"{report.seconds:.0f} s{'  best' if report.best else ''}")
         tqdm.write("  ".join(words))
         if trainer.out_of_patience:
             evaluations = trainer.progress.stale
             tqdm.write(
-                f"no better AP in {evaluations} evaluation{'s' if evaluations > 1 else ''}: "
-                f"training ends early"
+                f"no better {trainer.options.metrics[0]} in {evaluations} "
+                f"evaluation{'s' if evaluations > 1 else ''}: training ends early"
             )
 
     def on_end(self, trainer: Trainer, outcome: str) -> None:

@@ -11,7 +11,7 @@ from detector.engine.trainer import Trainer
 from detector.errors import writing
 from detector.visualize.draw import save_image
 
-METRICS = ("AP", "AP50", "AP75")
+METRICS = ("AP", "AP50", "AP75", "top1", "top5")
 
 
 def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
@@ -45,7 +45,7 @@ def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
         if axes.lines:
             axes.legend()
     losses.set(title="weighted losses")
-    metrics.set(title="AP of the EMA weights", ylim=(0, 1))
+    metrics.set(title="metrics of the EMA weights", ylim=(0, 1))
     highest = max((row["lr"] for row in rows), default=1.0)
     rates.set(title="learning rate at the end of the epoch", ylim=(0, 1.05 * highest))
     new = path.with_suffix(".new")

@@ -1,0 +1,93 @@
+"""A classifier from the command line: run folder, exact resume, its backbone in a detector, mistakes."""
+
+import csv
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector.data.digits.folders import make_digit_folders
+from detector.engine import load_checkpoint
+from detector.models import VARIANTS, CSPDarknet, Variant
+from detector.weights.load import read_weights
+
+SMALL = ("data.workers=0", "train.threads=1", "train.device=cpu", "train.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """70 images, a fifth of them for validation."""
+    root = tmp_path_factory.mktemp("cls") / "digits"
+    make_digit_folders(root, 7)
+    path = root.with_suffix(".yaml")
+    path.write_text("format: folders\nroot: digits\nmirrors: false\n")
+    return path
+
+
+def train(tool, digits, *words):
+    start = ("--cfg", "cnn6-mish-cls", "--data", digits, *SMALL, "train.batch_size=16")
+    return tool("train_classifier", *start, "train.nominal_batch=16", *words)
+
+
+def test_a_run_and_its_resumption(tool, digits, tmp_path):
+    status, out, _ = train(tool, digits, "--out", "runs/whole")
+    assert status == 0
+    assert "top-1 " in out
+    whole = tmp_path / "runs" / "whole"
+    header = (whole / "results.csv").read_text().splitlines()[0]
+    assert {"top1", "top5", "loss"} <= set(header.split(","))
+    rows = list(csv.reader((whole / "confusion.csv").read_text().splitlines()))
+    assert sum(int(value) for row in rows[1:] for value in row[1:]) == 20
+    assert train(tool, digits, "--out", "runs/parts", "--batch-limit", 5)[0] == 0
+    status, out, _ = tool("train_classifier", "--resume", "runs/parts")
+    assert status == 0
+    assert "resuming in epoch 2 after batch 1" in out
+    whole, parts = (
+        load_checkpoint(tmp_path / "runs" / name / "last.pt") for name in ("whole", "parts")
+    )
+    for name, tensor in whole["weights"].items():
+        assert torch.equal(tensor, parts["weights"][name]), name
+
+
+def test_a_detector_starts_from_a_classifiers_backbone(tool, digits, digits_yaml, monkeypatch):
+    """The narrow backbone of yolov4-pacsp-n as a classifier."""
+    bound = VARIANTS["yolov4-pacsp-n"].backbone
+    assert isinstance(bound, partial)
+    assert bound.func is CSPDarknet
+    monkeypatch.setitem(VARIANTS, "csp-n", Variant(bound))
+    words = ("model.arch=csp-n", "data.size=64", "train.epochs=1", "model.bn_momentum=0.03")
+    assert train(tool, digits, "--out", "runs/cls", "--batch-limit", 2, *words)[0] == 0
+    weights = tool(
+        *("train", "--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, "--batch-limit", 1),
+        *("--weights", "runs/cls/last.pt", "--out", "runs/det", "data.size=64", *SMALL),
+    )
+    assert weights[0] == 0
+    tensors = [
+        name
+        for name in read_weights(Path("runs/cls/last.pt")).tensors
+        if name.startswith("backbone")
+    ]
+    assert f"backbone   {len(tensors)} of {len(tensors)}" in weights[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("bag.cutmix=0.5",), "bag.cutmix: not for classifiers"),
+        (("bag.sat=0.5",), "bag.sat: self-adversarial training is for detectors"),
+        (("bag.dropblock=0.1",), "bag.dropblock: a classifier has no neck"),
+        (("loss.class_weights=balanced",), "loss.class_weights: a classifier's loss has none"),
+        (("train.optimizer=rmsprop", "bag.paste=0.1"), "bag.paste: not for classifiers"),
+    ],
+)
+def test_what_a_classifier_does_not_have(tool, digits, words, message):
+    status, _, err = train(tool, digits, *words)
+    assert status == 2
+    assert message in err
+
+
+def test_boxes_are_no_classes(tool, digits_yaml):
+    status, _, err = train(tool, digits_yaml)
+    assert status == 2
+    assert "a classifier needs images of one class each" in err
