@@ -77,12 +77,12 @@ def train(folder: Path, process_group: ProcessGroup, case: str) -> dict[str, obj
     assert len(lines) == 1  # of the image cache
     data = data.with_store(store)
     evaluator = build.build_evaluator(config, data.val, hardware, process_group)
-    real = training.build_model
-    training.build_model = lambda *arguments: InDouble(real(*arguments))
+    real = training.build_network
+    training.build_network = lambda *arguments: InDouble(real(*arguments))
     try:
         trainer = build.build_trainer(config, data, evaluator, hardware, None, process_group)
     finally:
-        training.build_model = real
+        training.build_network = real
     assert isinstance(trainer.model, InDouble)
     assert isinstance(trainer.ema, ModelEMA)
     if case == "chunks" and process_group.world_size > 1:

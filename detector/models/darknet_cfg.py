@@ -52,7 +52,7 @@ class Section:
         except ValueError:
             values = [math.nan]
         if not all(abs(value) <= LARGEST for value in values):  # nan neither
-            self.fail(f"{key}={text}: expected numbers, separated by commas")
+            self.fail(f"{key}={text}: expected numbers of at most {LARGEST}, separated by commas")
         return values
 
     def number(self, key: str, default: str | None = None) -> float:

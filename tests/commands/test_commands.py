@@ -320,7 +320,7 @@ def test_get_weights_lists_and_refuses(tool):
 def test_a_classifier_is_not_trained_as_a_detector(tool, digits_yaml):
     status, _, err = tool("train", "--cfg", "csdarknet53-omega", "--data", digits_yaml)
     assert (status, err.count("\n")) == (2, 1)
-    assert "is a classifier; it detects no objects" in err
+    assert "a classifier needs images of one class each: a folder per class" in err
 
 
 def test_plot_activations(real_figures, tool, tmp_path):

@@ -140,7 +140,7 @@ NET = "[net]\nwidth=64\nheight=64\n"
         (NET + "[convolutional]\nfilters=nan\n", "my.cfg:4: .*filters=nan: expected numbers"),
         (NET + "[convolutional]\nfilters=1.5\n", "filters=1.5: expected an integer between 1 "),
         (NET + texts.conv(900000, 99), "filters=900000, size=99 and 3 input channels make .* weights"),
-        (NET + texts.conv(8) + "[route]\nlayers=-inf\n", "layers=-inf: expected numbers"),
+        (NET + texts.conv(8) + "[route]\nlayers=-inf\n", "layers=-inf: expected numbers of at most"),
         (NET + texts.conv(8) + "[route]\nlayers=-0.5\n", "layers=-0.5: expected integers"),
         (NET + texts.conv(8) + "[dropout]\nprobability=2\n", "probability=2: expected at least 0"),
         (NET + texts.conv(21, act="linear", bn=0) + texts.yolo("0,1,2", "0,14, 2,3, 4,5"),

@@ -178,7 +178,7 @@ CASES = {
     "a network of 10^18 numbers": (
         ("config", "model", "darknet_cfg"),
         texts.everything(new_coords=1).replace("filters=8", "filters=1000000000", 1),
-        "expected .1000000000, 3, 3, 3.",
+        "filters=1000000000: expected numbers of at most 1000000",
     ),
     "half of the data": (("data", "val"), remove, "'data' val is missing"),
     "a header of five numbers": (("darknet", "header"), [0, 2, 5, 7, 1], "'darknet.header"),
