@@ -256,6 +256,7 @@ def test_seeds(tool, digits_yaml, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_shared_by_all_seeds(tool, digits_yaml, tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -127,14 +127,14 @@ def test_mixed_in_images_come_from_the_window(digits_root):
         assert drawn == {(order[p] % 12, p) for p in range(first, first + 4)}
 
 
-# A spawned worker imports torch, seconds each: one case runs by default.
+# A spawned worker imports torch, seconds each: slow.
 @pytest.mark.parametrize(
     ("place", "context"),
     [
         ("ram", "fork"),
         ("disk", "fork"),
         ("ring", "fork"),
-        ("ring", "spawn"),
+        pytest.param("ring", "spawn", marks=pytest.mark.slow),
         pytest.param("ram", "spawn", marks=pytest.mark.slow),
         pytest.param("disk", "spawn", marks=pytest.mark.slow),
     ],

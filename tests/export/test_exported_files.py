@@ -153,6 +153,7 @@ def test_int8_quantizes_all_but_the_last_convolution(model, onnx_file, images, t
     assert (scores - expected).abs().mean() < 0.02
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_openvino_in_fp16_with_nms_and_a_fixed_shape(model, images, tmp_path):
     pytest.importorskip("openvino")

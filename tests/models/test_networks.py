@@ -141,7 +141,14 @@ def test_fused_batch_norms_change_nothing(arch):
 
 # the other networks of the pacsp family differ from -n in widths and depths alone
 @pytest.mark.usefixtures("small_variants")
-@pytest.mark.parametrize("arch", [arch for arch in VARIANTS if arch not in PACSP_LARGER])
+@pytest.mark.parametrize(
+    "arch",
+    [
+        pytest.param(arch, marks=[pytest.mark.slow] if arch == "yolov4" else [])
+        for arch in VARIANTS
+        if arch not in PACSP_LARGER
+    ],
+)
 @pytest.mark.filterwarnings("default")  # torch.export's own
 def test_torch_export_of_the_forward(arch):
     model = randomize_norms(build_network(ModelConfig(arch=arch), 3))
