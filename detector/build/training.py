@@ -191,7 +191,9 @@ def choose_capture(
         changing=config.bag.dropblock > 0,
     )
     if is_classifier(config.model):
-        return False, ""  # the graphs are those of networks that return maps
+        obstacle = (
+            obstacle or "the graphs are made for networks that return maps, not for classifiers"
+        )
     if obstacle is None or wanted is False:
         return bool(wanted), ""
     asked = wanted is True or hardware.device.type == "cuda"
