@@ -167,7 +167,7 @@ class StepTimer:
         Raises:
             UserError: the config, the data or the device cannot be used.
         """
-        others_memory = _reset_memory()
+        self._others_memory = _reset_memory()
         words = [*settings.words, *_fixed_words(settings), *variant.words]
         config = load_config(settings.cfg, words, data=settings.data)
         hardware, group = build_hardware(config), ProcessGroup()
@@ -181,7 +181,6 @@ class StepTimer:
         self._position = 0
         self._marks: list[float] = []
         self._stops = False  # whether the GPU is waited for at each mark
-        self._others_memory = others_memory
         self._watch()
         self.trainer.model.train()
 

@@ -64,12 +64,7 @@ def build_evaluator(
     if not len(index):
         raise UserError(f"{index.annotations}: it lists no images to evaluate on")
     return Evaluator(
-        val_loader(
-            val,
-            workers=config.data.workers,
-            pin_memory=hardware.device.type == "cuda",
-            batches=process_group.shard(val.batches) if process_group else None,
-        ),
+        _load_val(config, val, hardware, process_group),
         CocoAP(
             # a file's own annotations, for their areas
             index.annotations if index.annotations.suffix == ".json" else coco_tree(index),
@@ -83,6 +78,18 @@ def build_evaluator(
     )
 
 
+def _load_val(
+    config: Config, val: ValSet, hardware: Hardware, process_group: ProcessGroup | None
+) -> Any:
+    """The validation batches of this rank."""
+    return val_loader(
+        val,
+        workers=config.data.workers,
+        pin_memory=hardware.device.type == "cuda",
+        batches=process_group.shard(val.batches) if process_group else None,
+    )
+
+
 def build_run_evaluator(
     config: Config, val: ValSet, hardware: Hardware, process_group: ProcessGroup | None = None
 ) -> Evaluator | TopKEvaluator:
@@ -90,12 +97,7 @@ def build_run_evaluator(
     if not is_classifier(config.model):
         return build_evaluator(config, val, hardware, process_group)
     return TopKEvaluator(
-        val_loader(
-            val,
-            workers=config.data.workers,
-            pin_memory=hardware.device.type == "cuda",
-            batches=process_group.shard(val.batches) if process_group else None,
-        ),
+        _load_val(config, val, hardware, process_group),
         len(val.reader.index.names),
         hardware=hardware,
         process_group=process_group,

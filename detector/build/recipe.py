@@ -32,8 +32,7 @@ MANY_OBJECTS = (
     COCO_OBJECTS / 2
 )  # per image, from which on the objectness target of a short run is IoU
 FEW_STEPS = 500  # fewer steps from initial weights learn little, whatever the recipe
-# a run from trained weights bears a larger learning rate: as with so many times the objects
-PRETRAINED_OBJECTS = 2.0
+PRETRAINED_LR = 2.0  # times the learning rate from scratch, at most steps as long as published
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +76,16 @@ def choose_lr(size: RunSize, nominal_batch: int) -> float:
 
     Gradients are those of the mean losses times the images of a step, so with 64 / nominal batch a step
     is as long as a published one. A mean over few objects is noisy: below the 7 objects of an image of
-    COCO the rate is proportional to their number. A run from trained weights has twice that rate, but not
-    more than with the objects of COCO: its steps are then no longer than those that trained the weights.
+    COCO the rate is proportional to their number. A run from trained weights has twice that rate, but its
+    steps are no longer than the published ones, which trained the published weights.
     """
     if not size.is_short:
         return PUBLISHED.lr
     lr = PUBLISHED.lr * PUBLISHED.nominal_batch / nominal_batch
-    objects = max(size.objects, MIN_OBJECTS) * (PRETRAINED_OBJECTS if size.pretrained else 1.0)
-    objects = min(objects / COCO_OBJECTS, 1.0)
-    return float(f"{SHORT_RUN_LR * lr * objects:.3g}")
+    factor = SHORT_RUN_LR * min(max(size.objects, MIN_OBJECTS) / COCO_OBJECTS, 1.0)
+    if size.pretrained:
+        factor = min(PRETRAINED_LR * factor, 1.0)
+    return float(f"{lr * factor:.3g}")
 
 
 def choose_box_gain(size: RunSize) -> float:

@@ -5,6 +5,7 @@ for a shape of images and then replayed; the loss, whose shapes change with the 
 outside. The kernels are the same, so the numbers are too.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,9 +95,7 @@ class GraphedForward:
             self._graphs[images.shape] = self._record(self.model, images)
         except torch.OutOfMemoryError:
             self._give_up("out of memory")
-        except (
-            RuntimeError
-        ) as error:  # an operation that cannot be recorded; eager mode still works
+        except RuntimeError as error:  # an operation that cannot be recorded
             self._give_up((str(error).splitlines() or [type(error).__name__])[0])
         finally:
             self._buffers.restore()
@@ -147,28 +146,28 @@ class RecordedPasses:
         def run_forward() -> tuple[Tensor, ...]:
             return tuple(torch.func.functional_call(model, leaves, (self.images,)))
 
-        def run_backward(raw: tuple[Tensor, ...], gradients: list[Tensor] | None = None) -> Any:
-            ones = gradients or list(map(torch.ones_like, raw))
-            return torch.autograd.grad(raw, trained, ones, allow_unused=True)
+        def run_backward(raw: tuple[Tensor, ...], gradients: list[Tensor]) -> Any:
+            return torch.autograd.grad(raw, trained, gradients, allow_unused=True)
 
-        raw: tuple[Tensor, ...] = ()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARMUP_STEPS):
                 raw = run_forward()
-                torch.autograd.grad(
-                    raw, trained, list(map(torch.zeros_like, raw)), allow_unused=True
-                )
-        del raw
+                run_backward(raw, list(map(torch.zeros_like, raw)))
+                del raw  # or the next pass would need the memory of two
         torch.cuda.current_stream().wait_stream(stream)
 
+        # thread_local: the loader's thread may pin memory meanwhile, which "global" forbids it
+        record = functools.partial(
+            torch.cuda.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+        )
         self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.forward_graph, pool=pool, stream=stream):
+        with record(self.forward_graph):
             raw = run_forward()
         self.raw = [level.detach() for level in raw]
         self.raw_gradients = [torch.zeros_like(level) for level in raw]
-        with torch.cuda.graph(self.backward_graph, pool=pool, stream=stream):
+        with record(self.backward_graph):
             self.gradients = run_backward(raw, self.raw_gradients)
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,7 @@ def compare_arms(
         for arm, baseline in names
     ]
     adjusted = adjust_holm(np.array([each.p for each in made])).tolist()
-    return tuple(_with_holm(each, p_holm) for each, p_holm in zip(made, adjusted, strict=True))
+    return tuple(replace(each, p_holm=p) for each, p in zip(made, adjusted, strict=True))
 
 
 def list_comparisons(study: Study, all_pairs: bool) -> Iterator[tuple[str, str]]:
@@ -266,11 +266,6 @@ def compare(
         ),
         bootstrap=bootstrap_pairs(known),
     )
-
-
-def _with_holm(comparison: Comparison, p_holm: float) -> Comparison:
-    values = _describe(comparison)
-    return Comparison(**{**values, "p_holm": p_holm})
 
 
 def _describe(each: Any) -> dict[str, Any]:

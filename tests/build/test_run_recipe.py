@@ -126,8 +126,8 @@ def test_a_run_of_few_steps_is_told_how_many_epochs_are_enough():
     assert len(resolve_recipe(config, 100, 20, pretrained=True)[1]) == 1
 
 
-@pytest.mark.parametrize(("objects", "lr"), [(1.1, 0.0503), (3.5, 0.16), (50.0, 0.16)])
-def test_trained_weights_bear_twice_the_learning_rate_of_few_objects(objects, lr):
+@pytest.mark.parametrize(("objects", "lr"), [(1.1, 0.0503), (1.75, 0.08), (50.0, 0.08)])
+def test_trained_weights_double_the_learning_rate_up_to_the_published_step(objects, lr):
     config = config_from_dict({}, "test", ["train.epochs=40"])
     resolved, lines = resolve_recipe(config, 160, 40, objects=objects, pretrained=True)
     assert resolved.train.lr == lr

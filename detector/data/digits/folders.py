@@ -1,13 +1,11 @@
 """The embedded digits as a data set for classifiers: scikit-learn's 1,797 scans, a folder per class."""
 
-import secrets
-import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from detector.errors import UserError
+from detector.data.digits.make_once import make_once
 
 WIDTH = 32  # of an image, px; the scans have 8
 VAL_EVERY = 5  # each fifth digit of a class is for validation
@@ -22,22 +20,7 @@ def ensure_digit_folders(root: Path) -> Path:
     """
     if (root / DONE).is_file():
         return root
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f"{root}: contains files that are not the digits data set; move them, or set another "
-            f"`root:` in the data YAML"
-        )
-    # beside `root`, then renamed: an interrupted run leaves no incomplete data set
-    part = root.with_name(f".{root.name}-{secrets.token_hex(4)}")
-    try:
-        make_digit_folders(part)
-        try:
-            part.rename(root)
-        except OSError:
-            if not (root / DONE).is_file():  # else another process has made it in the meantime
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    make_once(root, make_digit_folders, is_made=lambda: (root / DONE).is_file())
     return root
 
 

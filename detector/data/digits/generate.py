@@ -12,8 +12,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import secrets
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.data.digits.credits import CREDITS, PHOTOS, Photo
+from detector.data.digits.make_once import make_once
 from detector.data.digits.render import Sticker, enlarge_glyphs, paste, render_sticker
 from detector.errors import UserError
 
@@ -88,24 +87,12 @@ def ensure_digits(root: Path) -> Path:
     manifest = _read_manifest(root)
     if manifest is not None and manifest["generator"] == GENERATOR_VERSION:
         return root
-    if manifest is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f"{root}: contains files that are not the digits data set; move them, or set another "
-            f"`root:` in the data YAML"
-        )
-    # Written beside `root`, then renamed: an interrupted run leaves no incomplete data set.
-    part = root.with_name(f".{root.name}-{secrets.token_hex(4)}")
-    try:
-        make_digits(part)
-        if manifest is not None:
-            shutil.rmtree(root)
-        try:
-            part.rename(root)
-        except OSError:
-            if _read_manifest(root) is None:  # else another process has made it in the meantime
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    make_once(
+        root,
+        make_digits,
+        is_made=lambda: _read_manifest(root) is not None,
+        replace=manifest is not None,
+    )
     return root
 
 
