@@ -1,10 +1,12 @@
 """The typed configuration.
 
-Read `schema` first (keys, types, defaults; `ranges` has bounds), then `bags` (the named ones), `parse`
-(files and words of the command line -> a frozen `Config`, and changes to one), `yaml_tree` (YAML that
-remembers its lines and its words) and `descriptions` (where the project's YAML files are).
+Read `schema` first (keys, types, defaults; `bag_schema` has those of the bag, `ranges` the bounds), then
+`bags` (the named ones), `parse` (files and words of the command line -> a frozen `Config`, and changes to
+one), `yaml_tree` (YAML that remembers its lines and its words) and `descriptions` (where the project's YAML
+files are).
 """
 
+from detector.config.bag_schema import BagConfig, TransformConfig
 from detector.config.descriptions import (
     content_folder,
     description_folder,
@@ -27,7 +29,6 @@ from detector.config.schema import (
     MIN_TILE_BUFFER,
     RECIPE_KEYS,
     ActivationConfig,
-    BagConfig,
     Config,
     DataConfig,
     DecoderConfig,
@@ -37,7 +38,6 @@ from detector.config.schema import (
     PartActivations,
     ScheduleConfig,
     TrainConfig,
-    TransformConfig,
 )
 from detector.config.yaml_tree import AsWritten
 
