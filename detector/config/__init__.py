@@ -2,8 +2,8 @@
 
 Read `schema` first (keys, types, defaults; `bag_schema` has those of the bag, `ranges` the bounds), then
 `bags` (the named ones), `parse` (files and words of the command line -> a frozen `Config`, and changes to
-one), `yaml_tree` (YAML that remembers its lines and its words) and `descriptions` (where the project's YAML
-files are).
+one), `yaml_tree` (YAML that remembers its lines and its words) and `descriptions` (where the
+project's YAML files are).
 """
 
 from detector.config.bag_schema import BagConfig, TransformConfig
