@@ -6,7 +6,7 @@ repeated, others resume. It writes report.html, report.md and report.json.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,9 @@ import torch
 from detector.command_names import format_command
 from detector.commands import cli
 from detector.commands.launch import make_train_command, make_train_environment
+from detector.config import Config
 from detector.config.duration import format_duration, parse_duration
+from detector.data import SPLITS
 from detector.errors import UserError, writing
 from detector.study.answer import METRICS, Answer, find_answer
 from detector.study.collect import collect_results
@@ -26,8 +28,10 @@ from detector.study.plan import (
     open_study,
     parse_arm,
     parse_variations,
+    read_study_pool,
     require_arms,
     take_shard,
+    write_study_folds,
 )
 from detector.study.runner import Machine, Runner, select_environment
 from detector.study.text import format_markdown, format_text
@@ -40,23 +44,25 @@ def main() -> None:
         write_answer(folder, load_study(folder), args)
         return
     folder, study = Path(args.out), make_study(args)
-    epochs = find_epochs(study, folder)
-    jobs = args.jobs
-    machine = Machine.detect(torch.cuda.device_count())
+    configs = load_configs(study, folder)
     runner = Runner(
         study=study,
         folder=folder,
         command=make_train_command(),
-        machine=machine,
-        jobs=jobs,
-        epochs=epochs,
+        machine=Machine.detect(torch.cuda.device_count()),
+        jobs=args.jobs,
+        epochs={name: config.train.epochs for name, config in configs.items()},
         environment=select_environment(make_train_environment()),
     )
     runs = take_shard(study.list_runs(), args.shard, len(study.arms))
     print(runner.describe_budget(runs))
+    pool = read_study_pool(study, find_dataset(study, configs))
+    if pool is not None:
+        print(f"{pool.describe(study.folds)}; each seed has folds of its own")
     if args.dry_run:
         return
     open_study(folder, study)
+    write_study_folds(study, folder, pool)
     time_limit = None if args.time_limit is None else parse_duration(args.time_limit)
     complete = runner.run(runs, time_limit=time_limit)
     write_answer(folder, study, args)
@@ -84,15 +90,34 @@ def make_study(args: argparse.Namespace) -> Study:
         word.startswith("train.seed=") for arm in arms for word in (*arm.words, *args.overrides)
     ):
         raise UserError("train.seed is what pairs the runs; --seeds sets it")
+    require_fold_options(args)
     return Study(
         cfg=args.cfg,
         data=args.data,
         weights=args.weights,
         words=tuple(args.overrides),
         arms=arms,
-        seeds=parse_seeds(args.seeds),
+        seeds=parse_seeds(args.seeds or ("1" if args.folds else "5")),
         baseline=require_arms(arms, args.baseline),
+        folds=args.folds,
+        group=args.group_by,
+        pool=tuple(args.pool.split(",")),
     )
+
+
+def require_fold_options(args: argparse.Namespace) -> None:
+    """Checks the options of a cross-validation.
+
+    Raises:
+        UserError: a number of folds that makes none, splits that do not exist, or --group-by alone.
+    """
+    if args.folds < 0 or args.folds == 1:
+        raise UserError(f"--folds {args.folds}: expected 2 or more")
+    if args.group_by is not None and not args.folds:
+        raise UserError("--group-by says which images share a fold; give --folds, too")
+    splits = args.pool.split(",")
+    if not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
+        raise UserError(f"--pool {args.pool}: expected splits of the data set, such as train,val")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -110,13 +135,25 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def find_epochs(study: Study, folder: Path) -> dict[str, int]:
-    """The epochs of a run, by arm; validates the settings of all arms.
+def load_configs(study: Study, folder: Path) -> dict[str, Config]:
+    """The config of each arm, by name.
 
     Raises:
         UserError: the mistakes of an arm's settings.
     """
-    return {arm.name: config.train.epochs for arm, config in iterate_configs(study, folder)}
+    return {arm.name: config for arm, config in iterate_configs(study, folder)}
+
+
+def find_dataset(study: Study, configs: Mapping[str, Config]) -> str:
+    """The data set of all arms.
+
+    Raises:
+        UserError: there are folds, and the arms have different ones.
+    """
+    datasets = [config.data.dataset for config in configs.values()]
+    if study.folds and len(set(datasets)) > 1:
+        raise UserError("--folds: the arms have different data sets; a fold is of one")
+    return datasets[0]
 
 
 def write_answer(folder: Path, study: Study, args: argparse.Namespace) -> None:
@@ -158,6 +195,8 @@ def format_study_command(study: Study, folder: Path) -> str:
     count = len(study.seeds)
     whole = study.seeds == tuple(range(count))
     words += ["--seeds", str(count) if whole else ",".join(map(str, study.seeds))]
+    words += ["--folds", str(study.folds), "--pool", ",".join(study.pool)] if study.folds else []
+    words += ["--group-by", study.group] if study.group is not None else []
     words += ["--baseline", study.baseline] if study.baseline != study.arms[0].name else []
     return format_command("ablate", *words, "--out", str(folder), *study.words)
 
@@ -191,9 +230,14 @@ def parse_arguments() -> argparse.Namespace:
     arm_help = "an arm that changes several keys: 'NAME: key=value key=value'; any number of them"
     option("--arm", metavar="ARM", action="append", default=[], help=arm_help)
     option("--baseline", metavar="NAME", help="the arm to compare with (default: the first)")
-    option(
-        "--seeds", metavar="N", default="5", help="a number of seeds, or a list 0,3,7 (default 5)"
-    )
+    seeds_help = "a number of seeds, or a list 0,3,7 (default 5; with --folds 1)"
+    option("--seeds", metavar="N", help=seeds_help)
+    folds_help = "pairs by K-fold cross-validation over images, for small data sets"
+    option("--folds", metavar="K", type=int, default=0, help=folds_help)
+    group_help = "images whose path matches alike stay in one fold: a regular expression"
+    option("--group-by", metavar="REGEX", help=group_help)
+    pool_help = "splits whose images the folds share out (default train,val)"
+    option("--pool", metavar="SPLITS", default="train,val", help=pool_help)
     option("--metric", choices=METRICS, default="AP", help="of the verdict (default AP)")
     option("--all-pairs", action="store_true", help="compare all arms with each other")
     option(

@@ -27,7 +27,7 @@ from detector.data.placement import (
 from detector.data.readers.coco import find_category_ids, read_coco, read_json
 from detector.data.readers.coco_names import COCO_NAMES
 from detector.data.readers.data_yaml import DatasetConfig, load_data_yaml
-from detector.data.readers.splits import find_annotation_file, list_splits, read_split
+from detector.data.readers.splits import SPLITS, find_annotation_file, list_splits, read_split
 from detector.data.sampling import EpochOrder, class_balance, repeat_factors
 from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.fingerprint import fingerprint
@@ -53,6 +53,7 @@ from detector.data.store.index import Finding, Index, StringArray
 from detector.data.train_set import Bag, TrainSet
 from detector.data.val_set import ValSet
 from detector.data.writers.convert import coco_tree
+from detector.data.writers.folds import Pool, read_pool, write_folds
 from detector.data.writers.subset import write_subset
 from detector.structures import LoadedSample
 
@@ -74,8 +75,10 @@ __all__ = [
     "LoadedSample",
     "MIRRORING",
     "Placement",
+    "Pool",
     "PyTorchYOLOv4",
     "Rectangular",
+    "SPLITS",
     "StringArray",
     "TrainLoader",
     "TrainSet",
@@ -105,9 +108,11 @@ __all__ = [
     "read_header",
     "read_image",
     "read_json",
+    "read_pool",
     "read_split",
     "repeat_factors",
     "sample_without_labels",
     "val_loader",
+    "write_folds",
     "write_subset",
 ]

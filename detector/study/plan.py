@@ -13,6 +13,7 @@ import torch
 
 from detector.api.run_request import RunRequest
 from detector.build import build_network
+from detector.data import Pool, read_pool, write_folds
 from detector.engine import RunFolder
 from detector.errors import UserError, reading, writing
 from detector.registry import nearest
@@ -67,6 +68,7 @@ class Study:
         folds: number of folds of the cross-validation; 0 trains on the data set's own splits.
         group: regular expression of file names; images whose match (its first group, if it has one) is
             the same are in the same fold.
+        pool: the splits whose images the folds share out.
     """
 
     cfg: str
@@ -78,6 +80,7 @@ class Study:
     words: tuple[str, ...] = ()
     folds: int = 0
     group: str | None = None
+    pool: tuple[str, ...] = ("train", "val")
 
     @property
     def overlap(self) -> float:
@@ -229,6 +232,36 @@ def find_fold(folder: Path, seed: int, fold: int) -> Path:
     return folder / "folds" / f"seed{seed}-fold{fold}.yaml"
 
 
+def read_study_pool(study: Study, dataset: str) -> Pool | None:
+    """The images that the folds of a study share out; None without folds.
+
+    Args:
+        study: whose pool it is.
+        dataset: of all arms.
+
+    Raises:
+        UserError: the data set cannot be read, or cannot be shared out in this way.
+    """
+    if not study.folds:
+        return None
+    pool = read_pool(dataset, study.pool, study.group)
+    pool.require_groups(study.folds)
+    return pool
+
+
+def write_study_folds(study: Study, folder: Path, pool: Pool | None) -> None:
+    """Writes the data YAMLs of a cross-validation that are missing.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    if pool is None:
+        return
+    for seed in study.seeds:
+        paths = [find_fold(folder, seed, fold) for fold in range(study.folds)]
+        write_folds(pool, study.folds, seed, paths)
+
+
 def open_study(folder: Path, study: Study) -> None:
     """Writes study.json, or checks that the folder's is of the same study; arms and seeds may be added.
 
@@ -251,7 +284,7 @@ def require_same_study(path: Path, before: Study, now: Study) -> None:
     Raises:
         UserError: names the settings that differ.
     """
-    shared = ("cfg", "data", "weights", "words", "folds", "group")
+    shared = ("cfg", "data", "weights", "words", "folds", "group", "pool")
     changed = [
         f"{name}: {getattr(before, name)!r}, now {getattr(now, name)!r}"
         for name in shared
@@ -282,8 +315,10 @@ def load_study(folder: Path) -> Study:
     try:
         values: dict[str, Any] = json.loads(text)
         arms = tuple(Arm(arm["name"], tuple(arm["words"])) for arm in values.pop("arms"))
-        seeds, words = tuple(values.pop("seeds")), tuple(values.pop("words"))
-        return Study(arms=arms, seeds=seeds, words=words, **values)
+        for name in ("seeds", "words", "pool"):
+            if name in values:  # folders of older versions have no pool
+                values[name] = tuple(values[name])
+        return Study(arms=arms, **values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: is damaged ({error}); delete it and start the study again"

@@ -104,11 +104,12 @@ def describe_design(answer: Answer) -> str:
     """What was trained, in a sentence."""
     study = answer.study
     folds = f" x {study.folds} folds" if study.folds else ""
+    seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
     unfinished = len(answer.results) - answer.num_finished
     missing = f"; {unfinished} of {len(answer.results)} runs are not finished" if unfinished else ""
     where = f" on {study.data}" if study.data else ""
     return (
-        f"{study.cfg}{where}: {len(study.arms)} arms x {len(study.seeds)} seeds{folds}, paired; metrics "
+        f"{study.cfg}{where}: {len(study.arms)} arms x {seeds}{folds}, paired; metrics "
         f"of the EMA weights after the last epoch, in percent{missing}"
     )
 
@@ -117,13 +118,14 @@ def describe_method(answer: Answer) -> str:
     """How to read the table of differences."""
     count = len(answer.comparisons[answer.metric])
     holm = f" Holm's correction is for {count} comparisons." if count > 1 else ""
+    pairs = "seed and fold" if answer.study.folds else "seed"
     folds = (
         " Folds share training images, which widens the interval (Nadeau and Bengio, 2003)."
         if answer.study.folds
         else ""
     )
     return (
-        f"Differences of {answer.metric} in percentage points, over runs with the same seed; paired t "
+        f"Differences of {answer.metric} in percentage points, over runs with the same {pairs}; paired t "
         f"intervals, and a bootstrap over the pairs, which is too narrow for few of them. Detectable: "
         f"the smallest true difference that these pairs would show in {POWER:.0%} of studies."
         f"{holm}{folds}"

@@ -50,6 +50,26 @@ def test_a_study_continues_in_shards_and_with_more_seeds(fake, tmp_path):
     assert len((tmp_path / "st" / "calls.txt").read_text().splitlines()) == 6
 
 
+def test_a_cross_validation(fake, tmp_path, digits_yaml):
+    """Each run of a fold is given the fold's data YAML; both arms have the same."""
+    words = ["--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, "--out", "st", "train.epochs=1"]
+    folds = ["--folds", 3, "--group-by", r"0000(\d+)"]
+    status, out, err = fake("ablate", *words, *VARY, *folds)
+    assert status == 0, err
+    assert "6 runs of 2 arms" in out
+    # train and val have images of the same numbers, which the expression groups
+    assert "3 folds of the 17 images of train and val in 12 groups: about 6 validate a fold" in out
+    assert "2 arms x 1 seed x 3 folds, paired" in out
+    calls = map(json.loads, (tmp_path / "st" / "calls.txt").read_text().splitlines())
+    data = {name: words[words.index("--data") + 1] for name, _, _, _, words in calls}
+    for fold in range(3):
+        path = f"st/folds/seed0-fold{fold}.yaml"
+        assert data[f"mish-seed0-fold{fold}"] == data[f"relu-seed0-fold{fold}"] == path
+        assert (tmp_path / path).exists()
+    command = json.loads((tmp_path / "st" / "report.json").read_text())["command"]
+    assert "--seeds 1 --folds 3 --pool train,val --group-by '0000(\\d+)'" in command
+
+
 def test_a_dry_run_writes_nothing(fake, tmp_path):
     status, out, _ = fake("ablate", *WORDS, *VARY, "--dry-run")
     assert status == 0
@@ -89,6 +109,9 @@ def test_failed_runs_end_in_an_error(fake, tmp_path):
         ([*VARY, "--jobs", "0"], "--jobs 0: expected 1 or more"),
         ([*VARY, "--shard", "3/2"], "expected i/n"),
         ([*VARY, "--baseline", "swish"], "no such arm"),
+        ([*VARY, "--folds", "1"], "--folds 1: expected 2 or more"),
+        ([*VARY, "--group-by", "x"], "give --folds, too"),
+        ([*VARY, "--folds", "3", "--pool", "train,vla"], "--pool train,vla: expected splits"),
     ],
 )
 def test_mistakes(fake, tmp_path, words, expected):
