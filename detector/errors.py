@@ -57,25 +57,39 @@ def read_regular_file(path: Path, *, hint: str = "", largest: int | None = None)
     Raises:
         UserError: names the file, and why it cannot be read.
     """
+    size = require_file(path, missing=f"no such file{hint and f'; {hint}'}")
+    if largest is not None and size > largest:
+        raise UserError(f"{path}: cannot be read: it has {size:,} bytes, more than {largest:,}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise UserError(f"{path}: cannot be read: it is larger than the memory") from None
+
+
+def require_file(path: Path, *, missing: str = "no such file") -> int:
+    """The size of a file that a user names, bytes; `missing` is what is said where there is none.
+
+    Opening a FIFO waits for its writer, and reading a device might never end: whatever opens a file
+    without `read_regular_file` calls this first.
+
+    Raises:
+        UserError: names the file: it is missing, a folder, a device or a pipe.
+    """
     shown = str(path)
     if "\0" in shown:
         raise UserError(f"{shown!r}: a file name cannot contain a NUL character")
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
-            raise UserError(f"{shown}: cannot be read: it is {what}, not a file")
-        if largest is not None and status.st_size > largest:
-            raise UserError(
-                f"{shown}: cannot be read: it has {status.st_size:,} bytes, more than {largest:,}"
-            )
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{shown}: no such file{hint and f'; {hint}'}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{shown}: {missing}") from None
     except OSError as error:
         raise UserError(f"{shown}: cannot be read: {error.strerror or error}") from None
-    except MemoryError:
-        raise UserError(f"{shown}: cannot be read: it is larger than the memory") from None
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
+        raise UserError(f"{shown}: cannot be read: it is {what}, not a file")
+    return status.st_size
 
 
 def explain(error: RuntimeError) -> UserError | None:

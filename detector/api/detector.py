@@ -18,7 +18,7 @@ from detector.api.image_inputs import Channels, InputImage, is_single, iterate_i
 from detector.api.tiles import merge_tiles, plan_tiles
 from detector.build import build_hardware, build_placement, build_postprocess
 from detector.data import LoadedSample, UnreadableImage, collate, list_images, sample_without_labels
-from detector.errors import UserError
+from detector.errors import UserError, read_regular_file
 from detector.evaluation import make_tta_views, predict
 from detector.export import ExportedModel
 from detector.nn import fuse_batch_norms
@@ -314,13 +314,12 @@ def _read_thresholds(conf: Thresholds, names: Sequence[str]) -> list[float]:
 
 def _read_thresholds_file(path: Path) -> dict[str, float]:
     """The scores of a report's thresholds.json, of the classes that reach its goal."""
+    text = read_regular_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text)
         rows = [(row["name"], row["point"]) for row in content["classes"]]
         return {name: point["score"] for name, point in rows if point is not None}
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: not a thresholds.json of a report (val --report)") from None
 
 

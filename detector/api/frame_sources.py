@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from detector.data import UnreadableImage, list_images, read_image
-from detector.errors import UserError
+from detector.errors import UserError, require_file
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 STREAM_SCHEMES = ("rtsp", "rtmp", "http", "https", "udp", "tcp")
@@ -73,6 +73,7 @@ class Video:
             UserError: OpenCV cannot read it.
         """
         self.path, self.name = path, str(path)
+        require_file(path)
         capture = _open(self.name)
         if capture is None:
             raise UserError(f"{path}: not a video that OpenCV can read")

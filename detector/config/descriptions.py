@@ -40,7 +40,7 @@ def find_file(name: str, folder: str) -> Path:
         if is_file(path):
             return path
     if _is_special(Path(name)):
-        raise UserError(f"{name}: a device or a pipe, not a file")
+        raise UserError(f"{name}: cannot be read: it is a device or a pipe, not a file")
     known = sorted(path.name for path in own.glob("*.yaml"))
     hint = nearest(Path(name).name, known) or f" ({folder}/ has: {', '.join(known)})"
     raise UserError(f"{name}: no such file, here or in {folder}/{hint}")

@@ -23,7 +23,7 @@ from detector.engine.checkpoint_content import (
     require_plain,
     require_schema,
 )
-from detector.errors import UserError
+from detector.errors import UserError, require_file
 
 VERSION = 2
 FORMAT = f"detector-{VERSION}"
@@ -68,8 +68,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing, damaged, malformed, or not a checkpoint of this toolkit.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+    require_file(path, missing="no such checkpoint")
     with reading_checkpoint(path):
         _refuse_compressed_records(path)
         with warnings.catch_warnings():

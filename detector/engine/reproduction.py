@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.engine.observers.manifest import read_manifest
-from detector.errors import UserError
+from detector.errors import UserError, read_regular_file
 
 Losses = dict[str, float]
 COMPARED = ("weights", "versions", "git", "hardware", "kernels", "data")  # keys of a session
@@ -19,12 +19,12 @@ def read_first_losses(events: Path) -> dict[tuple[int, int], Losses]:
         UserError: the file is missing or records none.
     """
     batches: dict[tuple[int, int], Losses] = {}
-    for line in events.read_text(encoding="utf-8").splitlines() if events.exists() else []:
+    for line in read_regular_file(events).splitlines() if events.exists() else []:
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # incomplete, since the run was killed
-        if event.get("event") == "first losses":
+        if isinstance(event, dict) and event.get("event") == "first losses":
             losses = {name: value for name, value in event.items() if name not in OTHER_KEYS}
             batches.setdefault((event["epoch"], event["batch"]), losses)
     if not batches:

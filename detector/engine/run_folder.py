@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from detector.errors import UserError, writing
+from detector.errors import UserError, read_regular_file, writing
 
 _lock_files: list[IO[str]] = []  # kept open, and so locked, until this process ends
 
@@ -126,7 +126,12 @@ class RunFolder:
     def num_chunks(self) -> int:
         """The number of chunks per batch since a rank ran out of memory; 1 if none has."""
         note = self.path / ".parts"
-        return int(note.read_text(encoding="utf-8")) if note.exists() else 1
+        if not note.exists():
+            return 1
+        word = read_regular_file(note).strip()
+        if not re.fullmatch(rb"[1-9][0-9]{0,5}", word):
+            raise UserError(f"{note}: expected a number of chunks; delete this file")
+        return int(word)
 
     def write_num_chunks(self, num_chunks: int) -> None:
         """Records the number of chunks for the resumed run; any rank may call it."""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.errors import UserError
+from detector.errors import UserError, reading, require_file
 from detector.nn import ConvNormAct
 
 
@@ -153,9 +153,8 @@ def read_header(path: Path) -> Header:
     Raises:
         UserError: no such file, or not a darknet weights file.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    with path.open("rb") as file:
+    require_file(path)
+    with reading(path), path.open("rb") as file:
         return Header.unpack(file.read(20), str(path))
 
 

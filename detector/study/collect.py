@@ -1,6 +1,7 @@
 """The numbers of a study, read from its run folders."""
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from detector.engine import RunFolder
 from detector.engine.observers.manifest import read_manifest
-from detector.errors import UserError, reading
+from detector.errors import UserError, read_regular_file
 from detector.study.plan import Run, Study, find_run_folder
 
 FINISHED = "finished"
@@ -69,11 +70,11 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     Raises:
         UserError: it is not one.
     """
-    with reading(path), path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    content = read_regular_file(path).decode("utf-8", "replace")
     try:
+        rows = list(csv.DictReader(io.StringIO(content, newline="")))
         values = [{name: float(text or "nan") for name, text in row.items()} for row in rows]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, csv.Error):
         raise UserError(f"{path}: is not a results.csv of a run; delete the run's folder") from None
     return [{name: np.nan if x == -1 else x for name, x in row.items()} for row in values]
 
@@ -82,8 +83,7 @@ def count_epochs(folder: RunFolder) -> int:
     """The number of epochs that a run has finished; cheap, for its progress."""
     if not folder.results.exists():
         return 0
-    with reading(folder.results):
-        return max(len(folder.results.read_text(encoding="utf-8").splitlines()) - 1, 0)
+    return max(len(read_regular_file(folder.results).splitlines()) - 1, 0)
 
 
 def make_score_table(study: Study, results: list[RunResult], name: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from detector.api.run_request import RunRequest
 from detector.build import build_network
 from detector.data import Pool, read_pool, write_folds
 from detector.engine import RunFolder
-from detector.errors import UserError, reading, writing
+from detector.errors import UserError, read_regular_file, writing
 from detector.registry import nearest
 
 DESCRIPTION = "study.json"
@@ -310,10 +310,9 @@ def load_study(folder: Path) -> Study:
         UserError: there is none, or it is damaged.
     """
     path = folder / DESCRIPTION
-    with reading(path):
-        text = path.read_text(encoding="utf-8")
+    content = read_regular_file(path)
     try:
-        values: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = json.loads(content)
         arms = tuple(Arm(arm["name"], tuple(arm["words"])) for arm in values.pop("arms"))
         for name in ("seeds", "words", "pool"):
             if name in values:  # folders of older versions have no pool

@@ -102,12 +102,11 @@ def read_config(name: str, overrides: Sequence[str] = (), *, data: str | None = 
     path = Path(name)
     if path.suffix != ".cfg":
         return load_config(name, overrides, data=data)
-    if not path.is_file():
-        raise UserError(f"{name}: no such file")
+    content = read_regular_file(path)
     for word in overrides:
         if word.split("=")[0] in ("model.arch", "model.activation", "model.anchors"):
             raise UserError(f"{word}: {name} sets this; change it there")
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = content.decode("utf-8-sig", errors="replace")
     sections = parse_cfg(text, name)
     net = sections[0]
     side = max(net.whole("width", "416", least=1), net.whole("height", "416", least=1))

@@ -226,7 +226,7 @@ def test_suppression_across_classes(weights, files):
         (1.5, "expected a number between 0 and 1"),
         (float("nan"), "expected a number between 0 and 1"),
         ({"cat": 0.5}, "unknown class 'cat'"),
-        ("no.json", "no.json: No such file"),
+        ("no.json", "no.json: no such file"),
         (__file__, "not a thresholds.json of a report"),
     ],
 )

@@ -178,7 +178,9 @@ def test_other_options_have_another_cache_entry(written, opened, form, old, new)
     assert len(opened) == 2  # each has a file of its own
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "noise", "flipped", "version"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "cut", "noise", "flipped", "encrypted", "FIFO", "version"]
+)
 def test_a_damaged_cache_is_read_again(written, opened, damage, monkeypatch):
     yaml = written("voc")
     first = read(yaml)
@@ -186,8 +188,14 @@ def test_a_damaged_cache_is_read_again(written, opened, damage, monkeypatch):
     data = bytearray(path.read_bytes())
     if damage == "flipped":
         data[data.index(first.boxes_xyxy.tobytes())] ^= 1
+    if damage == "encrypted":  # a flag of the first record, here and in the directory
+        data[6] |= 1
+        data[data.index(b"PK\1\2") + 8] |= 1
     content = {"empty": b"", "cut": data[: len(data) // 2], "noise": os.urandom(500)}
     path.write_bytes(content.get(damage, bytes(data)))
+    if damage == "FIFO":
+        path.unlink()
+        os.mkfifo(path)
     if damage == "version":
         monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
     assert same(read(yaml), first)

@@ -270,7 +270,7 @@ def read_list(path: Path) -> list[str]:
         UserError: the file is not readable text.
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as a list of images: {error}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -21,7 +21,7 @@ from detector.data.readers.image_label_pairs import (
 )
 from detector.data.store.image_files import SUFFIXES
 from detector.data.store.index import Finding, Index, relabel
-from detector.errors import UserError
+from detector.errors import require_file
 
 DIFFICULT = {"1", "1.0", "true", "yes"}  # as programs write it
 _OF_ONE_CLASS = re.compile(r"\s+(-1|0|1)$")
@@ -47,12 +47,11 @@ def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
     for path in (root / source for source in sources):
         if path.is_dir():
             base, lines = path, None
-        elif path.is_file():
+        else:
+            require_file(path, missing="no such list of images or folder")
             pairs.lists.append(path)
             base = next((p for p in path.parents if (p / "Annotations").is_dir()), root)
             lines = read_list(path)
-        else:
-            raise UserError(f"{path}: no such list of images or folder")
         images, labels = _find_subfolder(base, IMAGE_FOLDERS), _find_subfolder(base, LABEL_FOLDERS)
         looked_in.append(f"{labels}/*.xml")
         _pair_folder(pairs, folders, images, labels, lines)

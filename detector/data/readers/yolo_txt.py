@@ -18,7 +18,7 @@ from detector.data.readers.image_label_pairs import (
     walk_images,
 )
 from detector.data.store.index import Finding, Index
-from detector.errors import UserError
+from detector.errors import require_file
 
 POLYGON_RANGE = -0.1, 1.1  # of the shares; tools round, and clip late
 MAX_NORMALISED = 2.0  # such values are pixels, not fractions of the image size
@@ -42,11 +42,10 @@ def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
     for source, path in zip(sources, paths, strict=True):
         if path.is_dir():
             images += walk_images(path)
-        elif path.is_file():
+        else:
+            require_file(path, missing=f"no such folder or list of images{_hint(root, source)}")
             pairs.lists.append(path)
             images += _read_image_list(path, root, folders)
-        else:
-            raise UserError(f"{path}: no such folder or list of images{_hint(root, source)}")
     labels_of: dict[str, str] = {}
     for image in images:
         folder, name = os.path.split(image)

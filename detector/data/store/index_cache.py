@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from detector.data.store.index import Finding, Index, StringArray
+from detector.errors import require_file
 
 VERSION = 4  # increase it when readers return something else for the same files
 FOLDER = ".detector"
@@ -33,6 +35,11 @@ ARRAYS = (
     "crowd",
     "clipped",
     "category_ids",
+)
+# what numpy, zipfile and json raise for a damaged file; a UserError is a ValueError
+DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error),  # RuntimeError: an encrypted record
 )
 
 
@@ -119,6 +126,7 @@ def save_index(index: Index, path: Path, key: str) -> None:
 def load_index(path: Path, key: str) -> Index | None:
     """Reads an index; None if the file is missing or damaged, or has another key."""
     try:
+        require_file(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             header = json.loads(content["about"].tobytes())
             if header["key"] != key:
@@ -131,7 +139,7 @@ def load_index(path: Path, key: str) -> Index | None:
                 annotations=Path(header["annotations"]),
                 findings=tuple(Finding(**each) for each in header["findings"]),
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except DAMAGED:
         return None
 
 

@@ -19,7 +19,7 @@ from detector.device import Hardware
 from detector.engine.checkpoint import digest
 from detector.engine.observers.base import Observer
 from detector.engine.trainer import Trainer
-from detector.errors import writing
+from detector.errors import read_regular_file, writing
 from detector.ops import implementation_table
 
 PACKAGES = ("detector", "torch", "torchvision", "numpy", "pillow", "pycocotools", "albumentations")
@@ -171,8 +171,8 @@ class Manifest(Observer):
 def read_manifest(path: Path) -> dict[str, Any]:
     """The content of a manifest; {} if it is missing or unreadable."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_regular_file(path))
+    except (ValueError, RecursionError):  # a UserError is a ValueError
         return {}
     return content if isinstance(content, dict) else {}
 
