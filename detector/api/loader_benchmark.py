@@ -89,6 +89,10 @@ def benchmark_loader(
     config, train = _load_train_set(mode, settings)
     loader = build_train_loader(config, train, pin_memory=False)
     index = train.reader.index
+    if index.pixels is not None:
+        raise UserError(
+            f"{index.annotations}: all images are in memory; there are no files to time"
+        )
     files = [os.path.join(index.folder, name) for name in index.files]  # noqa: PTH118
     contestants = {
         "loader": _iterate_loader(loader, warm_up=config.data.cache == "ram"),
@@ -220,6 +224,7 @@ def select_first_images(index: Index, count: int) -> Index:
         image_ids=index.image_ids[:count],
         sizes=index.sizes[:count],
         starts=index.starts[: count + 1],
+        pixels=None if index.pixels is None else index.pixels[:count],
         **of_boxes,
     )
 

@@ -213,6 +213,8 @@ def build_image_store(
     """
     settings, process_group = config.data, process_group or ProcessGroup()
     index, max_size = reader.index, reader.max_size or settings.size
+    if index.pixels is not None:  # they are in memory already, shared by all workers
+        return None, []
     cache, lines = settings.cache, []
     if cache == "auto":  # ranks see different amounts of free memory
         cache, lines = process_group.broadcast_on_node(_choose_cache(settings, index, max_size))

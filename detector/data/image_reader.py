@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 
 from detector.data.augment.geometry import box_scale_factors, shrink_image
@@ -66,6 +67,10 @@ class ImageReader:
         self, number: int, position: int | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The shrunk image, and factors [4] for its boxes if its file has another size than annotated."""
+        if self.index.pixels is not None:
+            image = self.index.pixels[number]
+            color = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+            return shrink_image(color, self.max_size), None
         store = self.store
         key = 0 if store is None else store.key(number, self._path)
         if store is not None:

@@ -30,12 +30,12 @@ def check_dataset(
         size: of the training image, pixels.
         anchors: [k, 2], pixels; None: their fit is not checked.
         ratio: below which an anchor matches a box, see `loss.anchor_ratio`.
-        decode: whether to read and decode every image.
+        decode: whether to read and decode every image file; there are none of CIFAR and the like.
         workers: threads for that.
     """
     problems = check_labels(splits, size=size, anchors=anchors, ratio=ratio) + _find_id_zero(splits)
     scan = "images not opened"
-    if decode:
+    if decode and all(index.pixels is None for index in splits.values()):
         started = time.perf_counter()
         scans = {
             split: scan_images(split, index, workers=workers) for split, index in splits.items()

@@ -19,6 +19,7 @@ from detector.config import AsWritten, find_file, folder_of, load_yaml_as
 from detector.data.digits.folders import ensure_digit_folders
 from detector.data.digits.generate import ensure_digits
 from detector.data.readers.coco import LAYOUT
+from detector.data.readers.torchvision_files import ARRAY_FORMATS
 from detector.errors import UserError
 from detector.registry import Registry, nearest
 
@@ -26,7 +27,7 @@ MAKERS: Registry[Callable[[Path], Path]] = Registry("data set maker")
 MAKERS.register("digits")(ensure_digits)
 MAKERS.register("digit-folders")(ensure_digit_folders)
 
-Format = Literal["coco", "yolo", "voc", "folders"]
+Format = Literal["coco", "yolo", "voc", "folders", "cifar10", "cifar100", "mnist", "fashion_mnist"]
 # Keys of other toolkits' data YAMLs that resemble ours; those that do not are ignored anyway.
 FOREIGN = {"nc", "download", "minival", "kpt_shape", "flip_idx"}
 
@@ -166,7 +167,7 @@ def load_data_yaml(name: str) -> tuple[DatasetConfig, Path]:
         if config.make not in MAKERS:
             raise UserError(f"{path}: make: {config.make!r}; expected {' or '.join(MAKERS)}")
         MAKERS[config.make](root)
-    if not _is_folder(root):
+    if not _is_folder(root) and config.format not in ARRAY_FORMATS:  # theirs names a file
         expected = LAYOUT if config.format == "coco" else f"expected there: {EXPECTED}"
         raise UserError(
             f"{path}: the data set's folder {root} does not exist; {expected}. "

@@ -10,6 +10,7 @@ from detector.data.readers.coco import fingerprint_coco, read_coco
 from detector.data.readers.data_yaml import EXPECTED, DatasetConfig, Format, JsonSplit
 from detector.data.readers.image_folders import list_image_folders, read_image_folders
 from detector.data.readers.image_label_pairs import Pairs, fingerprint_pairs
+from detector.data.readers.torchvision_files import ARRAY_FORMATS, read_array_split
 from detector.data.readers.voc import pair_voc, read_voc
 from detector.data.readers.yolo_txt import pair_yolo, read_yolo
 from detector.data.store.image_files import SUFFIXES
@@ -18,7 +19,13 @@ from detector.data.store.index_cache import load_or_read
 from detector.errors import UserError, reading
 
 SPLITS = ("train", "val", "test")
-TITLES = {"coco": "COCO json", "yolo": "YOLO txt", "voc": "Pascal VOC", "folders": "image folders"}
+TITLES = {
+    "coco": "COCO json",
+    "yolo": "YOLO txt",
+    "voc": "Pascal VOC",
+    "folders": "image folders",
+    **{name: form.title for name, form in ARRAY_FORMATS.items()},
+}
 CACHED_FROM = 2_000  # images; fewer are read within a second
 CACHED_JSON = 10_000_000  # bytes
 
@@ -40,6 +47,9 @@ def _read_split(
 ) -> Index:
     assert split in SPLITS, f"split is one of {SPLITS}, not {split}"
     form, why = detect_format(config, root)
+    if form in ARRAY_FORMATS:
+        index = _load_arrays(config, root, form, split)
+        return index if classes is None else choose_classes(index, classes)
     place = _locate(config, root, form, split)
     if place is None:
         raise UserError(
@@ -73,7 +83,7 @@ def find_annotation_file(config: DatasetConfig, root: Path, split: str) -> Path 
     """The path of a split's COCO json, which may not exist; None for other formats."""
     with reading(root):
         form, _ = detect_format(config, root)
-        place = _locate(config, root, form, split)
+        place = None if form in ARRAY_FORMATS else _locate(config, root, form, split)
     return root / place.annotations if isinstance(place, JsonSplit) else None
 
 
@@ -81,6 +91,8 @@ def list_splits(config: DatasetConfig, root: Path) -> list[str]:
     """Names the splits that the data set has."""
     with reading(root):
         form, _ = detect_format(config, root)
+        if form in ARRAY_FORMATS:
+            return ["train", "val"]
         return [split for split in SPLITS if _locate(config, root, form, split) is not None]
 
 
@@ -197,6 +209,16 @@ def _load_folders(config: DatasetConfig, root: Path, split: str, place: tuple[st
         fingerprint=lambda: fingerprint_pairs(pairs),
         read=lambda: read_image_folders(pairs, names),
     )
+
+
+def _load_arrays(config: DatasetConfig, root: Path, form: Format, split: str) -> Index:
+    title = TITLES[form]
+    for key in ("names", *SPLITS):
+        if getattr(config, key) is not None:
+            raise UserError(f"{root}: `{key}:` is given by the files of {title}; remove it")
+    if split == "test":
+        raise UserError(f"{root}: {title} has no split `test`: its test images are `val`")
+    return read_array_split(form, root, split)
 
 
 def _unify_classes(config: DatasetConfig, root: Path, split: str, index: Index) -> Index:

@@ -11,7 +11,7 @@ from detector.data.store.index import Index
 def fingerprint(index: Index) -> dict[str, Any]:
     """Computes counts and a digest of a split: file names, image sizes, ids, boxes, class names.
 
-    It does not read the images: for COCO that would take minutes.
+    It does not read image files: for COCO that would take minutes.
 
     Returns:
         "annotations" (where it was read from), "images", "boxes", "crowd", "classes" and "digest".
@@ -23,6 +23,8 @@ def fingerprint(index: Index) -> dict[str, Any]:
     ):
         state.update(f"{array.dtype.str} {array.shape} ".encode())
         state.update(np.ascontiguousarray(array).data)
+    if index.pixels is not None:
+        state.update(index.pixels.data)  # 150 MB of CIFAR take 0.2 s
     state.update(repr(index.names).encode())
     return {
         "annotations": str(index.annotations),

@@ -110,6 +110,8 @@ class Index:
         annotations: COCO's json; for other formats the list or folder that the split was read from.
         findings: what was skipped and why, and what looks wrong but is used.
         notes: lines for the user: which format was detected, and how.
+        pixels: uint8 [n, H, W, 3], RGB, or [n, H, W], of formats with many images in a file (CIFAR);
+            `files` are then only names. None: every image is a file.
     """
 
     folder: Path
@@ -126,6 +128,7 @@ class Index:
     annotations: Path
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    pixels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -150,6 +153,7 @@ def make_index(
     annotations: Path,
     findings: Iterable[Finding],
     where: Callable[[int], str],
+    pixels: np.ndarray | None = None,
 ) -> Index:
     """Makes an index from boxes as annotated.
 
@@ -160,8 +164,8 @@ def make_index(
         owner: int64 [m], ascending; the number of the image that each box belongs to.
         boxes_xyxy: float64 [m, 4], pixels, as annotated.
         where: names the place in the annotations that row i came from.
-        folder, files, image_ids, sizes, labels, crowd, names, category_ids, annotations, findings:
-            see `Index`.
+        folder, files, image_ids, sizes, labels, crowd, names, category_ids, annotations, findings,
+            pixels: see `Index`.
     """
     sizes = sizes.reshape(-1, 2).astype(np.int64)
     clipped = np.clip(boxes_xyxy, 0, np.tile(sizes[owner, ::-1], 2))  # [m, 4]
@@ -194,6 +198,7 @@ def make_index(
         category_ids=category_ids.astype(np.int64),
         annotations=annotations,
         findings=tuple(all_findings),
+        pixels=pixels,
     )
 
 

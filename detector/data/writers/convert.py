@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 from tqdm import tqdm
@@ -165,7 +166,16 @@ def _copy_images(
     folder.mkdir(parents=True, exist_ok=True)
     pairs = zip(numbers, names, strict=True)
     for number, name in tqdm(pairs, folder.name, len(names), leave=False, disable=None):
+        if index.pixels is not None:
+            _write_png(folder / name, index.pixels[number])
+            continue
         source = index.folder / index.files[number]
         if not source.is_file():
             raise UserError(f"{source}: the image was removed after the data set was read")
         copy(source, folder / name)
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3], RGB, or [H, W]."""
+    image = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
