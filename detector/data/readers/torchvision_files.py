@@ -4,7 +4,7 @@ All images of a split are one array in memory. The test images of a data set are
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def _make_array_index(
 ) -> Index:
     count, height, width = pixels.shape[:3]
     files = [f"{split}-{number:05d}.png" for number in range(count)]
-    return make_index(
+    index = make_index(
         folder=folder,
         files=files,
         image_ids=np.arange(1, count + 1),
@@ -85,8 +85,8 @@ def _make_array_index(
         annotations=folder,
         findings=(),
         where=lambda row: files[row],
-        pixels=pixels,
     )
+    return replace(index, pixels=pixels)
 
 
 def _check_cifar(reader: Any, root: Path, kind: ArrayFormat) -> Path:

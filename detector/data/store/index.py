@@ -153,7 +153,6 @@ def make_index(
     annotations: Path,
     findings: Iterable[Finding],
     where: Callable[[int], str],
-    pixels: np.ndarray | None = None,
 ) -> Index:
     """Makes an index from boxes as annotated.
 
@@ -164,8 +163,8 @@ def make_index(
         owner: int64 [m], ascending; the number of the image that each box belongs to.
         boxes_xyxy: float64 [m, 4], pixels, as annotated.
         where: names the place in the annotations that row i came from.
-        folder, files, image_ids, sizes, labels, crowd, names, category_ids, annotations, findings,
-            pixels: see `Index`.
+        folder, files, image_ids, sizes, labels, crowd, names, category_ids, annotations, findings:
+            see `Index`.
     """
     sizes = sizes.reshape(-1, 2).astype(np.int64)
     clipped = np.clip(boxes_xyxy, 0, np.tile(sizes[owner, ::-1], 2))  # [m, 4]
@@ -198,7 +197,6 @@ def make_index(
         category_ids=category_ids.astype(np.int64),
         annotations=annotations,
         findings=tuple(all_findings),
-        pixels=pixels,
     )
 
 
