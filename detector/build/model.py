@@ -12,6 +12,7 @@ from detector.errors import UserError
 from detector.models import (
     VARIANTS,
     YOLO,
+    BackboneClassifier,
     Classifier,
     DarknetNet,
     Variant,
@@ -78,9 +79,9 @@ def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None 
             )
         return _build_darknet(config, config.darknet_cfg, num_classes)
     variant = find_variant(config)
-    backbone, part_act, norm = _build_backbone(config, variant)
     if variant.neck is None:
         raise UserError(f"model.arch {config.arch} is a classifier; it detects no objects")
+    backbone, part_act, norm = _build_backbone(config, variant)
     neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm, drop=drop)
     if config.anchors == "auto":
         raise UserError(
@@ -128,9 +129,25 @@ def build_anchors(config: ModelConfig, num_classes: int) -> Anchors:
 
 
 def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
-    """A backbone that classifies, freshly initialised."""
-    backbone, _, _ = _build_backbone(config, find_variant(config))
-    return Classifier(backbone, num_classes=num_classes)
+    """The classifier that `model.arch` names, freshly initialised.
+
+    Raises:
+        UserError: an unknown name, a package that is not installed, or a key for other networks.
+    """
+    variant = find_variant(config)
+    if config.small_images and not variant.resizes:
+        raise UserError(
+            f"model.small_images: {config.arch} is not one of the networks with such a form "
+            f"({', '.join(name for name, row in VARIANTS.items() if row.resizes)}); remove the key"
+        )
+    if variant.network is None:
+        backbone, _, _ = _build_backbone(config, variant)
+        return BackboneClassifier(backbone, num_classes=num_classes, orders=variant.orders)
+    extra: dict[str, Any] = {}
+    if variant.resizes:
+        extra = {"small_images": config.small_images, "own_eps": config.bn_eps is None}
+    act = build_activation(_choose_activation(config, "backbone"))
+    return variant.network(num_classes=num_classes, act=act, norm=build_norm(config), **extra)
 
 
 def is_classifier(config: ModelConfig) -> bool:
@@ -178,14 +195,20 @@ def find_variant(config: ModelConfig) -> Variant:
     return VARIANTS[config.arch]
 
 
+def _choose_activation(config: ModelConfig, part: str) -> str | ActivationConfig:
+    """The activation of one part of the network."""
+    spec = config.activation
+    return getattr(spec, part) if isinstance(spec, PartActivations) else spec
+
+
 def _build_backbone(
     config: ModelConfig, variant: Variant
 ) -> tuple[Any, Callable[[str], ActFactory], BatchNormSettings]:
-    spec = config.activation
+    assert variant.backbone is not None, f"{config.arch} has no backbone of its own"
     norm = build_norm(config)
 
     def part_act(part: str) -> ActFactory:
-        return build_activation(getattr(spec, part) if isinstance(spec, PartActivations) else spec)
+        return build_activation(_choose_activation(config, part))
 
     if config.split_half == "first" and not variant.halves:
         raise UserError(

@@ -32,7 +32,7 @@ def main() -> None:
     classes = args.classes or default_num_classes(config.model)
     model = build_network(config.model, classes)
     print(f"{args.cfg}: {config.model.arch}, {classes} classes, {height} x {width} pixels")
-    print("GFLOPs: 2 x multiply-adds of the convolutions, one image")
+    print("GFLOPs: 2 x multiply-adds of convolutions and linear layers, one image")
     if not isinstance(model, Classifier):
         for stride, anchors in zip(model.strides, model.anchors.tolist(), strict=True):
             print(f"stride {stride:>2}: anchors {'  '.join(f'{w:g},{h:g}' for w, h in anchors)}")

@@ -102,7 +102,10 @@ class ModelConfig(Section):
     decoder: DecoderConfig | None = None  # None: (2s)^2, or as in the darknet cfg
     # which half of the channels yolov4-tiny's stages split off; darknet takes the second
     split_half: Literal["second", "first"] = "second"
-    # None: 1e-4 as published, 1e-5 for darknet's cfgs and weights
+    # reduce the resolution by 8 instead of 32: the classifiers of torchvision and timm on 32-pixel images
+    small_images: bool = False
+    # None: 1e-4 as published, 1e-5 for darknet's cfgs and weights; torchvision's and timm's networks keep
+    # their own
     bn_eps: Positive | None = None
     bn_momentum: Fraction = 0.03
 

@@ -1,11 +1,14 @@
 """The networks.
 
-Read `variants` (the table), `backbone`, `neck`, `head`, then `yolo` (assembled). `darknet_weights` reads
+Read `variants` (the table), `backbone`, `neck`, `head`, then `yolo` (assembled) and `classifier`.
+`adopted` has the classifiers of other packages. `darknet_weights` reads
 and writes darknet's `.weights`; `darknet_cfg` parses its `.cfg` and `darknet_net` builds the network;
 `info` measures parameters and FLOPs.
 """
 
-from detector.models.backbone import Classifier, CSPDarknet, TinyDarknet
+from detector.models.adopted import ADOPTED, AdoptedClassifier
+from detector.models.backbone import CSPDarknet, TinyDarknet
+from detector.models.classifier import BackboneClassifier, Classifier
 from detector.models.darknet_cfg import count_cfg_classes, parse_cfg, replace_cfg_classes
 from detector.models.darknet_net import DarknetNet
 from detector.models.darknet_weights import (
@@ -17,6 +20,7 @@ from detector.models.darknet_weights import (
     load_darknet,
     read_header,
     save_darknet,
+    usual_order,
 )
 from detector.models.head import YOLOHead
 from detector.models.info import StageCost, format_stages, measure_stages, stages_as_json
@@ -25,7 +29,10 @@ from detector.models.variants import VARIANTS, Variant
 from detector.models.yolo import YOLO
 
 __all__ = [
+    "ADOPTED",
     "VARIANTS",
+    "AdoptedClassifier",
+    "BackboneClassifier",
     "CSPDarknet",
     "CSPPANet",
     "Classifier",
@@ -49,6 +56,7 @@ __all__ = [
     "parse_cfg",
     "read_header",
     "save_darknet",
+    "usual_order",
     "list_layers",
     "format_stages",
     "stages_as_json",

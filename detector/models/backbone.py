@@ -1,6 +1,5 @@
 """The backbones: CSP-DarkNet, and the small one of yolov4-tiny."""
 
-import torch
 from torch import Tensor, nn
 
 from detector.nn import (
@@ -109,22 +108,3 @@ class TinyDarknet(nn.Module):
         x, _ = self.stage2(self.pool(x))
         x, c4 = self.stage3(self.pool(x))
         return c4, self.last(self.pool(x))
-
-
-class Classifier(nn.Module):
-    """An image classifier: backbone, global average pooling, a 1x1 convolution with bias."""
-
-    def __init__(self, backbone: CSPDarknet, *, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Conv2d(backbone.out_channels[-1], num_classes, 1)
-        self.orders: tuple[str, ...] = ("darknet",)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [0, 1] -> logits [B, classes]."""
-        c5 = self.backbone(images)[-1]
-        return torch.flatten(self.head(c5.mean((2, 3), keepdim=True)), 1)
-
-    def list_parts(self, order: str) -> list[nn.Module]:
-        """The parts in the order of darknet's weight files."""
-        return [self.backbone, self.head]

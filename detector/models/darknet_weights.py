@@ -28,7 +28,7 @@ class DarknetSerializable(Protocol):
     """A network that can be stored in a darknet weights file.
 
     Attributes:
-        orders: names of the orders of its files, the usual one first.
+        orders: names of the orders of its files, the usual one first; none if darknet has no such format.
     """
 
     orders: tuple[str, ...]
@@ -141,9 +141,22 @@ def _find_layers(part: nn.Module) -> Iterator[Layer]:
             yield Layer(module, None)
 
 
+def usual_order(model: DarknetSerializable) -> str:
+    """The first of `model.orders`.
+
+    Raises:
+        UserError: darknet's format is not defined for this network.
+    """
+    if not model.orders:
+        raise UserError(
+            "darknet has no format for the weights of this network; they are kept as a .pt file"
+        )
+    return model.orders[0]
+
+
 def file_size(model: DarknetSerializable, header: Header | None = None) -> int:
     """Bytes of a complete weights file of this model."""
-    layers = list_layers(model, model.orders[0])
+    layers = list_layers(model, usual_order(model))
     return len((header or Header()).pack()) + 4 * sum(layer.size for layer in layers)
 
 
@@ -270,7 +283,7 @@ def save_darknet(
     Raises:
         UserError: no such order, or activations with learned parameters.
     """
-    order = order or model.orders[0]
+    order = order or usual_order(model)
     if order not in model.orders:
         raise UserError(
             f"{path}: this network has no order {order!r} (known: {', '.join(model.orders)})"

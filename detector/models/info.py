@@ -14,7 +14,7 @@ class StageCost:
     Attributes:
         name: the module's name.
         parameters: number of its learnable parameters.
-        flops: of its convolutions, 2 x multiply-adds, for one image.
+        flops: of its convolutions and linear layers, 2 x multiply-adds, for one image.
         shapes: (channels, height, width) of each output map.
     """
 
@@ -53,7 +53,7 @@ def measure_stages(model: nn.Module, height: int, width: int) -> list[StageCost]
         stages[name].parameters = sum(p.numel() for p in module.parameters())
         hooks.append(module.register_forward_hook(_shape_hook(stages[name])))
         for inner in module.modules():
-            if isinstance(inner, nn.Conv2d):
+            if isinstance(inner, nn.Conv2d | nn.Linear):
                 hooks.append(inner.register_forward_hook(_flops_hook(stages[name])))
     try:
         with torch.no_grad():
@@ -75,8 +75,8 @@ def _shape_hook(stage: StageCost):
 
 
 def _flops_hook(stage: StageCost):
-    def add_flops(conv: nn.Conv2d, _inputs: object, output: Tensor) -> None:
-        stage.flops += 2 * conv.weight[0].numel() * output[0].numel()
+    def add_flops(layer: nn.Conv2d | nn.Linear, _inputs: object, output: Tensor) -> None:
+        stage.flops += 2 * layer.weight[0].numel() * output[0].numel()
 
     return add_flops
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from detector.models.adopted import ADOPTED, AdoptedClassifier
 from detector.models.backbone import CSPDarknet, TinyDarknet
+from detector.models.classifier import Classifier
 from detector.models.head import YOLOHead
 from detector.models.neck import CSPPANet, Neck, PANet, TinyNeck, YOLOv3Neck
 from detector.models.small_cnn import SixLayerCNN
@@ -33,17 +35,22 @@ class Variant:
     """One network.
 
     Attributes:
-        backbone: its constructor with every argument bound except `act` and `norm`.
+        backbone: its constructor with every argument bound except `act` and `norm`; None for a classifier
+            that has none of its own.
         neck: its constructor likewise, called with the backbone's channels first; None for a classifier.
         head: its constructor likewise, called with the neck's channels first.
         anchors: by level, finest first.
         scale_x_y: by level, the scale with which darknet's cfg of this network decodes centres.
         darknet_size: how darknet's cfg decodes sizes: "sigmoid", (2s)^2, or "exp".
-        orders: the orders of its weight files, the usual one first; see `darknet_weights`.
+        orders: the orders of its weight files, the usual one first, none without darknet files; see
+            `darknet_weights`.
         halves: whether its backbone splits channels into halves and accepts `first_half`.
+        network: the constructor of a classifier without a backbone, with every argument bound except
+            `num_classes`, `act` and `norm`.
+        resizes: whether `network` also accepts `small_images` and `own_eps`: see `AdoptedClassifier`.
     """
 
-    backbone: Callable[..., nn.Module]
+    backbone: Callable[..., nn.Module] | None = None
     neck: Callable[..., Neck] | None = None
     head: Callable[..., YOLOHead] = YOLOHead
     anchors: Anchors = YOLOV4_ANCHORS
@@ -51,6 +58,8 @@ class Variant:
     darknet_size: str = "sigmoid"
     orders: tuple[str, ...] = ("darknet",)
     halves: bool = False
+    network: Callable[..., Classifier] | None = None
+    resizes: bool = False
 
 
 def _pacsp(backbone: dict[str, Any], neck: dict[str, Any]) -> Variant:
@@ -123,4 +132,9 @@ VARIANTS = {
     "csdarknet53": Variant(_CSPDARKNET53),
     # not published: a classifier for images of 32 pixels
     "cnn6": Variant(partial(SixLayerCNN)),
+    # classifiers of torchvision and timm
+    **{
+        name: Variant(network=partial(AdoptedClassifier, source), orders=(), resizes=True)
+        for name, source in ADOPTED.items()
+    },
 }

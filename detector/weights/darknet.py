@@ -258,8 +258,10 @@ def _infer_num_classes(path: Path, config: ModelConfig, header: Header, partial:
         return 1 + more
     others = [
         name
-        for name in VARIANTS
-        if name != config.arch and _expected_size(ModelConfig(arch=name), usual, header) == size
+        for name, variant in VARIANTS.items()
+        if variant.orders
+        and name != config.arch
+        and _expected_size(ModelConfig(arch=name), usual, header) == size
     ]
     if others:
         problem = f"weights of another network, probably {others[0]}"

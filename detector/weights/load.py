@@ -22,7 +22,7 @@ from detector.engine import (
 )
 from detector.errors import UserError
 from detector.export import ExportedModel, is_exported_file, open_exported
-from detector.models import Header, save_darknet
+from detector.models import Header, save_darknet, usual_order
 from detector.weights.darknet import (
     DarknetOptions,
     Weights,
@@ -115,7 +115,7 @@ def export_darknet(weights: Weights, path: Path, *, order: str | None = None) ->
     `order` defaults to that of the file they were read from, else to the network's usual one.
     """
     model = build_with_weights(build_network, weights)
-    order = str(order or weights.order or model.orders[0])
+    order = str(order or weights.order or usual_order(model))
     save_darknet(model, path, header=weights.header, order=order)
     return order
 

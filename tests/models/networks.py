@@ -32,6 +32,8 @@ def randomize_norms(model: nn.Module) -> nn.Module:
 
 def shrink(variant: Variant) -> Variant:
     """The same blocks in the same order, with few channels and few residual units."""
+    if variant.backbone is None:
+        return variant
     if variant.halves:  # yolov4-tiny
         return replace(
             variant,
