@@ -74,9 +74,9 @@ def train_with_seeds(
 def format_seed_summary(
     seeds: Sequence[int | str], scores: Sequence[float], metric: str = "AP"
 ) -> str:
-    """AP, or another metric, by seed; the mean and the sample standard deviation, in one line."""
+    """AP, or top-1 of a classifier, by seed; the mean and the sample standard deviation, in one line."""
     if min(scores) < 0:
-        return "AP by seed: none, since the validation split has no labelled object"
+        return f"{metric} by seed: none, since the validation split has no labelled object"
     spread = f", standard deviation {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
     each = "  ".join(f"{s}: {score:.4f}" for s, score in zip(seeds, scores, strict=True))
     return f"{metric} by seed  {each}  mean {statistics.mean(scores):.4f}{spread}"

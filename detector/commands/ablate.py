@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from detector.build import is_classifier
 from detector.command_names import format_command
 from detector.commands import cli
 from detector.commands.launch import make_train_command, make_train_environment
@@ -18,7 +19,7 @@ from detector.config import Config
 from detector.config.duration import format_duration, parse_duration
 from detector.data import SPLITS
 from detector.errors import UserError, writing
-from detector.study.answer import METRICS, Answer, find_answer
+from detector.study.answer import Answer, find_answer
 from detector.study.collect import collect_results
 from detector.study.page import write_page
 from detector.study.plan import (
@@ -34,6 +35,7 @@ from detector.study.plan import (
     write_study_folds,
 )
 from detector.study.runner import Machine, Runner, select_environment
+from detector.study.study_metrics import CLASSIFICATION, DETECTION, Metric, choose_metric
 from detector.study.text import format_markdown, format_text
 
 
@@ -45,6 +47,7 @@ def main() -> None:
         return
     folder, study = Path(args.out), make_study(args)
     configs = load_configs(study, folder)
+    choose_metric(list_metrics(configs), args.metric)
     runner = Runner(
         study=study,
         folder=folder,
@@ -144,6 +147,18 @@ def load_configs(study: Study, folder: Path) -> dict[str, Config]:
     return {arm.name: config for arm, config in iterate_configs(study, folder)}
 
 
+def list_metrics(configs: Mapping[str, Config]) -> tuple[Metric, ...]:
+    """The metrics of all arms.
+
+    Raises:
+        UserError: some are classifiers, others detectors.
+    """
+    kinds = {is_classifier(config.model) for config in configs.values()}
+    if len(kinds) > 1:
+        raise UserError("some arms are classifiers and some detectors; a study compares one kind")
+    return CLASSIFICATION if True in kinds else DETECTION
+
+
 def find_dataset(study: Study, configs: Mapping[str, Config]) -> str:
     """The data set of all arms.
 
@@ -238,7 +253,8 @@ def parse_arguments() -> argparse.Namespace:
     option("--group-by", metavar="REGEX", help=group_help)
     pool_help = "splits whose images the folds share out (default train,val)"
     option("--pool", metavar="SPLITS", default="train,val", help=pool_help)
-    option("--metric", choices=METRICS, default="AP", help="of the verdict (default AP)")
+    metric_help = "of the verdict: a column of results.csv (default AP; of classifiers top1)"
+    option("--metric", metavar="NAME", help=metric_help)
     option("--all-pairs", action="store_true", help="compare all arms with each other")
     option(
         "--jobs", metavar="N", type=int, default=1, help="runs at a time; GPUs by turns (default 1)"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detector.api.run_request import RunRequest
 from detector.api.train import format_seed_summary, train, train_with_seeds
+from detector.build import is_classifier
 from detector.commands import cli
 from detector.config.duration import parse_duration
 from detector.engine import BatchLimit, Observer, ProcessGroup, TimeLimit
@@ -18,11 +19,8 @@ def main() -> None:
     run(__doc__ or "", EXAMPLE)
 
 
-def run(description: str, example: str, metric: str = "AP") -> None:
-    """The command, for detectors and for classifiers: trains the network of `--cfg`, whichever it is.
-
-    `metric` selects the best weights; the summary of several seeds names it.
-    """
+def run(description: str, example: str) -> None:
+    """The command, for detectors and for classifiers: trains the network of `--cfg`, whichever it is."""
     args = parse_arguments(description, example)
     limits: list[Observer] = []  # the clock starts here, for all seeds
     if args.time_limit is not None:
@@ -46,6 +44,7 @@ def run(description: str, example: str, metric: str = "AP") -> None:
             limits=limits,
             resume_words=words,
         )
+        metric = "top-1" if is_classifier(request.load_config().model) else "AP"
         print(format_seed_summary(args.seeds, scores, metric))
     finally:
         process_group.destroy()

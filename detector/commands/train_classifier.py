@@ -6,7 +6,7 @@ EXAMPLE = "python tools/train_classifier.py --cfg cnn6-mish-cls.yaml --seeds 0 1
 
 
 def main() -> None:
-    train.run(__doc__ or "", EXAMPLE, "top1")
+    train.run(__doc__ or "", EXAMPLE)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Studies: the same training with one component changed, over paired seeds, and what the difference is.
 
 Read `plan` first (arms x seeds x folds -> runs and their folders), then `runner` (runs what is not
-finished), `collect` (run folders -> numbers), `statistics` (pure functions over arrays), `answer` (the
-table and the comparisons), `text` and `page` (terminal, Markdown, HTML) with its `study_charts`.
+finished), `collect` (run folders -> numbers), `study_metrics` (which of them), `statistics` (pure
+functions over arrays), `answer` (the table and the comparisons), `text` and `page` (terminal, Markdown,
+HTML) with its `study_charts`.
 """

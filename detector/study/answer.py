@@ -17,8 +17,8 @@ from detector.study.statistics import (
     compare_pairs,
     find_detectable_difference,
 )
+from detector.study.study_metrics import Metric, choose_metric, find_metrics
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 LEVEL = 1 - COVERAGE
 
 
@@ -49,8 +49,7 @@ class ArmSummary:
 
     Attributes:
         name, words: of the arm.
-        metrics: by name, in [0, 1].
-        losses: by name, weighted as in the total.
+        metrics: by name; training losses are weighted as in the total.
         seconds: of an epoch.
         peak_memory: bytes.
     """
@@ -58,7 +57,6 @@ class ArmSummary:
     name: str
     words: tuple[str, ...]
     metrics: dict[str, Spread]
-    losses: dict[str, Spread]
     seconds: Spread
     peak_memory: Spread
 
@@ -69,7 +67,7 @@ class Comparison:
 
     Attributes:
         arm, baseline: their names.
-        metric: which is compared, in [0, 1].
+        metric: which is compared.
         differences: of each pair.
         mean, sd: of the differences.
         low, high: the 95 % t interval of the mean; NaN with fewer than two pairs.
@@ -80,7 +78,7 @@ class Comparison:
 
     arm: str
     baseline: str
-    metric: str
+    metric: Metric
     differences: tuple[float, ...]
     mean: float
     sd: float
@@ -98,26 +96,27 @@ class Comparison:
             return "not enough pairs"
         if self.low <= 0 <= self.high or self.p_holm > LEVEL:
             return "no difference shown"
-        return "better" if self.mean > 0 else "worse"
+        return "better" if (self.mean > 0) != self.metric.lower_is_better else "worse"
 
     @property
     def verdict(self) -> str:
-        """The outcome in words, in percentage points."""
+        """The outcome in words."""
         outcome = self.outcome
         if outcome == "not enough pairs":
             return (
                 f"no verdict: {len(self.differences)} finished pair(s), an interval needs 2 or more"
             )
         if outcome != "no difference shown":
-            return f"{outcome} by {100 * abs(self.mean):.2f} {self.metric}"
+            size = self.metric.format_difference(abs(self.mean), sign="")
+            return f"{outcome} by {size} {self.metric.title}"
         if self.sd == 0 and self.mean == 0:
             return "no difference shown: the pairs are equal"
         why = "" if self.low <= 0 <= self.high else ", after Holm's correction"
         return f"{outcome}{why}; these {len(self.differences)} pairs can show {self.format_detectable()}"
 
     def format_detectable(self) -> str:
-        """The smallest detectable difference, in percentage points."""
-        return f"{100 * self.detectable:.2f} or more"
+        """The smallest detectable difference."""
+        return f"{self.metric.format_difference(self.detectable, sign='')} or more"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +127,8 @@ class Answer:
         study: whose answer it is.
         results: of every run, finished or not.
         arms: in the study's order.
-        comparisons: by metric, each arm with the baseline (or each pair of arms).
+        comparisons: by the metric's name, each arm with the baseline (or each pair of arms).
+        metrics: of the networks.
         metric: the one that the verdict is about.
     """
 
@@ -136,7 +136,8 @@ class Answer:
     results: tuple[RunResult, ...]
     arms: tuple[ArmSummary, ...]
     comparisons: dict[str, tuple[Comparison, ...]]
-    metric: str
+    metrics: tuple[Metric, ...]
+    metric: Metric
 
     @property
     def num_finished(self) -> int:
@@ -153,14 +154,21 @@ class Answer:
                     "words": self.study.words,
                     "seeds": self.study.seeds,
                     "folds": self.study.folds,
+                    "group": self.study.group,
+                    "pool": self.study.pool,
                     "baseline": self.study.baseline,
                 },
-                "metric": self.metric,
+                "metric": self.metric.name,
                 "coverage": COVERAGE,
                 "power": POWER,
                 "arms": [_describe(arm) for arm in self.arms],
                 "comparisons": [
-                    {**_describe(each), "outcome": each.outcome, "verdict": each.verdict}
+                    {
+                        **_describe(each),
+                        "metric": each.metric.name,
+                        "outcome": each.outcome,
+                        "verdict": each.verdict,
+                    }
                     for metric in self.comparisons
                     for each in self.comparisons[metric]
                 ],
@@ -172,7 +180,7 @@ class Answer:
                         "fold": result.run.fold,
                         "finished": result.finished,
                         "epochs": len(result.rows),
-                        **{metric: result.get_last(metric) for metric in METRICS},
+                        **{each.name: result.get_last(each.name) for each in self.metrics},
                         "seconds": result.get_seconds(),
                         "peak_memory": result.peak_memory,
                     }
@@ -183,44 +191,54 @@ class Answer:
 
 
 def find_answer(
-    study: Study, results: Sequence[RunResult], *, metric: str = "AP", all_pairs: bool = False
+    study: Study,
+    results: Sequence[RunResult],
+    *,
+    metric: str | None = None,
+    all_pairs: bool = False,
 ) -> Answer:
     """Summarises the arms and compares them.
 
     Args:
         study: what was compared.
         results: of `collect_results`.
-        metric: the one that the verdict is about; one of `METRICS`.
+        metric: the one that the verdict is about; by default AP, or top-1 of classifiers.
         all_pairs: compare each arm with each other one, not only with the baseline.
+
+    Raises:
+        UserError: the runs have no such metric.
     """
-    comparisons = {name: compare_arms(study, list(results), name, all_pairs) for name in METRICS}
-    arms = tuple(summarise_arm(study, results, arm.name) for arm in study.arms)
-    return Answer(study, tuple(results), arms, comparisons, metric)
+    metrics = find_metrics(row for each in results for row in each.rows)
+    chosen = choose_metric(metrics, metric)
+    comparisons = {m.name: compare_arms(study, list(results), m, all_pairs) for m in metrics}
+    arms = tuple(summarise_arm(study, results, arm.name, metrics) for arm in study.arms)
+    return Answer(study, tuple(results), arms, comparisons, metrics, chosen)
 
 
-def summarise_arm(study: Study, results: Sequence[RunResult], name: str) -> ArmSummary:
+def summarise_arm(
+    study: Study, results: Sequence[RunResult], name: str, metrics: Sequence[Metric]
+) -> ArmSummary:
     """What the finished runs of an arm reached."""
     own = [result for result in results if result.run.arm.name == name and result.finished]
-    losses = dict.fromkeys(key for each in own for key in each.rows[-1] if key.startswith("loss_"))
     return ArmSummary(
         name=name,
         words=study.find_arm(name).words,
-        metrics={key: Spread.of([each.get_last(key) for each in own]) for key in METRICS},
-        losses={
-            key.removeprefix("loss_"): Spread.of([each.get_last(key) for each in own])
-            for key in losses
-        },
+        metrics={m.name: Spread.of([each.get_last(m.name) for each in own]) for m in metrics},
         seconds=Spread.of([each.get_seconds() for each in own]),
         peak_memory=Spread.of([each.peak_memory for each in own]),
     )
 
 
 def compare_arms(
-    study: Study, results: list[RunResult], metric: str, all_pairs: bool
+    study: Study, results: list[RunResult], metric: Metric, all_pairs: bool
 ) -> tuple[Comparison, ...]:
     """The comparisons of one metric, which Holm's correction takes together."""
     scores = dict(
-        zip((arm.name for arm in study.arms), make_score_table(study, results, metric), strict=True)
+        zip(
+            (arm.name for arm in study.arms),
+            make_score_table(study, results, metric.name),
+            strict=True,
+        )
     )
     names = list(list_comparisons(study, all_pairs))
     made = [
@@ -240,7 +258,12 @@ def list_comparisons(study: Study, all_pairs: bool) -> Iterator[tuple[str, str]]
 
 
 def compare(
-    metric: str, arm: str, baseline: str, differences: np.ndarray, overlap: float, comparisons: int
+    metric: Metric,
+    arm: str,
+    baseline: str,
+    differences: np.ndarray,
+    overlap: float,
+    comparisons: int,
 ) -> Comparison:
     """Compares two arms; differences float64 [pairs], NaN where either is missing."""
     known = differences[~np.isnan(differences)]

@@ -36,7 +36,7 @@ def write_page(path: Path, answer: Answer, command: str) -> None:
 
 def make_page(answer: Answer, command: str) -> str:
     """The HTML document."""
-    title = f"{' / '.join(arm.name for arm in answer.arms)}: {answer.metric}"
+    title = f"{' / '.join(arm.name for arm in answer.arms)}: {answer.metric.title}"
     sections = [
         f"<h1>{escape(title)}</h1><p>{escape(describe_design(answer))}.</p>"
         f"<p><code>{escape(command)}</code></p>",
@@ -55,7 +55,8 @@ def make_page(answer: Answer, command: str) -> str:
 def make_verdicts(answer: Answer) -> str:
     """A sentence for each comparison."""
     lines = [
-        f"<li>{escape(format_verdict(each))}</li>" for each in answer.comparisons[answer.metric]
+        f"<li>{escape(format_verdict(each))}</li>"
+        for each in answer.comparisons[answer.metric.name]
     ]
     return f"<section><h2>Verdict</h2><ul>{''.join(lines)}</ul></section>"
 
@@ -71,32 +72,30 @@ def make_chart_sections(answer: Answer) -> list[str]:
             draw_differences(answer).svg(),
         ),
         make_section(
-            f"{metric} of each run",
+            f"{metric.title} of each run",
             "Dots are runs, bars their means; thin lines join the runs of a pair.",
             draw_scores(answer).svg(),
         ),
     ]
-    curves = [(metric, metric, 100.0)]
-    names = dict.fromkeys(name for arm in answer.arms for name in arm.losses)
-    curves += [(f"loss_{name}", f"{name} loss", 1.0) for name in names]
-    for column, words, factor in curves:
-        drawing = draw_curves(answer, column, words, factor=factor)
+    others = [m for m in answer.metrics if m.lower_is_better and m != metric]
+    for each in (metric, *others):
+        drawing = draw_curves(answer, each)
         if drawing is not None:
             about = "Line: mean of the runs. Band: from the least to the greatest."
-            made.append(make_section(f"{words} by epoch", about, drawing.svg()))
+            made.append(make_section(f"{each.title} by epoch", about, drawing.svg()))
     return made
 
 
 def make_table_sections(answer: Answer) -> list[str]:
     """The tables, of full width."""
-    others = [name for name in answer.comparisons if name != answer.metric]
     more = [["metric", *make_comparison_table([])[0]]]
-    for name in others:
-        rows = make_comparison_table(answer.comparisons[name])[1:]
-        more += [[name, *row] for row in rows]
+    for each in answer.metrics:
+        if each != answer.metric:
+            rows = make_comparison_table(answer.comparisons[each.name])[1:]
+            more += [[each.title, *row] for row in rows]
     changes = [["arm", "changes"], *([arm.name, " ".join(arm.words)] for arm in answer.arms)]
     return [
-        make_section("Results", "COCO's AP in percent, means.", render(make_result_table(answer))),
+        make_section("Results", "Means; shares in percent.", render(make_result_table(answer))),
         make_section(
             "Spread and cost",
             "Losses as they enter the total; the time of an epoch includes its evaluation.",
@@ -105,12 +104,12 @@ def make_table_sections(answer: Answer) -> list[str]:
         make_section(
             "Comparisons",
             escape(describe_method(answer)),
-            render(make_comparison_table(answer.comparisons[answer.metric])),
+            render(make_comparison_table(answer.comparisons[answer.metric.name])),
         ),
         make_section(
             "Other metrics",
-            f"For orientation: the verdict is about {answer.metric} alone, and Holm's correction is for "
-            "the comparisons of one metric.",
+            f"For orientation: the verdict is about {answer.metric.title} alone, and Holm's correction "
+            "is for the comparisons of one metric.",
             render(more),
         ),
         make_section("Arms", "", render(changes, kind="narrow")),

@@ -16,6 +16,7 @@ from detector.config.duration import format_duration
 from detector.errors import UserError
 from detector.study.collect import collect_run, count_epochs
 from detector.study.plan import Run, Study, find_run_folder, make_request
+from detector.study.study_metrics import find_metrics
 
 POLL = 0.2  # seconds
 GRACE = 120.0  # seconds that a stopped run has to write its checkpoint
@@ -216,7 +217,9 @@ class Runner:
         self._epochs_done += self._count_new_epochs(job)
         result = collect_run(job.run, find_run_folder(self.folder, job.run))
         if job.process.returncode == 0 and result.finished:
-            print(f"{job.run.name}: AP {100 * result.get_last('AP'):.1f}", end="; ")
+            metric = find_metrics(result.rows)[0]
+            value = metric.format_value(result.get_last(metric.name))
+            print(f"{job.run.name}: {metric.title} {value}", end="; ")
         else:
             self.failed.append(job.run)
             log = find_log(self.folder, job.run)

@@ -9,7 +9,7 @@ import numpy as np
 from detector.html_report.shapes import Area, Box, Dot, Drawing, Line, Role, Text
 from detector.study.answer import Answer
 from detector.study.collect import RunResult
-from detector.study.text import format_points
+from detector.study.study_metrics import Metric
 
 Shape = Text | Line | Area | Box | Dot
 ROLES: tuple[Role, ...] = ("accent", "warm", "green", "violet", "rose", "olive")
@@ -62,16 +62,17 @@ def shorten(name: str) -> str:
 
 def draw_scores(answer: Answer) -> Drawing:
     """A dot for each finished run, a bar at the mean; a thin line joins the runs of a pair."""
-    metric, names = answer.metric, [arm.name for arm in answer.arms]
+    metric, factor = answer.metric, answer.metric.factor
+    names = [arm.name for arm in answer.arms]
     left = 24 + LETTER * max(map(len, map(shorten, names)))
     bottom = ROW * len(names) + 6
     scores = collect_scores(answer)
-    every = [100 * score for each in scores for score in each.values()]
+    every = [factor * score for each in scores for score in each.values()]
     across = make_scale(every, left + 8, 560)
     shapes: list[Shape] = [*draw_vertical_grid(across, 6, bottom)]
     for pair in answer.study.pairs:
         points = [
-            (across(100 * own[pair]), ROW * row + 22)
+            (across(factor * own[pair]), ROW * row + 22)
             for row, own in enumerate(scores)
             if pair in own
         ]
@@ -82,13 +83,13 @@ def draw_scores(answer: Answer) -> Drawing:
         shapes.append(Text(left, y + 4, shorten(name), "end", "ink"))
         for (seed, fold), score in own.items():
             where = f"seed {seed}" if fold is None else f"seed {seed}, fold {fold}"
-            title = f"{name}, {where}: {metric} {100 * score:.2f}"
-            shapes.append(Dot(across(100 * score), y, 5, role, title))
+            title = f"{name}, {where}: {metric.title} {metric.format_value(score, 2)}"
+            shapes.append(Dot(across(factor * score), y, 5, role, title))
         if own:
-            mean = across(100 * float(np.mean(list(own.values()))))
+            mean = across(factor * float(np.mean(list(own.values()))))
             shapes.append(Line([(mean, y - 12), (mean, y + 12)], role, 3))
-    shapes.append(Text((left + 560) / 2, bottom + 36, metric, "middle"))
-    label = f"{metric} of each run by arm; bars are means, thin lines join pairs"
+    shapes.append(Text((left + 560) / 2, bottom + 36, metric.title, "middle"))
+    label = f"{metric.title} of each run by arm; bars are means, thin lines join pairs"
     return Drawing("scores", label, 580, bottom + 42, shapes)
 
 
@@ -100,7 +101,7 @@ def collect_scores(answer: Answer) -> list[dict[tuple[int, int | None], float]]:
             for result in answer.results
             if result.run.arm.name == arm.name
             and result.finished
-            and not math.isnan(score := result.get_last(answer.metric))
+            and not math.isnan(score := result.get_last(answer.metric.name))
         }
         for arm in answer.arms
     ]
@@ -108,12 +109,13 @@ def collect_scores(answer: Answer) -> list[dict[tuple[int, int | None], float]]:
 
 def draw_differences(answer: Answer) -> Drawing:
     """The mean difference and interval of each comparison around 0; the detectable range is shaded."""
-    comparisons = answer.comparisons[answer.metric]
+    metric, factor = answer.metric, answer.metric.factor
+    comparisons = answer.comparisons[metric.name]
     names = [shorten(f"{each.arm} - {each.baseline}") for each in comparisons]
     left = 24 + LETTER * max(map(len, names), default=4)
     bottom = ROW * len(names) + 6
-    values = [100 * end for each in comparisons for end in (each.low, each.high, each.mean)]
-    values += [s * 100 * each.detectable for each in comparisons for s in (-1, 1)]
+    values = [factor * end for each in comparisons for end in (each.low, each.high, each.mean)]
+    values += [s * factor * each.detectable for each in comparisons for s in (-1, 1)]
     across = make_scale(values, left + 8, 560, zero=True)
     shapes: list[Shape] = [*draw_vertical_grid(across, 6, bottom)]
     for row, (name, each) in enumerate(zip(names, comparisons, strict=True)):
@@ -121,15 +123,17 @@ def draw_differences(answer: Answer) -> Drawing:
         role: Role = {"better": "green", "worse": "warm"}.get(each.outcome, "soft")  # type: ignore
         shapes.append(Text(left, y + 4, name, "end", "ink"))
         if math.isfinite(each.low):
-            start, end = across(-100 * each.detectable), across(100 * each.detectable)
+            start, end = across(-factor * each.detectable), across(factor * each.detectable)
             shapes.append(Box(start, y - 13, end - start, 26, "soft", 0.1, "too small to be shown"))
-            shapes.append(Line([(across(100 * e), y) for e in (each.low, each.high)], role, 3))
+            shapes.append(Line([(across(factor * e), y) for e in (each.low, each.high)], role, 3))
         if math.isfinite(each.mean):
-            shapes.append(Dot(across(100 * each.mean), y, 6, role, each.verdict))
+            shapes.append(Dot(across(factor * each.mean), y, 6, role, each.verdict))
     shapes.append(Line([(across(0), 6), (across(0), bottom)], "ink", dashed=True))
-    words = f"difference of {answer.metric}, percentage points"
+    words = f"difference of {metric.title}{metric.unit}"
     shapes.append(Text((left + 560) / 2, bottom + 36, words, "middle"))
-    label = "; ".join(f"{e.arm} - {e.baseline}: {format_points(e.mean)}" for e in comparisons)
+    label = "; ".join(
+        f"{e.arm} - {e.baseline}: {metric.format_difference(e.mean)}" for e in comparisons
+    )
     return Drawing("differences", label, 580, bottom + 42, shapes)
 
 
@@ -149,18 +153,17 @@ def draw_vertical_grid(
     return shapes
 
 
-def draw_curves(answer: Answer, column: str, words: str, *, factor: float = 1.0) -> Drawing | None:
-    """A column of results.csv over the epochs: a line at the mean of the runs, a band from least to most.
+def draw_curves(answer: Answer, metric: Metric) -> Drawing | None:
+    """A metric or loss over the epochs: a line at the mean of the runs, a band from least to most.
 
     Args:
         answer: whose runs are drawn, finished or not, up to the last epoch that all of an arm have.
-        column: of results.csv.
-        words: along the vertical axis.
-        factor: of the values.
+        metric: which.
 
     Returns:
         The drawing; None if no run has a value.
     """
+    column, words, factor = metric.name, metric.title, metric.factor
     bands = {arm.name: make_band(answer.results, arm.name, column) for arm in answer.arms}
     known = {name: band for name, band in bands.items() if len(band[0])}
     if not known:

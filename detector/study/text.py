@@ -3,36 +3,63 @@
 import math
 from collections.abc import Sequence
 
-from detector.study.answer import METRICS, Answer, Comparison, Spread
+from detector.study.answer import Answer, Comparison, Spread
 from detector.study.statistics import COVERAGE, POWER
+from detector.study.study_metrics import CLASSIFICATION
 
 Table = list[list[str]]  # rows of cells; the first row is the header
 
 
 def make_result_table(answer: Answer) -> Table:
-    """A row per arm: the layout of the Mish paper's Table 5, with the runs that it is the mean of."""
-    rows = [["arm", "runs", *METRICS]]
+    """A row per arm, with the number of runs that it is the mean of.
+
+    In the layout of the Mish paper (Misra, 2020): of Table 5 for detectors, of Table 1 for classifiers.
+    """
+    if answer.metrics == CLASSIFICATION:
+        return make_accuracy_table(answer)
+    metrics = [metric for metric in answer.metrics if not metric.is_training_loss]
+    rows = [["arm", "runs", *(metric.title for metric in metrics)]]
     for arm in answer.arms:
-        runs = str(arm.metrics[answer.metric].count)
-        rows.append([arm.name, runs, *(format_percent(arm.metrics[m].mean) for m in METRICS)])
+        means = [metric.format_value(arm.metrics[metric.name].mean) for metric in metrics]
+        rows.append([arm.name, str(arm.metrics[metrics[0].name].count), *means])
+    return rows
+
+
+def make_accuracy_table(answer: Answer) -> Table:
+    """A row per arm: mean accuracy, mean loss, standard deviation of the accuracy; and top-5."""
+    top1, top5, loss = answer.metrics[:3]
+    rows = [["arm", "runs", "mean accuracy", "mean loss", "sd of accuracy", "mean top-5"]]
+    for arm in answer.arms:
+        spread = arm.metrics[top1.name]
+        rows.append(
+            [
+                arm.name,
+                str(spread.count),
+                top1.format_value(spread.mean, 2),
+                loss.format_value(arm.metrics[loss.name].mean),
+                top1.format_value(spread.sd, 2),
+                top5.format_value(arm.metrics[top5.name].mean, 2),
+            ]
+        )
     return rows
 
 
 def make_spread_table(answer: Answer) -> Table:
-    """A row per arm: mean, loss, standard deviation and range; the layout of the paper's Table 1."""
-    losses = list(dict.fromkeys(name for arm in answer.arms for name in arm.losses))
-    head = [f"mean {answer.metric}", *(f"{name} loss" for name in losses)]
-    rows = [["arm", *head, f"sd {answer.metric}", "min - max", "s / epoch", "peak memory"]]
+    """A row per arm: the verdict's metric with its spread, training losses, and what a run costs."""
+    metric = answer.metric
+    losses = [each for each in answer.metrics if each.is_training_loss and each != metric]
+    losses = [m for m in losses if any(arm.metrics[m.name].count for arm in answer.arms)]
+    head = [f"mean {metric.title}", f"sd {metric.title}", "min - max"]
+    rows = [["arm", *head, *(m.title for m in losses), "s / epoch", "peak memory"]]
     for arm in answer.arms:
-        metric = arm.metrics[answer.metric]
-        means = [format_number(arm.losses[n].mean if n in arm.losses else math.nan) for n in losses]
+        spread = arm.metrics[metric.name]
         rows.append(
             [
                 arm.name,
-                format_percent(metric.mean, 2),
-                *means,
-                format_percent(metric.sd, 2),
-                f"{format_percent(metric.least)} - {format_percent(metric.greatest)}",
+                metric.format_value(spread.mean, 2),
+                metric.format_value(spread.sd, 2),
+                f"{metric.format_value(spread.least)} - {metric.format_value(spread.greatest)}",
+                *(m.format_value(arm.metrics[m.name].mean) for m in losses),
                 format_number(arm.seconds.mean),
                 format_memory(arm.peak_memory),
             ]
@@ -41,7 +68,7 @@ def make_spread_table(answer: Answer) -> Table:
 
 
 def make_comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """A row per comparison, in percentage points."""
+    """A row per comparison; differences of shares are in percentage points."""
     interval = f"{COVERAGE:.0%} interval"
     rows = [["difference", "pairs", "mean", interval, "bootstrap", "p", "p (Holm)", "detectable"]]
     for each in comparisons:
@@ -49,33 +76,15 @@ def make_comparison_table(comparisons: Sequence[Comparison]) -> Table:
             [
                 f"{each.arm} - {each.baseline}",
                 str(len(each.differences)),
-                format_points(each.mean),
-                format_interval((each.low, each.high)),
-                format_interval(each.bootstrap),
+                each.metric.format_difference(each.mean),
+                each.metric.format_interval((each.low, each.high)),
+                each.metric.format_interval(each.bootstrap),
                 format_p(each.p),
                 format_p(each.p_holm),
-                format_points(each.detectable, sign=""),
+                each.metric.format_difference(each.detectable, sign=""),
             ]
         )
     return rows
-
-
-def format_percent(value: float, digits: int = 1) -> str:
-    """A number in [0, 1] in percent; the word none where it is undefined."""
-    return "none" if math.isnan(value) else f"{100 * value:.{digits}f}"
-
-
-def format_points(value: float, sign: str = "+") -> str:
-    """A difference in percentage points."""
-    # adding 0.0 makes -0.0 a 0.0, so that no difference has no sign
-    return "none" if math.isnan(value) else f"{round(100 * value, 2) + 0.0:{sign}.2f}"
-
-
-def format_interval(ends: tuple[float, float] | None) -> str:
-    """Both ends of an interval in percentage points."""
-    if ends is None or math.isnan(ends[0]):
-        return "none"
-    return f"{format_points(ends[0])} to {format_points(ends[1])}"
 
 
 def format_p(value: float) -> str:
@@ -110,13 +119,14 @@ def describe_design(answer: Answer) -> str:
     where = f" on {study.data}" if study.data else ""
     return (
         f"{study.cfg}{where}: {len(study.arms)} arms x {seeds}{folds}, paired; metrics "
-        f"of the EMA weights after the last epoch, in percent{missing}"
+        f"of the EMA weights after the last epoch{missing}"
     )
 
 
 def describe_method(answer: Answer) -> str:
     """How to read the table of differences."""
-    count = len(answer.comparisons[answer.metric])
+    metric = answer.metric
+    count = len(answer.comparisons[metric.name])
     holm = f" Holm's correction is for {count} comparisons." if count > 1 else ""
     pairs = "seed and fold" if answer.study.folds else "seed"
     folds = (
@@ -125,7 +135,7 @@ def describe_method(answer: Answer) -> str:
         else ""
     )
     return (
-        f"Differences of {answer.metric} in percentage points, over runs with the same {pairs}; paired t "
+        f"Differences of {metric.title}{metric.unit}, over runs with the same {pairs}; paired t "
         f"intervals, and a bootstrap over the pairs, which is too narrow for few of them. Detectable: "
         f"the smallest true difference that these pairs would show in {POWER:.0%} of studies."
         f"{holm}{folds}"
@@ -134,7 +144,7 @@ def describe_method(answer: Answer) -> str:
 
 def format_text(answer: Answer) -> str:
     """For the terminal."""
-    comparisons = answer.comparisons[answer.metric]
+    comparisons = answer.comparisons[answer.metric.name]
     return "\n".join(
         [
             describe_design(answer),
@@ -153,7 +163,7 @@ def format_text(answer: Answer) -> str:
 
 def format_markdown(answer: Answer, command: str) -> str:
     """A page in Markdown, with the command that made it."""
-    comparisons = answer.comparisons[answer.metric]
+    comparisons = answer.comparisons[answer.metric.name]
     return "\n".join(
         [
             f"{describe_design(answer)}.",

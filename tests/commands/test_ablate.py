@@ -50,6 +50,19 @@ def test_a_study_continues_in_shards_and_with_more_seeds(fake, tmp_path):
     assert len((tmp_path / "st" / "calls.txt").read_text().splitlines()) == 6
 
 
+def test_classifiers(fake, tmp_path):
+    words = ["--cfg", "cnn6-mish-cls", "--out", "st", "train.epochs=1", *VARY, "--seeds", 2]
+    status, out, err = fake("ablate", *words, "--metric", "top5")
+    assert status == 0, err
+    assert "relu-seed1: top-1 51.0; " in out
+    assert "relu against mish: worse by 10.00 top-5" in out
+    assert json.loads((tmp_path / "st" / "report.json").read_text())["metric"] == "top5"
+    mixed = ["--cfg", "cnn6-mish-cls", "--vary", "model.arch=cnn6,yolov4-pacsp-n", "--out", "other"]
+    status, _, err = fake("ablate", *mixed)
+    assert status == 2
+    assert "some arms are classifiers and some detectors" in err
+
+
 def test_a_cross_validation(fake, tmp_path, digits_yaml):
     """Each run of a fold is given the fold's data YAML; both arms have the same."""
     words = ["--cfg", "yolov4-pacsp-n-mish", "--data", digits_yaml, "--out", "st", "train.epochs=1"]
@@ -109,6 +122,7 @@ def test_failed_runs_end_in_an_error(fake, tmp_path):
         ([*VARY, "--jobs", "0"], "--jobs 0: expected 1 or more"),
         ([*VARY, "--shard", "3/2"], "expected i/n"),
         ([*VARY, "--baseline", "swish"], "no such arm"),
+        ([*VARY, "--metric", "recall"], "--metric recall: no such metric (these runs have AP, "),
         ([*VARY, "--folds", "1"], "--folds 1: expected 2 or more"),
         ([*VARY, "--group-by", "x"], "give --folds, too"),
         ([*VARY, "--folds", "3", "--pool", "train,vla"], "--pool train,vla: expected splits"),

@@ -50,6 +50,13 @@ def test_a_run_and_its_resumption(tool, digits, tmp_path):
         assert torch.equal(tensor, parts["weights"][name]), name
 
 
+def test_the_summary_of_seeds_names_the_metric(digits, tool):
+    words = ("--cfg", "cnn6-mish-cls", "--data", digits, *SMALL, "train.epochs=1", "--seeds", 0, 1)
+    status, out, _ = tool("train", *words)
+    assert status == 0
+    assert out.splitlines()[-1].startswith("top-1 by seed  0: ")
+
+
 def test_a_detector_starts_from_a_classifiers_backbone(tool, digits, digits_yaml, monkeypatch):
     """The narrow backbone of yolov4-pacsp-n as a classifier."""
     bound = VARIANTS["yolov4-pacsp-n"].backbone

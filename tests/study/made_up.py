@@ -27,7 +27,9 @@ if (study / "fail").exists() and "relu" in folder.name:
     sys.exit("error: it fails")
 seed = int(folder.name.partition("seed")[2].partition("-")[0])
 ap = 0.5 + 0.01 * seed + (0.1 if folder.name.startswith("mish") else 0)
-(folder / "results.csv").write_text(f"epoch,loss_box,seconds,AP,APs\\n1,0.3,2.0,{ap},-1\\n")
+names = "top1,top5" if any("-cls" in word for word in words) else "AP,APs"
+second = ap if names == "top1,top5" else -1
+(folder / "results.csv").write_text(f"epoch,loss_cls,seconds,{names}\\n1,0.3,2.0,{ap},{second}\\n")
 (folder / "manifest.json").write_text(json.dumps({"sessions": [{"outcome": "finished"}]}))
 """
 

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from detector.errors import UserError
 from detector.study.answer import find_answer
 from detector.study.collect import collect_results
 from detector.study.page import make_page
@@ -47,7 +48,7 @@ def test_an_arm_is_summarised_over_its_last_epochs(answer):
     assert mish.metrics["AP"].sd == pytest.approx(np.std(scores, ddof=1))
     assert (mish.metrics["AP"].least, mish.metrics["AP"].greatest) == (min(scores), max(scores))
     assert math.isnan(mish.metrics["APs"].mean)  # no small objects
-    assert (mish.losses["box"].mean, mish.seconds.mean) == (0.5, 10.5)
+    assert (mish.metrics["loss_box"].mean, mish.seconds.mean) == (0.5, 10.5)
     assert mish.peak_memory.greatest == 2**30
 
 
@@ -95,6 +96,48 @@ def test_the_markdown_and_the_terminal_table(answer):
     assert "Holm's correction is for 2 comparisons" in text
     assert "* relu against mish: worse by " in text
     assert "relu - mish" in format_text(answer)
+
+
+@pytest.fixture
+def classifiers(tmp_path):
+    """Two arms of classifiers, of 97 and 96 % top-1; the second has the lower loss."""
+    study = make_study(cfg="cnn6-mish-cls")
+    for run, noise in zip(study.list_runs(), NOISE, strict=False):
+        folder = find_run_folder(tmp_path, run)
+        write_run(folder, [0.5])
+        gain = 0.01 if run.arm.name == "mish" else 0.0
+        row = f"1,0.3,9.5,{0.96 + gain + noise / 10},0.99,{0.1 + 5 * gain + noise}"
+        folder.results.write_text(f"epoch,loss_cls,seconds,top1,top5,loss\n{row}\n")
+    return study, collect_results(study, tmp_path)
+
+
+def test_classifiers_have_the_columns_of_table_1(classifiers):
+    answer = find_answer(*classifiers)
+    text = format_markdown(answer, "")
+    assert "| arm | runs | mean accuracy | mean loss | sd of accuracy | mean top-5 |" in text
+    top1 = answer.arms[0].metrics["top1"]
+    assert f"| mish | 3 | {100 * top1.mean:.2f} | 0.15 | {100 * top1.sd:.2f} | 99.00 |" in text
+    assert "relu against mish: worse by 1.0" in text
+    assert answer.comparisons["top1"][0].verdict.endswith(" top-1")
+    page = make_page(answer, "")
+    assert "val loss by epoch" in page
+    assert "cls loss by epoch" in page
+    assert answer.as_json()["runs"][0]["top5"] == 0.99
+
+
+def test_a_lower_loss_is_better(classifiers):
+    answer = find_answer(*classifiers, metric="loss")
+    (only,) = answer.comparisons["loss"]
+    assert only.mean < 0
+    assert only.outcome == "better"
+    assert only.verdict == f"better by {abs(only.mean):.3g} val loss"
+    assert "Differences of val loss, over runs with the same seed" in format_text(answer)
+    assert "nan" not in "".join(re.findall(r"<svg.*?</svg>", make_page(answer, "")))
+
+
+def test_a_metric_that_the_runs_do_not_have(classifiers):
+    with pytest.raises(UserError, match=r"--metric top2: no such metric; did you mean top5\?"):
+        find_answer(*classifiers, metric="top2")
 
 
 def test_json_has_no_nan(answer):

@@ -46,7 +46,7 @@ def plot_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
             axes.legend()
     losses.set(title="weighted losses")
     metrics.set(title="metrics of the EMA weights", ylim=(0, 1))
-    highest = max((row["lr"] for row in rows), default=1.0)
+    highest = max((row["lr"] for row in rows), default=1.0) or 1.0  # a warm-up begins at 0
     rates.set(title="learning rate at the end of the epoch", ylim=(0, 1.05 * highest))
     new = path.with_suffix(".new")
     with writing(path):
