@@ -2,8 +2,8 @@
 
 Read `schema` first (keys, types, defaults; `bag_schema` has those of the bag, `ranges` the bounds), then
 `bags` (the named ones), `parse` (files and words of the command line -> a frozen `Config`, and changes to
-one), `yaml_tree` (YAML that remembers its lines and its words) and `descriptions` (where the
-project's YAML files are).
+one), `yaml_tree` (YAML that remembers its lines and its words), `descriptions` (where the
+project's YAML files are) and `written_paths` (paths with backslashes).
 """
 
 from detector.config.bag_schema import BagConfig, TransformConfig
@@ -39,6 +39,7 @@ from detector.config.schema import (
     ScheduleConfig,
     TrainConfig,
 )
+from detector.config.written_paths import find_written, is_of_windows
 from detector.config.yaml_tree import AsWritten
 
 __all__ = [
@@ -67,7 +68,9 @@ __all__ = [
     "description_folder",
     "dump_config",
     "find_file",
+    "find_written",
     "folder_of",
+    "is_of_windows",
     "load_config",
     "load_yaml_as",
     "replace_values",

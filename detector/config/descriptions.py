@@ -6,6 +6,7 @@ then what belongs beside them, data sets and weights, goes under the current fol
 
 from pathlib import Path
 
+from detector.config.written_paths import find_written
 from detector.errors import UserError
 from detector.registry import nearest
 
@@ -35,10 +36,14 @@ def find_file(name: str, folder: str) -> Path:
         UserError: there is no such file; names the nearest one.
     """
     own = description_folder(folder)
-    names = (name, f"{name}.yaml")
-    for path in [*map(Path, names), *(own / n for n in names)]:
-        if is_file(path):
-            return path
+
+    def find(name: str) -> Path | None:
+        names = (name, f"{name}.yaml")
+        return next(filter(is_file, [*map(Path, names), *(own / n for n in names)]), None)
+
+    path = find(find_written(name, lambda written: find(written) is not None))
+    if path is not None:
+        return path
     if _is_special(Path(name)):
         raise UserError(f"{name}: cannot be read: it is a device or a pipe, not a file")
     known = sorted(path.name for path in own.glob("*.yaml"))

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from detector.config.bags import BAGS
 from detector.config.descriptions import find_file, is_description, is_file
 from detector.config.schema import RECIPE_KEYS, Config
+from detector.config.written_paths import find_written
 from detector.config.yaml_tree import AsWritten, Key, Tree, parse_value, read_yaml
 from detector.errors import UserError
 from detector.registry import nearest
@@ -177,7 +178,7 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
     parent = tree.values.pop("extends")
     if not isinstance(parent, str):
         raise UserError(f"{origin}: extends: expected one file name, not {parent!r}")
-    beside = path.parent / parent
+    beside = path.parent / find_written(parent, lambda name: is_file(path.parent / name))
     try:
         found = beside if is_file(beside) else find_file(parent, "configs")
     except UserError as error:
@@ -193,8 +194,11 @@ def _resolve_dataset(tree: Tree, folder: Path) -> None:
     key = ("data", "dataset")
     name: Any = section.get("dataset") if isinstance(section, dict) else None  # pyright: ignore
     name = tree.spell(key, name)
-    if isinstance(name, str) and is_file(folder / name):
-        tree.put(key, str((folder / name).resolve()), {(): tree.origin(key)})
+    if not isinstance(name, str):
+        return
+    beside = folder / find_written(name, lambda written: is_file(folder / written))
+    if is_file(beside):
+        tree.put(key, str(beside.resolve()), {(): tree.origin(key)})
 
 
 def _expand_bag(tree: Tree) -> None:

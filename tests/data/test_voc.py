@@ -1,9 +1,11 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 from detector.data import ImageReader, load_data_yaml, read_split
+from detector.data.checks import describe_findings
 from detector.data.readers.voc import parse_voc
 from detector.errors import UserError
 
@@ -129,6 +131,7 @@ def test_an_unreadable_image_has_the_size_of_its_xml(written):
 def test_images_and_xml_files_without_counterpart(written):
     yaml = written("voc")
     root = yaml.parent
+    edit(yaml, "<filename>a.jpg<", "<filename>z.jpg<")
     (root / "Annotations" / "a.xml").rename(root / "Annotations" / "z.xml")
     (root / "JPEGImages" / "b.b.png").unlink()
     result = sorted((f.kind, f.where, f.skipped) for f in read(yaml).findings)
@@ -241,3 +244,105 @@ def test_words_for_difficult(written, word):
     yaml = written("voc")
     edit(yaml, "<difficult>1<", f"<difficult>{word}<")
     assert read(yaml).crowd.tolist() == [False, False, True, False]
+
+
+def find(index):
+    return [(f.kind, f.where, f.skipped) for f in index.findings]
+
+
+def write_list(yaml, *lines):
+    (yaml.parent / "ImageSets" / "Main" / "train.txt").write_text("\n".join(lines))
+
+
+def copy_into(yaml, folder):
+    """Copies image and xml file `a` into a subfolder; the original then has no objects."""
+    root = yaml.parent
+    for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (root / kind / folder).mkdir()
+        shutil.copy(root / kind / f"a.{suffix}", root / kind / folder)
+    (root / "Annotations" / "a.xml").write_text("<annotation/>")
+
+
+@pytest.mark.parametrize(
+    "line", ["sub/a", "sub/a.jpg", "JPEGImages/sub/a.jpg", r"sub\a", "./sub/a"]
+)
+def test_a_line_with_a_folder_is_the_image_in_it(written, line):
+    yaml = written("voc")
+    copy_into(yaml, "sub")
+    write_list(yaml, line, "b.b")
+    index = read(yaml)
+    assert index.files.tolist() == ["JPEGImages/sub/a.jpg", "JPEGImages/b.b.png"]
+    assert boxes(index)[:2] == [[10, 5, 50, 40], [0, 0, 100, 60]]
+    assert not index.findings
+
+
+def test_an_absolute_line_is_the_image_there(written, tmp_path):
+    yaml = written("voc")
+    shutil.copytree(yaml.parent, tmp_path / "other")
+    (yaml.parent / "JPEGImages" / "a.jpg").unlink()
+    line = f"{tmp_path}/other/JPEGImages/a.jpg"
+    write_list(yaml, line, "b.b")
+    index = read(yaml)
+    assert index.files.tolist() == [line, "JPEGImages/b.b.png"]
+    assert boxes(index)[0] == [10, 5, 50, 40]
+    assert find(index) == [("label without image", "Annotations/a.xml", True)]
+
+
+def test_images_in_subfolders_with_all_xml_files_in_one_folder(written):
+    yaml = written("voc")
+    images, labels = yaml.parent / "JPEGImages", yaml.parent / "Annotations"
+    (images / "sub").mkdir()
+    shutil.copy(images / "a.jpg", images / "sub" / "new.jpg")
+    shutil.copy(images / "a.jpg", images / "sub" / "b.b.jpg")
+    text = (
+        (labels / "a.xml").read_text().replace("<filename>a", "<folder>sub</folder><filename>new")
+    )
+    (labels / "new.xml").write_text(text)
+    write_list(yaml, "sub/new", "sub/b.b")
+    index = read(yaml)
+    assert index.starts.tolist() == [0, 3, 3]
+    # Annotations/b.b.xml is that of JPEGImages/b.b.png
+    assert find(index) == [("image without label", "JPEGImages/sub/b.b.jpg", False)]
+
+
+@pytest.mark.parametrize("line", ["/home/joe/VOC/JPEGImages/a.jpg", r"C:\VOC\a.jpg", "gone/a"])
+def test_a_line_whose_folder_does_not_exist_is_told(written, line):
+    yaml = written("voc")
+    write_list(yaml, line, "b.b")
+    index = read(yaml)
+    assert index.files.tolist() == ["JPEGImages/a.jpg", "JPEGImages/b.b.png"]
+    assert find(index) == [("image elsewhere", "JPEGImages/a.jpg", False)]
+    assert index.findings[0].what == f"the list says {line}, which does not exist"
+    (told,) = describe_findings({"train": index})
+    assert told.startswith(
+        "labels: image elsewhere: 1 of 2 images; JPEGImages/a.jpg: the list says"
+    )
+
+
+@pytest.mark.parametrize("line", ["a", "IMG_1", "IMG_1.JPG"])
+@pytest.mark.parametrize("folder", ["", "wrong", "JPEGImages"])
+def test_an_xml_file_of_another_name_belongs_to_the_image_that_it_names(written, line, folder):
+    yaml = written("voc")
+    images = yaml.parent / "JPEGImages"
+    (images / "a.jpg").rename(images / "IMG_1.JPG")
+    edit(yaml, "<filename>a.jpg<", f"<folder>{folder}</folder><filename>IMG_1.JPG<")
+    write_list(yaml, line, "b.b")
+    index = read(yaml)
+    assert index.files.tolist() == ["JPEGImages/IMG_1.JPG", "JPEGImages/b.b.png"]
+    assert boxes(index)[:2] == [[10, 5, 50, 40], [0, 0, 100, 60]]
+    assert find(index) == [("image elsewhere", "JPEGImages/IMG_1.JPG", False)]
+    shutil.copy(images / "IMG_1.JPG", images / "a.jpg")
+    write_list(yaml, "a", "b.b")
+    # the name of the xml file comes before what is in it
+    assert read(yaml).files[0] == "JPEGImages/a.jpg"
+
+
+def test_xml_files_in_capitals_and_some_that_cannot_be_read(written):
+    yaml = written("voc")
+    labels, before = yaml.parent / "Annotations", read(yaml)
+    (labels / "a.xml").rename(labels / "a.XML")
+    os.mkfifo(labels / "x.xml")
+    (labels / "y.xml").write_bytes(b"<annotation><filename>\xff</filename>")
+    index = read(yaml)
+    assert np.array_equal(index.boxes_xyxy, before.boxes_xyxy)
+    assert [where for _, where, _ in find(index)] == ["Annotations/x.xml", "Annotations/y.xml"]

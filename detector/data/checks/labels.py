@@ -101,7 +101,11 @@ def describe_label_problems(
         problem
         for problem in check_labels(splits, size=size, anchors=anchors, ratio=ratio)
         if problem.kind not in skipped
-        and (problem.properties.severity == "error" or problem.share >= REPORTED_SHARE)
+        and (
+            problem.properties.severity == "error"
+            or problem.share >= REPORTED_SHARE
+            or problem.kind == "image elsewhere"
+        )
     ]
     lines = [f"labels: {problem}" for problem in reported[:REPORTED_LINES]]
     if reported:
@@ -117,7 +121,7 @@ def describe_label_problems(
 
 def describe_findings(splits: Splits) -> list[str]:
     """What readers report of images and categories that they use nevertheless, a line for each kind."""
-    kinds = ("size mismatch", *CATEGORY_KINDS)
+    kinds = ("size mismatch", "image elsewhere", *CATEGORY_KINDS)
     return [f"labels: {each}" for each in _group_findings(splits) if each.kind in kinds]
 
 

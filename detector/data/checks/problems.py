@@ -70,6 +70,9 @@ KINDS: Mapping[str, Kind] = {
     "image without label": Kind(
         "warning", "images", "they are used as background: label them if they contain objects"
     ),
+    "image elsewhere": Kind(
+        "warning", "images", "correct the list or the xml files, if these are not the images meant"
+    ),
     "duplicate category": Kind(
         "warning", "categories", "fine if they are the same class; otherwise give them other names"
     ),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from detector.coco_json import CocoJson, read_coco_json, show_box
+from detector.config import find_written
 from detector.data.readers.image_label_pairs import UNREADABLE_SIZE
 from detector.data.store.image_files import UnreadableImage
 from detector.data.store.image_sizes import image_size, map_in_threads
@@ -50,8 +51,7 @@ def read_coco(
     """
     content = read_json(annotations, labelled=labelled)
     by_name = find_category_ids(content, names)
-    present, findings = _find_image_files(content.images, folder, annotations)
-    kept = [entry for entry in content.images if entry["file_name"] in present]
+    kept, findings = _find_image_files(content.images, folder, annotations)
     sizes, odd_sizes = _resolve_sizes(kept, folder)
     findings += odd_sizes + _find_faults(content, annotations)
     if names is None:
@@ -159,22 +159,27 @@ def _find_root_categories(content: CocoJson, path: Path) -> list[Finding]:
 
 def _find_image_files(
     images: Sequence[dict[str, Any]], folder: Path, path: Path
-) -> tuple[set[str], list[Finding]]:
-    """The names of the image files that exist, and findings of the others."""
+) -> tuple[list[dict[str, Any]], list[Finding]]:
+    """The images whose files exist, under the names of these, and findings of the others."""
     if not folder.is_dir():
         raise UserError(f"{folder}: image folder not found; {LAYOUT}")
     on_disk = {entry.name for entry in folder.iterdir()}  # one listing instead of a stat per image
-    wanted = [entry["file_name"] for entry in images]
-    present = {n for n in wanted if n in on_disk or ("/" in n and _is_file(folder / n))}
+
+    def exists(name: str) -> bool:
+        return name in on_disk or (not {"/", os.sep}.isdisjoint(name) and _is_file(folder / name))
+
+    present, missing = list[dict[str, Any]](), list[Finding]()
+    for entry in images:
+        name = find_written(entry["file_name"], exists)
+        if exists(name):
+            present.append(entry if name == entry["file_name"] else {**entry, "file_name": name})
+        else:
+            missing.append(Finding("missing image", str(folder / name), "no such file"))
     if images and not present:
+        first = images[0]["file_name"]
         raise UserError(
-            f"{folder}: has none of the {len(images)} images of {path.name}; the first is {wanted[0]!r}"
+            f"{folder}: has none of the {len(images)} images of {path.name}; the first is {first!r}"
         )
-    missing = [
-        Finding("missing image", str(folder / n), "no such file")
-        for n in wanted
-        if n not in present
-    ]
     return present, missing
 
 

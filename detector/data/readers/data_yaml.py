@@ -1,5 +1,6 @@
 """The YAML that describes a data set (`data/*.yaml`): its keys and how it is loaded."""
 
+import os
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,15 @@ from pydantic import (
     model_validator,
 )
 
-from detector.config import AsWritten, find_file, folder_of, load_yaml_as
+from detector.config import (
+    AsWritten,
+    find_file,
+    find_written,
+    folder_of,
+    is_of_windows,
+    load_yaml_as,
+    replace_values,
+)
 from detector.data.digits.folders import ensure_digit_folders
 from detector.data.digits.generate import ensure_digits
 from detector.data.readers.coco import LAYOUT
@@ -167,28 +176,54 @@ def load_data_yaml(name: str) -> tuple[DatasetConfig, Path]:
         if config.make not in MAKERS:
             raise UserError(f"{path}: make: {config.make!r}; expected {' or '.join(MAKERS)}")
         MAKERS[config.make](root)
-    if not _is_folder(root) and config.format not in ARRAY_FORMATS:  # theirs names a file
+    if not _exists(root, folder=True) and config.format not in ARRAY_FORMATS:  # theirs names a file
         expected = LAYOUT if config.format == "coco" else f"expected there: {EXPECTED}"
+        written = config.root or config.path or ""
+        windows = " (a path of Windows)" if is_of_windows(written) and os.sep == "/" else ""
         raise UserError(
-            f"{path}: the data set's folder {root} does not exist; {expected}. "
+            f"{path}: the data set's folder {root} does not exist{windows}; {expected}. "
             f"Set `root:` in the YAML or put the data there. "
             f"To try the toolkit without it: --data digits.yaml"
         )
-    return config, root
+    written = {name: getattr(config, name) for name in ("train", "val", "test")}
+    found = {name: _find_split(source, root) for name, source in written.items()}
+    return (config if found == written else replace_values(config, found)), root
 
 
-def _is_folder(path: Path) -> bool:
+def _exists(path: Path, *, folder: bool = False) -> bool:
     try:
-        return path.is_dir()
+        return path.is_dir() if folder else path.exists()
     except OSError:  # a name that is too long, or a parent that may not be entered
         return False
 
 
+def _find_split(source: Any, root: Path) -> Any:
+    r"""A split with its paths as they exist: `images\train` may be `images/train`."""
+    if source is None:
+        return None
+    if isinstance(source, JsonSplit):
+        return JsonSplit(
+            images=_find_split(source.images, root),
+            annotations=_find_split(source.annotations, root),
+        )
+    if isinstance(source, tuple):
+        return tuple(_find_split(each, root) for each in source)
+    return find_written(source, lambda written: _exists(root / written))
+
+
 def _resolve_root(config: DatasetConfig, path: Path) -> Path:
     """The folder that a data YAML names, relative to the YAML."""
-    folder = Path(config.root or config.path or ".")
+    base = folder_of(path, "data")
+
+    def exists(written: str) -> bool:
+        try:
+            return _exists(base / Path(written).expanduser())
+        except RuntimeError:  # no home folder, which is reported below
+            return False
+
+    folder = Path(find_written(config.root or config.path or ".", exists))
     try:
-        return (folder_of(path, "data") / folder.expanduser()).resolve()
+        return (base / folder.expanduser()).resolve()
     except RuntimeError:
         raise UserError(
             f"{path}: root: {folder} cannot be resolved: this user has no home folder; "

@@ -4,7 +4,6 @@ ROOT/JPEGImages/a.jpg   ROOT/Annotations/a.xml   ROOT/ImageSets/Main/train.txt w
 (or one folder with a.jpg and a.xml side by side)
 """
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,18 +13,16 @@ from detector.data.readers.image_label_pairs import (
     FolderListings,
     LabelFile,
     Pairs,
-    file_stem,
-    has_image_suffix,
     read_list,
     read_pairs,
 )
+from detector.data.readers.voc_images import VocImages
 from detector.data.store.image_files import SUFFIXES
 from detector.data.store.index import Finding, Index, relabel
 from detector.errors import require_file
 
 DIFFICULT = {"1", "1.0", "true", "yes"}  # as programs write it
 _OF_ONE_CLASS = re.compile(r"\s+(-1|0|1)$")
-IMAGE_FOLDERS, LABEL_FOLDERS = ("JPEGImages", "images"), ("Annotations", "annotations")
 
 
 def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
@@ -34,16 +31,16 @@ def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
     Args:
         root: of relative sources.
         sources: lists (`ImageSets/Main/train.txt`, or `VOC2007/ImageSets/Main/trainval.txt`) with one
-            name per line, of images in JPEGImages above the list; or folders, whose images are in
-            JPEGImages or `images`, or beside their xml files.
+            name per line, of images in JPEGImages above the list, or with a folder before it (see
+            `voc_images`); or folders, whose images are in JPEGImages or `images`, or beside their xml
+            files.
         split: `test` may have no labels.
 
     Raises:
         UserError: a source does not exist, or has no images or no labels.
     """
     pairs, folders = Pairs(root, root / sources[0]), FolderListings()
-    looked_in: list[str] = []
-    seen: set[str] = set()
+    known: dict[Path, VocImages] = {}
     for path in (root / source for source in sources):
         if path.is_dir():
             base, lines = path, None
@@ -52,19 +49,16 @@ def pair_voc(root: Path, sources: Sequence[str], split: str) -> Pairs:
             pairs.lists.append(path)
             base = next((p for p in path.parents if (p / "Annotations").is_dir()), root)
             lines = read_list(path)
-        images, labels = _find_subfolder(base, IMAGE_FOLDERS), _find_subfolder(base, LABEL_FOLDERS)
-        looked_in.append(f"{labels}/*.xml")
-        _pair_folder(pairs, folders, images, labels, lines)
-        if labels not in seen:
-            seen.add(labels)
-            known = _files_by_stem(folders[images])
+        if base not in known:
+            known[base] = VocImages(base, folders)
             pairs.findings += [
                 Finding(
-                    "label without image", pairs.name(f"{labels}/{name}"), f"no image in {images}"
+                    "label without image", pairs.name(label), f"no image in {known[base].images}"
                 )
-                for name in sorted(folders[labels])
-                if name.endswith(".xml") and name[:-4] not in known
+                for label in known[base].orphans
             ]
+        _pair_images(pairs, known[base], lines)
+    looked_in = dict.fromkeys(f"{images.labels}/*.xml" for images in known.values())
     pairs.check(split, labelled=split != "test", looked_in=" and ".join(looked_in))
     return pairs
 
@@ -130,51 +124,39 @@ def parse_voc(
     return labels
 
 
-def _find_images(lines: list[str], names: set[str]) -> list[str | None]:
-    """The image file that each line of a list names, None where there is none.
+def _pair_images(pairs: Pairs, images: VocImages, lines: list[str] | None) -> None:
+    """Adds the images that lines of a list name, or all of a folder, and their label files."""
+    lines = images.list_images() if lines is None else lines
+    for line, image in zip(lines, _find_images(lines, images), strict=True):
+        elsewhere = images.find_elsewhere(line) if image is None else None
+        found = image or elsewhere
+        if found is None:
+            what = f"no image file of this name ({', '.join(SUFFIXES)})"
+            pairs.findings.append(
+                Finding("missing image", pairs.name(f"{images.images}/{line}"), what)
+            )
+            continue
+        label = images.find_label(found)
+        if elsewhere is not None:
+            what = f"the list says {line}, which does not exist"
+            pairs.findings.append(Finding("image elsewhere", pairs.name(elsewhere), what))
+        elif found in images.label_of and label is not None:
+            what = f"no xml file has its name; {pairs.name(label)} names it"
+            pairs.findings.append(Finding("image elsewhere", pairs.name(found), what))
+        pairs.add(found, label)
 
-    A line is `a` or `a.jpg`. Only in a list of one class, where every line ends with -1, 0 or 1 and none
-    is the name of an image as it stands, is it `a  1`: `photo 1` is an image's name, too.
+
+def _find_images(lines: list[str], images: VocImages) -> list[str | None]:
+    """The path of the image that each line of a list names, None where there is none.
+
+    A line is `a`, `a.jpg` or `folder/a.jpg`. Only in a list of one class, where every line ends with -1,
+    0 or 1 and none is the name of an image as it stands, is it `a  1`: `photo 1` is an image's name, too.
     """
-    by_stem = _files_by_stem(names)
-
-    def find(line: str) -> str | None:
-        name = os.path.basename(line.replace("\\", "/"))  # noqa: PTH119  # fast
-        if name in names and has_image_suffix(name):
-            return name
-        return by_stem.get(file_stem(name) if name.lower().endswith(SUFFIXES) else name)
-
-    found = [find(line) for line in lines]
+    found = list(map(images.find, lines))
     if any(found) or not all(_OF_ONE_CLASS.search(line) for line in lines):
         return found
-    return [find(_OF_ONE_CLASS.sub("", line)) for line in lines]
+    return [images.find(_OF_ONE_CLASS.sub("", line)) for line in lines]
 
 
 def _number(tree: ElementTree.Element, path: str) -> int:
     return int(float(tree.findtext(path) or ""))
-
-
-def _find_subfolder(base: Path, names: Sequence[str]) -> str:
-    return str(next((base / name for name in names if (base / name).is_dir()), base))
-
-
-def _files_by_stem(names: set[str]) -> dict[str, str]:
-    """Image file names by their name without suffix."""
-    images = sorted(filter(has_image_suffix, names))
-    return {file_stem(name): name for name in images}
-
-
-def _pair_folder(
-    pairs: Pairs, folders: FolderListings, images: str, labels: str, lines: list[str] | None
-) -> None:
-    """Adds the images that lines of a list name, or all of a folder, and their label files."""
-    files = [name for name in sorted(folders[images]) if has_image_suffix(name)]
-    lines = files if lines is None else lines
-    for line, name in zip(lines, _find_images(lines, folders[images]), strict=True):
-        if name is None:
-            what = f"no image file of this name ({', '.join(SUFFIXES)})"
-            pairs.findings.append(Finding("missing image", pairs.name(f"{images}/{line}"), what))
-            continue
-        label = f"{file_stem(name)}.xml"
-        has_label = label in folders[labels]
-        pairs.add(f"{images}{os.sep}{name}", f"{labels}{os.sep}{label}" if has_label else None)

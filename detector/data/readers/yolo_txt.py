@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from detector.config import find_written
 from detector.data.readers.image_label_pairs import (
     FolderListings,
     LabelFile,
@@ -168,17 +169,19 @@ def _read_image_list(path: Path, root: Path, folders: FolderListings) -> list[st
     Relative paths start at the list's folder or at the root, whichever has more of the images.
     """
     lines = read_list(path)
-    if os.sep == "/":  # written on Windows; a name may contain a backslash, too
-        lines = [line if line in folders else line.replace("\\", "/") for line in lines]
     bases = [str(path.parent), str(root)]
 
+    def join(base: str, line: str) -> str:
+        return os.path.normpath(os.path.join(base, line))  # noqa: PTH118  # a million lines
+
+    def locate(base: str, line: str) -> str:
+        return join(base, find_written(line, lambda written: join(base, written) in folders))
+
     def count_existing(base: str) -> int:
-        return sum(os.path.normpath(f"{base}/{line}") in folders for line in lines[:100])
+        return sum(locate(base, line) in folders for line in lines[:100])
 
     base = max(bases, key=count_existing)  # the first if equal: the list's folder
-    return [
-        os.path.normpath(line if Path(line).is_absolute() else f"{base}/{line}") for line in lines
-    ]
+    return [locate(base, line) for line in lines]
 
 
 def _find_label(image: str, names: set[str]) -> str | None:

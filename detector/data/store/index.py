@@ -16,7 +16,9 @@ from detector.registry import nearest
 
 CATEGORY_KINDS = ("duplicate category", "root category")
 # Kinds of findings that are only reported; images, boxes and labels with any other kind are skipped.
-KEPT_KINDS = frozenset({"duplicate box", "image without label", "size mismatch", *CATEGORY_KINDS})
+KEPT_KINDS = frozenset(
+    {"duplicate box", "image elsewhere", "image without label", "size mismatch", *CATEGORY_KINDS}
+)
 # Kinds of findings whose images, boxes or labels are in the index, too.
 INDEXED_KINDS = KEPT_KINDS | {"unreadable image"}
 MIN_SIZE = 1e-3  # px; float32 corners of large images are no finer, so that less becomes 0 or noise

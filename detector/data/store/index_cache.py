@@ -21,7 +21,7 @@ import numpy as np
 from detector.data.store.index import Finding, Index, StringArray
 from detector.errors import require_file
 
-VERSION = 4  # increase it when readers return something else for the same files
+VERSION = 5  # increase it when readers return something else for the same files
 FOLDER = ".detector"
 # An index is cached only if its files were last changed this long before they were read: file systems
 # store times in steps of milliseconds, some of seconds, and a change within one step does not show.
