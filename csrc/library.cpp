@@ -20,4 +20,6 @@ STABLE_TORCH_LIBRARY(detector_ops, library) {
       "bn_act_backward_apply_(Tensor grad, Tensor x, Tensor mean, Tensor rstd, Tensor weight, "
       "Tensor bias, int activation, float parameter, Tensor sum_dy, Tensor sum_dy_xhat, int count, "
       "Tensor(a!) grad_x) -> ()");
+
+  library.def("conv3x3_grad_weight(Tensor grad, Tensor x, int stride) -> Tensor");
 }

@@ -7,18 +7,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from detector import ops
 from detector.device import Hardware, scale_images
+from detector.nn import Conv2d
 from detector.structures import Batch
 
 
 class Convolutions:
     """The convolutions of a network alone: the floor under its step."""
 
-    def __init__(self, model: nn.Module, batch: Batch, hardware: Hardware) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        hardware: Hardware,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """`batch` is on the host, as the loader gives it."""
-        self._hardware = hardware
+        self._hardware, self._clock = hardware, clock
         shapes = Counter[tuple[Any, ...]]()
         hooks = [
             module.register_forward_pre_hook(
@@ -43,9 +50,9 @@ class Convolutions:
 
     def _time(self, call: Callable[[], object]) -> float:
         if self._hardware.device.type != "cuda":
-            start = time.perf_counter()
+            start = self._clock()
             call()
-            return time.perf_counter() - start
+            return self._clock() - start
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
@@ -54,7 +61,7 @@ class Convolutions:
         return start.elapsed_time(end) / 1e3
 
     def _prepare(self, shape: tuple[Any, ...]) -> Callable[[], object]:
-        inputs, weights, stride, padding, groups, dtype, is_first = shape
+        inputs, weights, stride, padding, groups, dtype, is_first, convolve = shape
         options = {"device": self._hardware.device, "dtype": dtype}
         layout = self._hardware.memory_format
         x = torch.randn(inputs, **options).to(memory_format=layout).requires_grad_(not is_first)
@@ -62,7 +69,7 @@ class Convolutions:
         wanted = [w] if is_first else [x, w]  # no gradient of the images
 
         def call() -> object:
-            y = functional.conv2d(x, w, None, stride, padding, 1, groups)
+            y = convolve(x, w, None, stride, padding, (1, 1), groups)
             return torch.autograd.grad(y, wanted, torch.ones_like(y))
 
         call()
@@ -75,4 +82,6 @@ def _describe_convolution(module: Any, x: Tensor) -> tuple[Any, ...]:
         dtype = torch.get_autocast_dtype(x.device.type)
     is_first = module.in_channels == 3
     shape, weights = tuple(x.shape), tuple(module.weight.shape)
-    return shape, weights, module.stride, module.padding, module.groups, dtype, is_first
+    convolve = ops.conv2d if isinstance(module, Conv2d) else torch.conv2d
+    settings = module.stride, module.padding, module.groups
+    return shape, weights, *settings, dtype, is_first, convolve

@@ -29,12 +29,13 @@ from detector.distributed import ProcessGroup
 from detector.engine import MicroBatch, Trainer
 from detector.engine.cuda_graphs import SEEN_BEFORE
 from detector.errors import UserError
-from detector.nn import BatchNormAct2d, Mish
+from detector.nn import BatchNormAct2d, Conv2d, Mish
 from detector.structures import Batch
 
 # In the order of a step. checks: norm of the gradient, non-finite values, clipping.
 PHASES = ("data", "transfer", "forward", "loss", "backward", "checks", "optimizer", "ema")
 MAX_OVERFLOWS = 16  # steps that fp16 may skip at the start
+Clock = Callable[[], float]  # seconds
 Activations = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -44,7 +45,7 @@ class Variant:
 
     Attributes:
         words: config settings, `key=value`.
-        activate: in place of our BatchNorm + activation: `nn.BatchNorm2d`, then this function of the
+        activate: in place of our layers: `nn.Conv2d`, `nn.BatchNorm2d`, and this function of the
             activation module and its input. None keeps ours.
     """
 
@@ -89,6 +90,8 @@ class StepSettings:
         words: config settings, `key=value`.
         size: of the images, pixels.
         batch_size: images per step.
+        clock: `time.process_time` counts the time of the CPU alone, of all threads, which other programs
+            on the machine change less.
     """
 
     cfg: str
@@ -96,6 +99,7 @@ class StepSettings:
     words: tuple[str, ...]
     size: int
     batch_size: int
+    clock: Clock = time.perf_counter
 
 
 @dataclass(slots=True)
@@ -147,11 +151,13 @@ class _TorchBatchNormAct(BatchNormAct2d):
 
 
 def use_torchs_layers(model: nn.Module, activate: Activations) -> None:
-    """Makes each `BatchNormAct2d` of a model compute with `nn.BatchNorm2d` and `activate`."""
+    """Makes a model compute with `nn.Conv2d`, `nn.BatchNorm2d` and `activate` in place of our layers."""
     kind = type("TorchBatchNormAct", (_TorchBatchNormAct,), {"activate": staticmethod(activate)})
     for module in model.modules():
         if isinstance(module, BatchNormAct2d):
             module.__class__ = kind
+        elif isinstance(module, Conv2d):
+            module.__class__ = nn.Conv2d  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class StepTimer:
@@ -177,6 +183,7 @@ class StepTimer:
         if variant.activate is not None:
             use_torchs_layers(self.trainer.model, variant.activate)
         self.times = StepTimes(str(hardware))
+        self._clock = settings.clock
         self._batches = _repeat(self.trainer)
         self._position = 0
         self._marks: list[float] = []
@@ -200,10 +207,10 @@ class StepTimer:
         if self.hardware.device.type == "cuda":
             self._stops = False
             self._synchronize()
-            start = time.perf_counter()
+            start = self._clock()
             self._run_step()
             self._synchronize()
-            self.times.total.append(1e3 * (time.perf_counter() - start))
+            self.times.total.append(1e3 * (self._clock() - start))
         else:
             self.times.total.append(1e3 * sum(seconds))
 
@@ -283,7 +290,7 @@ class StepTimer:
     def _mark(self) -> None:
         if self._stops:
             self._synchronize()
-        self._marks.append(time.perf_counter())
+        self._marks.append(self._clock())
 
     def _synchronize(self) -> None:
         if self.hardware.device.type == "cuda":
@@ -317,7 +324,7 @@ def benchmark_steps(
         timers[name] = StepTimer(VARIANTS[name], settings)
         timers[name].warm_up(SEEN_BEFORE + 2)  # with CUDA graphs the first replay, too
     floors = {
-        name: Convolutions(timer.trainer.model, timer.next_batch(), timer.hardware)
+        name: Convolutions(timer.trainer.model, timer.next_batch(), timer.hardware, settings.clock)
         for name, timer in timers.items()
     }
     for timer in timers.values():
@@ -331,9 +338,9 @@ def benchmark_steps(
             timer.measure()
             timer.times.convolutions.append(floors[name].measure())
         if other is not None:
-            start = time.perf_counter()
+            start = settings.clock()
             other()
-            others.append(1e3 * (time.perf_counter() - start))
+            others.append(1e3 * (settings.clock() - start))
     for timer in timers.values():
         timer.measure_busy(5)
         timer.trainer.loader.close()

@@ -4,7 +4,8 @@ The variants take turns in one process, one step each:
 
   ours     the config as it is
   eager    the config without CUDA graphs (on a CPU the same)
-  torch    eager, with nn.BatchNorm2d and torch's activation in place of ours; torch-bf16: in bf16
+  torch    eager, with torch's convolution, BatchNorm and activation in place of ours; torch-bf16: in
+           bf16
   plain    besides fp32, NCHW, and Mish as x * tanh(softplus(x))
   nchw, fp32, bf16, fp16, compile   the config with that setting
 
@@ -20,6 +21,7 @@ import argparse
 import importlib
 import json
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--memory", action="store_true", help="what is kept for the backward pass, by operator"
     )
     parser.add_argument("--vs", metavar="MODULE:FUNCTION", help="also time this toolkit's step")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="the time of the CPU in place of that of the clock, where other programs run too",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers to a file")
     parser.add_argument(
         "--gpu-table",
@@ -90,7 +97,8 @@ def main() -> None:
     results = []
     print(f"{describe_cpu()}, torch {torch.__version__}")
     for cfg, batch, size, variants in runs:
-        settings = StepSettings(cfg, args.data, tuple(args.overrides), size, batch)
+        clock = time.process_time if args.cpu_time else time.perf_counter
+        settings = StepSettings(cfg, args.data, tuple(args.overrides), size, batch, clock)
         other = import_step(args.vs, settings) if args.vs else None
         times, others = benchmark_steps(
             variants,

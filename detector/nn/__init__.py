@@ -15,6 +15,7 @@ from detector.nn.blocks import (
     TinyStage,
     conv_stack,
 )
+from detector.nn.convolution import Conv2d
 from detector.nn.curves import compute_curves
 from detector.nn.dropblock import DropBlock2d
 from detector.nn.fuse import fuse_batch_norms
@@ -26,6 +27,7 @@ __all__ = [
     "BatchNormSettings",
     "CSPBlock",
     "CSPStage",
+    "Conv2d",
     "ConvNormAct",
     "DropBlock2d",
     "Mish",

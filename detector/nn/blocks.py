@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detector.nn.activations import ActFactory
 from detector.nn.batch_norm import BatchNormAct2d
+from detector.nn.convolution import Conv2d
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class ConvNormAct(nn.Module):
         """`padding` defaults to kernel // 2."""
         super().__init__()
         padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, groups=groups, bias=False)
+        self.conv = Conv2d(cin, cout, kernel, stride, padding, groups=groups, bias=False)
         self.norm: nn.Module = BatchNormAct2d(cout, eps=norm.eps, momentum=norm.momentum)
         self.act = act(cout)
 

@@ -1,8 +1,8 @@
 """Compiled operators and their fallbacks in torch operators; the sources are in csrc/.
 
 Read `_mish.py` (dispatch, autograd), `batch_norm.py` (fused with an activation, synchronised over ranks),
-then `_load.py` (loading, self-test, the one warning). `python -m detector.ops` prints which
-implementation runs for each device and dtype.
+`conv_gradient.py` (the gradient of 3x3 weights), then `_load.py` (loading, self-test, the one warning).
+`python -m detector.ops` prints which implementation runs for each device and dtype.
 """
 
 from detector.ops._load import has_kernel
@@ -17,6 +17,7 @@ from detector.ops.batch_norm import (
     leaky_relu,
     swish,
 )
+from detector.ops.conv_gradient import conv2d
 
 __all__ = [
     "IDENTITY",
@@ -24,6 +25,7 @@ __all__ = [
     "Activation",
     "ActivationCode",
     "batch_norm_act",
+    "conv2d",
     "has_kernel",
     "implementation_table",
     "leaky_relu",

@@ -28,6 +28,7 @@ KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
         "cpu": (torch.float32, torch.bfloat16, torch.float16),
         "cuda": (torch.float32, torch.bfloat16, torch.float16),
     },
+    "conv3x3_grad_weight": {"cpu": (torch.float32,)},
 }
 _SWITCH = "DETECTOR_NATIVE"
 
@@ -65,7 +66,9 @@ def status(device: str = "cpu") -> Status:
 def has_kernel(op: str, x: Tensor) -> bool:
     """Whether there is a usable compiled kernel of `op` for the device and dtype of x."""
     device = x.device.type
-    return x.dtype in KERNELS[op].get(device, ()) and status(device).usable
+    return (
+        x.dtype in KERNELS[op].get(device, ()) and status(device).usable and not _explain_stale(op)
+    )
 
 
 def explain_fallback(op: str, device: str, dtype: torch.dtype) -> str:
@@ -76,7 +79,7 @@ def explain_fallback(op: str, device: str, dtype: torch.dtype) -> str:
         return f"no {device} kernel for this dtype"
     if device == "cuda" and not torch.cuda.is_available():
         return _explain_missing("cuda") or "torch finds no NVIDIA GPU"
-    return status(device).reason
+    return status(device).reason or _explain_stale(op)
 
 
 def library_path(device: str) -> Path:
@@ -92,6 +95,14 @@ def _explain_missing(device: str) -> str:
     error = library.with_name(f"{library.stem}_build_error.txt")
     why = error.read_text("utf-8").strip() if error.exists() else "not built"
     return f"{why}; `pip install --no-build-isolation -e .` builds them"
+
+
+@functools.cache
+def _explain_stale(op: str) -> str:
+    """Why a loaded library lacks a newer operator; empty if it has it."""
+    if op != "conv3x3_grad_weight" or hasattr(torch.ops.detector_ops, op):
+        return ""
+    return "its library is older than this code; `pip install --no-build-isolation -e .` builds it"
 
 
 def _load(device: str) -> None:
@@ -143,6 +154,14 @@ def _register_fakes() -> None:
     def _(grad: Tensor, *others: object) -> None:
         return None
 
+    if _explain_stale("conv3x3_grad_weight"):
+        return
+
+    @torch.library.register_fake("detector_ops::conv3x3_grad_weight")
+    def _(grad: Tensor, x: Tensor, stride: int) -> Tensor:
+        weight = x.new_empty(grad.shape[1], x.shape[1], 3, 3)
+        return weight.contiguous(memory_format=torch.channels_last)
+
 
 def _channel_values(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[1], dtype=torch.float32)
@@ -175,6 +194,18 @@ def _test(device: str) -> None:
                 x, **values, activation=int(ActivationCode.MISH), parameter=0.0
             )
             _compare("BatchNorm + Mish", fused, expected.to(dtype))
+    if device == "cpu" and not _explain_stale("conv3x3_grad_weight"):
+        _test_convolution(maps.contiguous(memory_format=torch.channels_last))
+
+
+def _test_convolution(x: Tensor) -> None:
+    """The gradient of 3x3 weights, of maps [B, C, H, W]."""
+    grad = x.flip(0).contiguous(memory_format=torch.channels_last)
+    weight = x.new_zeros(x.shape[1], x.shape[1], 3, 3)
+    fixed = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False])
+    expected = torch.ops.aten.convolution_backward(grad, x, weight, None, *fixed)[1]
+    ours = torch.ops.detector_ops.conv3x3_grad_weight(grad, x, 1)
+    _compare("gradient of a convolution", ours, expected)
 
 
 def _compare(what: str, ours: Tensor, expected: Tensor) -> None:
