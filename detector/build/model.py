@@ -19,12 +19,14 @@ from detector.models import (
     count_cfg_classes,
     parse_cfg,
 )
-from detector.nn import ActFactory, BatchNormSettings, DropBlock2d, activation
+from detector.nn import ActFactory, BatchNormSettings, DropBlock2d, activation, initialise_weights
 from detector.registry import nearest
 
 Detector = YOLO | DarknetNet
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
 IMAGENET_CLASSES = 1000
+# keys of `ModelConfig` that only some networks have -> the value that stands for their default
+NETWORK_KEYS = {"small_images": False, "depth": None}
 
 
 def build_activation(spec: str | ActivationConfig) -> ActFactory:
@@ -135,19 +137,14 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
         UserError: an unknown name, a package that is not installed, or a key for other networks.
     """
     variant = find_variant(config)
-    if config.small_images and not variant.resizes:
-        raise UserError(
-            f"model.small_images: {config.arch} is not one of the networks with such a form "
-            f"({', '.join(name for name, row in VARIANTS.items() if row.resizes)}); remove the key"
-        )
     if variant.network is None:
         backbone, _, _ = _build_backbone(config, variant)
         return BackboneClassifier(backbone, num_classes=num_classes, orders=variant.orders)
-    extra: dict[str, Any] = {}
-    if variant.resizes:
-        extra = {"small_images": config.small_images, "own_eps": config.bn_eps is None}
+    options = _collect_options(config, variant)
+    if "small_images" in variant.accepts:
+        options["own_eps"] = config.bn_eps is None
     act = build_activation(_choose_activation(config, "backbone"))
-    return variant.network(num_classes=num_classes, act=act, norm=build_norm(config), **extra)
+    return variant.network(num_classes=num_classes, act=act, norm=build_norm(config), **options)
 
 
 def is_classifier(config: ModelConfig) -> bool:
@@ -161,13 +158,18 @@ def build_network(
     """The detector or the classifier of a config, freshly initialised; arguments as for `build_model`.
 
     Raises:
-        UserError: as `build_model`; DropBlock for a classifier, which has no neck.
+        UserError: as `build_model`; DropBlock for a classifier, which has no neck; an unknown
+            `model.init`.
     """
     if not is_classifier(config):
-        return build_model(config, num_classes, drop)
-    if drop is not None:
+        model = build_model(config, num_classes, drop)
+    elif drop is not None:
         raise UserError("bag.dropblock: a classifier has no neck to put DropBlock in; set it to 0")
-    return build_classifier(config, num_classes)
+    else:
+        model = build_classifier(config, num_classes)
+    if config.init != "default":
+        initialise_weights(model, config.init)
+    return model
 
 
 def default_num_classes(config: ModelConfig) -> int:
@@ -214,8 +216,31 @@ def _build_backbone(
         raise UserError(
             f"model.split_half: {config.arch} splits no channels; only yolov4-tiny does"
         )
-    extra = {"first_half": config.split_half == "first"} if variant.halves else {}
-    return variant.backbone(act=part_act("backbone"), norm=norm, **extra), part_act, norm
+    options = _collect_options(config, variant)
+    if variant.halves:
+        options["first_half"] = config.split_half == "first"
+    return variant.backbone(act=part_act("backbone"), norm=norm, **options), part_act, norm
+
+
+def _collect_options(config: ModelConfig, variant: Variant) -> dict[str, Any]:
+    """The keywords of the network's constructor that only some networks have, where they are set.
+
+    Raises:
+        UserError: a key that this network does not have is set.
+    """
+    options: dict[str, Any] = {}
+    for key, off in NETWORK_KEYS.items():
+        value = getattr(config, key)
+        if value == off:
+            continue
+        if key not in variant.accepts:
+            names = [name for name, row in VARIANTS.items() if key in row.accepts]
+            raise UserError(
+                f"model.{key}: {config.arch} has no such option ({', '.join(names)} have it); "
+                "remove the key"
+            )
+        options[key] = value
+    return options
 
 
 def _build_darknet(config: ModelConfig, text: str, num_classes: int) -> DarknetNet:

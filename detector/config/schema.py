@@ -104,6 +104,10 @@ class ModelConfig(Section):
     split_half: Literal["second", "first"] = "second"
     # reduce the resolution by 8 instead of 32: the classifiers of torchvision and timm on 32-pixel images
     small_images: bool = False
+    depth: Count | None = None  # hidden layers of the network mlp; None: 15
+    # how weights are drawn: default, torch's own for each layer; glorot_uniform, glorot_normal,
+    # lecun_normal, he_uniform, he_normal; see detector/nn/initialise.py
+    init: str = "default"
     # None: 1e-4 as published, 1e-5 for darknet's cfgs and weights; torchvision's and timm's networks keep
     # their own
     bn_eps: Positive | None = None

@@ -13,6 +13,7 @@ from detector.models.classifier import Classifier
 from detector.models.head import YOLOHead
 from detector.models.neck import CSPPANet, Neck, PANet, TinyNeck, YOLOv3Neck
 from detector.models.small_cnn import SixLayerCNN
+from detector.models.small_nets import FullyConnected, SimpleNet, SmallResNet
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
@@ -47,7 +48,7 @@ class Variant:
         halves: whether its backbone splits channels into halves and accepts `first_half`.
         network: the constructor of a classifier without a backbone, with every argument bound except
             `num_classes`, `act` and `norm`.
-        resizes: whether `network` also accepts `small_images` and `own_eps`: see `AdoptedClassifier`.
+        accepts: further keywords of its constructor, keys of `ModelConfig` that other networks refuse.
     """
 
     backbone: Callable[..., nn.Module] | None = None
@@ -59,7 +60,7 @@ class Variant:
     orders: tuple[str, ...] = ("darknet",)
     halves: bool = False
     network: Callable[..., Classifier] | None = None
-    resizes: bool = False
+    accepts: tuple[str, ...] = ()
 
 
 def _pacsp(backbone: dict[str, Any], neck: dict[str, Any]) -> Variant:
@@ -130,11 +131,19 @@ VARIANTS = {
     ),
     # a classifier with the layers of csdarknet53-omega, 1000 classes
     "csdarknet53": Variant(_CSPDARKNET53),
-    # not published: a classifier for images of 32 pixels
+    # classifiers for images of 32 pixels; cnn6 and mlp are not published
     "cnn6": Variant(partial(SixLayerCNN)),
+    "resnet20": Variant(partial(SmallResNet), orders=()),
+    "wrn10_2": Variant(
+        partial(SmallResNet, channels=(16, 32, 64, 128), depth=1, wide=True), orders=()
+    ),
+    "simplenet": Variant(partial(SimpleNet), orders=()),
+    "mlp": Variant(partial(FullyConnected), orders=(), accepts=("depth",)),
     # classifiers of torchvision and timm
     **{
-        name: Variant(network=partial(AdoptedClassifier, source), orders=(), resizes=True)
+        name: Variant(
+            network=partial(AdoptedClassifier, source), orders=(), accepts=("small_images",)
+        )
         for name, source in ADOPTED.items()
     },
 }

@@ -1,5 +1,5 @@
 """Building blocks: `activations` (the registry), `blocks` (ConvNormAct, CSP stages, SPP), `dropblock`,
-`fuse`.
+`fuse`, `initialise`.
 """
 
 from detector.nn.activations import ACTIVATIONS, ActFactory, Mish, activation
@@ -19,6 +19,7 @@ from detector.nn.convolution import Conv2d
 from detector.nn.curves import compute_curves
 from detector.nn.dropblock import DropBlock2d
 from detector.nn.fuse import fuse_batch_norms
+from detector.nn.initialise import INITIALISERS, initialise_weights
 
 __all__ = [
     "ACTIVATIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "Conv2d",
     "ConvNormAct",
     "DropBlock2d",
+    "INITIALISERS",
     "Mish",
     "SpatialPyramidPooling",
     "Residual",
@@ -38,6 +40,7 @@ __all__ = [
     "activation",
     "compute_curves",
     "fuse_batch_norms",
+    "initialise_weights",
     "conv_stack",
     "synchronise_batch_norms",
 ]

@@ -10,6 +10,15 @@ from detector.build import build_network, default_num_classes
 from detector.config import ModelConfig
 from detector.models import CSPDarknet, Variant
 from detector.models.small_cnn import SixLayerCNN
+from detector.models.small_nets import FullyConnected, SimpleNet, SmallResNet
+
+# keywords that make a backbone narrow
+NARROW = {
+    SixLayerCNN: {"channels": (8, 12, 16)},
+    SmallResNet: {"channels": (4, 6, 8, 10)},
+    SimpleNet: {"width": 0.1},
+    FullyConnected: {"width": 16, "depth": 2},
+}
 
 
 def build_on_meta(arch: str, classes: int | None = None, **settings) -> nn.Module:
@@ -41,8 +50,9 @@ def shrink(variant: Variant) -> Variant:
             neck=partial(variant.neck, width=32),
             head=partial(variant.head, hidden=(16, 24)),
         )
-    if variant.backbone.func is SixLayerCNN:
-        return replace(variant, backbone=partial(variant.backbone, channels=(8, 12, 16)))
+    if variant.backbone.func in NARROW:
+        narrow = partial(variant.backbone, **NARROW[variant.backbone.func])
+        return replace(variant, backbone=narrow)
     small = {
         "stem": 8,
         "channels": (8, 16, 24, 32, 40),

@@ -147,7 +147,7 @@ def test_mistakes_are_named(monkeypatch, tmp_path):
     network.smallest = ADOPTED["inception_v3"].smallest
     with pytest.raises(UserError, match=r"64 x 64 px are too small.*model.small_images=true"):
         network(torch.zeros(1, 3, 64, 64, device="meta"))
-    with pytest.raises(UserError, match="small_images: cnn6 is not one of"):
+    with pytest.raises(UserError, match="small_images: cnn6 has no such option"):
         build_network(ModelConfig(arch="cnn6", small_images=True), 2)
     with pytest.raises(UserError, match="darknet has no format"):
         save_darknet(build_on_meta("resnet18"), tmp_path / "x.weights")

@@ -26,6 +26,8 @@ PUBLISHED = {
     "csdarknet53-yolov3": (47_981_405, None, 0, None),
     "csdarknet53": (27_642_184, 13.07, 256, 110_710_068),
 }
+# the second row: checked in test_small_nets.py
+NOT_PUBLISHED = {"yolov4-pacsp-n", "cnn6", "mlp"} | {"resnet20", "wrn10_2", "simplenet"}
 PACSP_LARGER = ("yolov4-pacsp-s", "yolov4-pacsp", "yolov4-pacsp-x")
 OWN = [name for name, variant in VARIANTS.items() if variant.backbone is not None]  # of our blocks
 DETECTORS = [name for name, variant in VARIANTS.items() if variant.neck is not None]
@@ -44,7 +46,7 @@ def test_parameters_flops_and_bytes_are_the_published_ones(arch):
 
 
 def test_every_network_is_checked():
-    assert set(PUBLISHED) | {"yolov4-pacsp-n", "cnn6"} | set(ADOPTED) == set(VARIANTS)
+    assert set(PUBLISHED) | NOT_PUBLISHED | set(ADOPTED) == set(VARIANTS)
 
 
 @pytest.mark.parametrize("path", sorted(LAYERS.iterdir()), ids=lambda path: path.stem)
@@ -107,8 +109,8 @@ def test_the_classifier_classifies():
 )
 def test_any_activation_by_name(arch, name):
     model = build_on_meta(arch, 2, activation=name)
-    kinds = {type(m.act) for m in model.modules() if isinstance(m, ConvNormAct)}
-    assert kinds == {type(ACTIVATIONS[name](1))}
+    kinds = {type(m.act) for m in model.modules() if hasattr(m, "act")}
+    assert kinds | {nn.Identity} == {type(ACTIVATIONS[name](1)), nn.Identity}
 
 
 @pytest.mark.parametrize("arch", ["yolov4", "csdarknet53-yolov3", "yolov4-tiny"])
@@ -131,7 +133,8 @@ def test_an_activation_for_each_part(arch):
 def test_fused_batch_norms_change_nothing(arch):
     model = randomize_norms(build_network(ModelConfig(arch=arch), 3))
     fused = fuse_batch_norms(model)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+    left = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(left) == (7 if arch == "wrn10_2" else 0), "pre-activation: before the convolution"
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()), "the model itself stays"
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
@@ -146,7 +149,7 @@ def test_fused_batch_norms_change_nothing(arch):
     "arch",
     [
         pytest.param(arch, marks=[pytest.mark.slow] if arch == "yolov4" else [])
-        for arch in OWN
+        for arch in (*DETECTORS, "csdarknet53", "cnn6")
         if arch not in PACSP_LARGER
     ],
 )
