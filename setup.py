@@ -45,7 +45,8 @@ NVCC_FLAGS = (
     "-std=c++17 -O3 -shared -cudart static -DUSE_CUDA --threads 0 "
     "-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
 )
-ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+# the code for 8.0 also runs on 8.6 and 8.9, that for 10.0 on 10.3
+ARCHITECTURES = ("75", "80", "90", "100", "120")
 
 
 class BuildError(Exception):

@@ -80,7 +80,7 @@ def main() -> None:
         )
     hits, victims = report.hits, report.victims
     where = ", ".join(f"{hits[phase]} in {phase}" for phase in (*PHASES, "start") if hits[phase])
-    print(f"{report.kills} kills: {where}; {hits['']} after a run had ended")
+    print(f"kills: {report.kills} ({where}), and {hits['']} after a run had ended")
     different = [victim.path.name for victim in victims if read_outcome(victim) != expected]
     if different:
         raise UserError(

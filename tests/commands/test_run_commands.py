@@ -120,15 +120,15 @@ def test_after_sigterm_and_a_full_disk_the_weights_are_the_same(tool, digits_yam
 
 
 @pytest.mark.slow
-def test_torture_with_two_kills(tool, digits_yaml, tmp_path):
-    """Two SIGKILLs at random instants; `python tools/torture_resume.py` has twenty, in every phase."""
+def test_torture_with_a_kill(tool, digits_yaml, tmp_path):
+    """A SIGKILL at a random instant; `python tools/torture_resume.py` has twenty, in every phase."""
     status, out, err = tool(
-        *("torture_resume", "--kills", 2, "--each", 0, "--data", digits_yaml, "--out", "torture"),
+        *("torture_resume", "--kills", 1, "--each", 0, "--data", digits_yaml, "--out", "torture"),
         *("data.size=64", "train.epochs=2", "train.device=cpu"),
         *("data.workers=1", "train.warmup_min_steps=2"),
     )
     assert status == 0, err
-    assert "2 kills: " in out
+    assert "kills: 1 (" in out
     assert "ended with bitwise equal weights, optimizer and results.csv" in out
 
 
