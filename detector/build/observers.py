@@ -20,6 +20,7 @@ from detector.engine import (
     Console,
     CsvLog,
     EventLog,
+    LastEvaluation,
     Manifest,
     Observer,
     RunFolder,
@@ -30,7 +31,7 @@ from detector.engine import (
     ValBatchPicture,
     require_trackers,
 )
-from detector.evaluation import Evaluator, TopKEvaluator
+from detector.evaluation import Evaluator, TopKEvaluator, save_accuracies, save_detections
 from detector.structures import ImageDetections
 from detector.visualize.predictions import draw_ground_truth_and_detections
 
@@ -66,6 +67,7 @@ def build_observers(
         log,
         TrainBatchPicture(folder.train_batch, data.names, log.log_image),
         *build_val_picture(folder, data, evaluator, log),
+        LastEvaluation(functools.partial(save_evaluation, folder.evaluation, evaluator)),
         RunPlots(folder.curves, folder.labels, functools.partial(draw_labels, config, data)),
         CheckpointSaver(
             folder,
@@ -90,6 +92,18 @@ def build_val_picture(
             folder.val, lambda: draw_detections(data.val, evaluator.preview), log.log_image
         )
     ]
+
+
+def save_evaluation(path: Path, evaluator: Evaluator | TopKEvaluator) -> None:
+    """Writes what the newest evaluation found in each image; nothing if there was none.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if isinstance(evaluator, TopKEvaluator):
+        save_accuracies(path, *evaluator.get_images())
+    elif evaluator.coco_ap.results is not None:
+        save_detections(path, evaluator.coco_ap.ground_truth, evaluator.coco_ap.results)
 
 
 def build_throughput_monitor(config: Config, store: ImageStore | None) -> ThroughputMonitor:

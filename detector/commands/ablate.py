@@ -21,6 +21,7 @@ from detector.data import SPLITS
 from detector.errors import UserError, writing
 from detector.study.answer import Answer, find_answer
 from detector.study.collect import collect_results
+from detector.study.image_bootstrap import RESAMPLES, load_evaluations, resample_images
 from detector.study.page import write_page
 from detector.study.plan import (
     Study,
@@ -178,7 +179,11 @@ def write_answer(folder: Path, study: Study, args: argparse.Namespace) -> None:
         UserError: no run has finished, or a file cannot be written.
     """
     results = collect_results(study, folder)
-    answer = find_answer(study, results, metric=args.metric, all_pairs=args.all_pairs)
+    evaluations = load_evaluations(folder, results) if args.image_resamples else {}
+    images = resample_images(evaluations, resamples=args.image_resamples)
+    answer = find_answer(
+        study, results, metric=args.metric, all_pairs=args.all_pairs, images=images
+    )
     if not answer.num_finished:
         print(f"{folder}: no run has finished yet, so there is nothing to report")
         return
@@ -255,6 +260,8 @@ def parse_arguments() -> argparse.Namespace:
     option("--pool", metavar="SPLITS", default="train,val", help=pool_help)
     metric_help = "of the verdict: a column of results.csv (default AP; of classifiers top1)"
     option("--metric", metavar="NAME", help=metric_help)
+    images_help = f"of the validation images, for an interval over them (default {RESAMPLES})"
+    option("--image-resamples", metavar="N", type=int, default=RESAMPLES, help=images_help)
     option("--all-pairs", action="store_true", help="compare all arms with each other")
     option(
         "--jobs", metavar="N", type=int, default=1, help="runs at a time; GPUs by turns (default 1)"
@@ -268,6 +275,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_intermixed_args()
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: expected 1 or more")
+    if args.image_resamples < 0:
+        raise UserError(f"--image-resamples {args.image_resamples}: expected 0 or more")
     return args
 
 

@@ -30,6 +30,7 @@ from detector.engine.observers.files import (
     CheckpointSaver,
     CsvLog,
     EventLog,
+    LastEvaluation,
     TrainBatchPicture,
 )
 from detector.engine.observers.limits import BatchLimit, TimeLimit
@@ -54,6 +55,7 @@ __all__ = [
     "Console",
     "CsvLog",
     "LRCurve",
+    "LastEvaluation",
     "EpochReport",
     "CheckpointInterval",
     "FIRST_BATCHES",

@@ -194,6 +194,11 @@ class RunFolder:
         return self.path / "val.jpg"
 
     @property
+    def evaluation(self) -> Path:
+        """What the evaluation after the last epoch found in each image."""
+        return self.path / "evaluation.npz"
+
+    @property
     def results(self) -> Path:
         """Losses and metrics, a row per epoch."""
         return self.path / "results.csv"

@@ -3,7 +3,8 @@
 Read `evaluator` (from model to numbers), `predict` (detections of every image), `coco_ap` (the twelve
 numbers), `ground_truth` (their input as checked arrays) and `backends` (what computes them). `matching`
 pairs detections with ground truth for `intervals` (confidence intervals), `thresholds` (operating points)
-and `error_analysis` (dAP, confusion matrix, calibration, label errors). `top_k` evaluates a classifier.
+and `error_analysis` (dAP, confusion matrix, calibration, label errors). `top_k` evaluates a classifier;
+`saved_evaluation` keeps what either found in each image.
 """
 
 from detector.evaluation.backends import CocoResult, choose_backend
@@ -16,6 +17,12 @@ from detector.evaluation.ground_truth import GroundTruth, Results, read_results,
 from detector.evaluation.intervals import RESAMPLES
 from detector.evaluation.label_errors import LabelError
 from detector.evaluation.predict import StageTimer, predict
+from detector.evaluation.saved_evaluation import (
+    SavedEvaluation,
+    load_evaluation,
+    save_accuracies,
+    save_detections,
+)
 from detector.evaluation.text_tables import (
     format_comparison,
     format_intervals,
@@ -44,6 +51,7 @@ __all__ = [
     "LabelError",
     "CalibrationBin",
     "GroundTruth",
+    "SavedEvaluation",
     "TTAView",
     "analyse",
     "choose_backend",
@@ -52,8 +60,11 @@ __all__ = [
     "format_intervals",
     "format_metrics",
     "format_operating_points",
+    "load_evaluation",
     "make_tta_views",
     "predict",
     "read_results",
+    "save_accuracies",
+    "save_detections",
     "save_results",
 ]

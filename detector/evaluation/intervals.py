@@ -169,7 +169,7 @@ def bootstrap(
 
 
 def compute_confidence_intervals(
-    samples: np.ndarray, values: Sequence[float], lowest: float = 0.0
+    samples: np.ndarray, values: Sequence[float], lowest: float = 0.0, highest: float = 1.0
 ) -> list[Interval | None]:
     """Computes the 95 % confidence interval of each number; None where there are no samples.
 
@@ -180,7 +180,7 @@ def compute_confidence_intervals(
     Args:
         samples: float64 [resamples, n].
         values: [n], from all images.
-        lowest: least possible value of a number; the greatest is 1.
+        lowest, highest: possible values of a number.
     """
     tail = (1 - COVERAGE) / 2
     intervals: list[Interval | None] = []
@@ -190,6 +190,6 @@ def compute_confidence_intervals(
             intervals.append(None)
             continue
         ends = 2 * value - np.quantile(column, [1 - tail, tail])
-        low, high = ends.clip(lowest, 1).tolist()
+        low, high = ends.clip(lowest, highest).tolist()
         intervals.append((low, high))
     return intervals

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from detector.study.collect import RunResult, make_score_table
+from detector.study.image_bootstrap import ImageSamples
 from detector.study.plan import Study
 from detector.study.statistics import (
     COVERAGE,
@@ -74,6 +75,7 @@ class Comparison:
         p, p_holm: two-sided, alone and adjusted for all comparisons of the metric.
         detectable: the smallest true difference that would have been shown with probability `POWER`.
         bootstrap: interval of the mean over the pairs; None with too few.
+        images: interval of the mean over the images of the evaluation; None if unknown.
     """
 
     arm: str
@@ -88,6 +90,7 @@ class Comparison:
     p_holm: float
     detectable: float
     bootstrap: tuple[float, float] | None
+    images: tuple[float, float] | None = None
 
     @property
     def outcome(self) -> str:
@@ -130,6 +133,8 @@ class Answer:
         comparisons: by the metric's name, each arm with the baseline (or each pair of arms).
         metrics: of the networks.
         metric: the one that the verdict is about.
+        num_images: that the intervals over images are of; 0 without such intervals.
+        notes: lines for the user.
     """
 
     study: Study
@@ -138,6 +143,8 @@ class Answer:
     comparisons: dict[str, tuple[Comparison, ...]]
     metrics: tuple[Metric, ...]
     metric: Metric
+    num_images: int = 0
+    notes: Sequence[str] = ()
 
     @property
     def num_finished(self) -> int:
@@ -196,6 +203,7 @@ def find_answer(
     *,
     metric: str | None = None,
     all_pairs: bool = False,
+    images: ImageSamples | None = None,
 ) -> Answer:
     """Summarises the arms and compares them.
 
@@ -204,15 +212,26 @@ def find_answer(
         results: of `collect_results`.
         metric: the one that the verdict is about; by default AP, or top-1 of classifiers.
         all_pairs: compare each arm with each other one, not only with the baseline.
+        images: of `resample_images`.
 
     Raises:
         UserError: the runs have no such metric.
     """
     metrics = find_metrics(row for each in results for row in each.rows)
     chosen = choose_metric(metrics, metric)
-    comparisons = {m.name: compare_arms(study, list(results), m, all_pairs) for m in metrics}
+    images = images or ImageSamples()
+    found = {names: images.find_intervals(*names) for names in list_comparisons(study, all_pairs)}
+    comparisons = {
+        metric.name: tuple(
+            replace(each, images=found[each.arm, each.baseline].get(metric.name))
+            for each in compare_arms(study, list(results), metric, all_pairs)
+        )
+        for metric in metrics
+    }
     arms = tuple(summarise_arm(study, results, arm.name, metrics) for arm in study.arms)
-    return Answer(study, tuple(results), arms, comparisons, metrics, chosen)
+    return Answer(
+        study, tuple(results), arms, comparisons, metrics, chosen, images.num_images, images.notes
+    )
 
 
 def summarise_arm(

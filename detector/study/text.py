@@ -70,7 +70,8 @@ def make_spread_table(answer: Answer) -> Table:
 def make_comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """A row per comparison; differences of shares are in percentage points."""
     interval = f"{COVERAGE:.0%} interval"
-    rows = [["difference", "pairs", "mean", interval, "bootstrap", "p", "p (Holm)", "detectable"]]
+    intervals = [interval, "bootstrap of pairs", "of images"]
+    rows = [["difference", "pairs", "mean", *intervals, "p", "p (Holm)", "detectable"]]
     for each in comparisons:
         rows.append(
             [
@@ -79,6 +80,7 @@ def make_comparison_table(comparisons: Sequence[Comparison]) -> Table:
                 each.metric.format_difference(each.mean),
                 each.metric.format_interval((each.low, each.high)),
                 each.metric.format_interval(each.bootstrap),
+                each.metric.format_interval(each.images),
                 format_p(each.p),
                 format_p(each.p_holm),
                 each.metric.format_difference(each.detectable, sign=""),
@@ -124,22 +126,32 @@ def describe_design(answer: Answer) -> str:
 
 
 def describe_method(answer: Answer) -> str:
-    """How to read the table of differences."""
-    metric = answer.metric
+    """How to read the table of differences: what each interval covers."""
+    study, metric = answer.study, answer.metric
+    pairs = "seed and fold" if study.folds else "seed"
+    sentences = [
+        f"Differences of {metric.title}{metric.unit}, over runs with the same {pairs}.",
+        f"The {COVERAGE:.0%} interval is a paired t interval: it covers what other "
+        f"{'seeds and folds' if study.folds else 'seeds'} would show on these validation images, and "
+        f"the verdict is by it.",
+        "The bootstrap of pairs is for the same, and too narrow for few of them.",
+    ]
+    if answer.num_images:
+        sentences.append(
+            f"The bootstrap of images resamples the {answer.num_images} validation images: it covers "
+            f"what other images would show of these very networks, not of other seeds."
+        )
+    sentences.append(
+        f"Detectable: the smallest true difference that these pairs would show in {POWER:.0%} of studies."
+    )
     count = len(answer.comparisons[metric.name])
-    holm = f" Holm's correction is for {count} comparisons." if count > 1 else ""
-    pairs = "seed and fold" if answer.study.folds else "seed"
-    folds = (
-        " Folds share training images, which widens the interval (Nadeau and Bengio, 2003)."
-        if answer.study.folds
-        else ""
-    )
-    return (
-        f"Differences of {metric.title}{metric.unit}, over runs with the same {pairs}; paired t "
-        f"intervals, and a bootstrap over the pairs, which is too narrow for few of them. Detectable: "
-        f"the smallest true difference that these pairs would show in {POWER:.0%} of studies."
-        f"{holm}{folds}"
-    )
+    if count > 1:
+        sentences.append(f"Holm's correction is for {count} comparisons.")
+    if study.folds:
+        sentences.append(
+            "Folds share training images, which widens the interval (Nadeau and Bengio, 2003)."
+        )
+    return " ".join([*sentences, *(f"{note}." for note in answer.notes)])
 
 
 def format_text(answer: Answer) -> str:

@@ -138,4 +138,4 @@ def test_mistakes(fake, tmp_path, words, expected):
 def test_a_report_without_a_study(fake):
     status, _, err = fake("ablate", "--report", "nothing")
     assert status == 2
-    assert "study.json: cannot be read: No such file" in err
+    assert "study.json: no such file" in err

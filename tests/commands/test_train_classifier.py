@@ -4,11 +4,13 @@ import csv
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from detector.data.digits.folders import make_digit_folders
 from detector.engine import load_checkpoint
+from detector.evaluation import load_evaluation
 from detector.models import VARIANTS, CSPDarknet, Variant
 from detector.weights.load import read_weights
 
@@ -39,6 +41,11 @@ def test_a_run_and_its_resumption(tool, digits, tmp_path):
     assert {"top1", "top5", "loss"} <= set(header.split(","))
     rows = list(csv.reader((whole / "confusion.csv").read_text().splitlines()))
     assert sum(int(value) for row in rows[1:] for value in row[1:]) == 20
+    saved = load_evaluation(whole / "evaluation.npz")
+    last = list(csv.DictReader((whole / "results.csv").read_text().splitlines()))[-1]
+    assert saved.resampler(np.ones(20)) == pytest.approx(
+        [float(last[name]) for name in saved.metrics], abs=1e-6
+    )
     assert train(tool, digits, "--out", "runs/parts", "--batch-limit", 5)[0] == 0
     status, out, _ = tool("train_classifier", "--resume", "runs/parts")
     assert status == 0

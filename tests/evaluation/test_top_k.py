@@ -39,6 +39,9 @@ def test_counts_of_two_batches():
     expected = float(functional.cross_entropy(logits, torch.tensor(labels)))
     assert metrics == pytest.approx({"top1": 1 / 3, "top5": 2 / 3, "loss": expected})
     assert evaluator.confusion.nonzero().tolist() == [[0, 0], [4, 6], [5, 0]]
+    _, found, values = evaluator.get_images()  # the ids of made batches are all 0
+    assert sorted(found.tolist()) == [0, 4, 5]
+    assert {name: column.mean() for name, column in values.items()} == pytest.approx(metrics)
 
 
 def test_without_images_there_are_no_metrics():

@@ -169,6 +169,20 @@ class CheckpointSaver(Observer):
         self._written = time.monotonic()
 
 
+class LastEvaluation(Observer):
+    """Keeps what the evaluation after the last epoch found in each image."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        """`save`: writes the newest evaluation."""
+        self.save = save
+
+    def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
+        """Saves the evaluation of the last epoch."""
+        last = report.epoch + 1 == report.epochs
+        if last and report.metrics and trainer.process_group.is_main:
+            self.save()
+
+
 class TrainBatchPicture(Observer):
     """A picture of the first training batch as the network gets it, with its boxes."""
 
