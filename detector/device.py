@@ -1,9 +1,11 @@
 """The device, the floating-point precision and the memory format of a run."""
 
+import contextlib
 import ctypes
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -81,12 +83,25 @@ class Hardware:
         """Peak memory in bytes: of torch on a GPU, of this process on a CPU; 0 if unknown."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
+        # on Linux getrusage begins with the peak of the process that started this one
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
         try:
             import resource  # not on Windows
         except ImportError:
             return 0
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+    def reset_peak_memory(self) -> None:
+        """Begins a new peak, where the system can: a process may train several runs."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        with contextlib.suppress(OSError):  # not Linux, or not permitted
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # man 5 proc
 
     def __str__(self) -> str:
         if self.device.type == "cuda":

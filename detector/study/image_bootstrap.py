@@ -18,7 +18,9 @@ from detector.evaluation.intervals import compute_confidence_intervals
 from detector.study.collect import RunResult
 from detector.study.plan import find_run_folder
 
-RESAMPLES = 500  # each takes 5 to 20 ms a run; the ends vary by a tenth of the interval's half width
+RESAMPLES = (
+    500  # each takes 5 to 20 ms a run; the ends vary by a tenth of the interval's half width
+)
 Pair = tuple[int, int | None]  # seed and fold
 Intervals = dict[str, tuple[float, float]]  # by metric
 Evaluations = Mapping[tuple[str, Pair], SavedEvaluation]  # by arm and pair

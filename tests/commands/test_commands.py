@@ -29,7 +29,7 @@ def test_train_validate_detect(tool, digits_yaml, digits_root, tmp_path):
     run = tmp_path / "runs" / "first"
     assert {path.name for path in run.iterdir()} == {
         *("best.pt", "last.pt", "previous.pt", "config.yaml", "results.csv"),
-        *("events.jsonl", "manifest.json", ".lock"),
+        *("events.jsonl", "manifest.json", "evaluation.npz", ".lock"),
         *("train_batch.jpg", "val.jpg", "labels.png", "curves.png"),
     }
     assert len(table_of(out)) == 12

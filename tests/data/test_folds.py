@@ -1,6 +1,7 @@
 """Folds: a partition by image, groups whole, classes balanced, areas as annotated."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_groups_by_name():
         group_names(names, "(")
 
 
-def test_pools_that_are_refused(digits_yaml, digits_root, tmp_path):
+def test_pools_that_are_refused(digits_yaml, digits_root, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="17 images in 2 groups cannot make 3 folds"):
         read_pool(str(digits_yaml), ("train", "val"), "train|val").require_groups(3)
     place = "{images: train2017, annotations: annotations/instances_train2017.json}"
@@ -143,3 +144,11 @@ def test_pools_that_are_refused(digits_yaml, digits_root, tmp_path):
     twice.write_text(f"format: coco\nroot: {digits_root}\ntrain: {place}\nval: {place}\n")
     with pytest.raises(UserError, match="is in it twice"):
         read_pool(str(twice), ("train", "val"))
+
+    def read_arrays(*args):
+        index = read_split(*args)
+        return replace(index, pixels=np.zeros((len(index), 8, 8, 3), np.uint8))
+
+    monkeypatch.setattr("detector.data.writers.folds.read_split", read_arrays)
+    with pytest.raises(UserError, match="its images are not files of their own"):
+        read_pool(str(digits_yaml), ("train",))

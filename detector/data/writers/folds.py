@@ -82,12 +82,17 @@ def read_pool(dataset: str, splits: Sequence[str], group_by: str | None = None) 
             each image is its own.
 
     Raises:
-        UserError: the data set cannot be read, its splits have other classes, the expression is none, or
-            an image does not match it.
+        UserError: the data set cannot be read, or its images are not files; its splits have other
+            classes; the expression is none, or an image does not match it.
     """
     config, root = load_data_yaml(dataset)
     indices = tuple(read_split(config, root, split) for split in splits)
-    for index in indices[1:]:
+    for index in indices:
+        if index.pixels is not None:
+            raise UserError(
+                f"{dataset}: its images are not files of their own, which folds need; write them out, a "
+                f"folder per class (`format: folders`)"
+            )
         if index.names != indices[0].names:
             raise UserError(
                 f"{index.annotations}: its classes differ from those of {indices[0].annotations}; splits "

@@ -55,7 +55,7 @@ def _format_value(name: str, value: float) -> str:
     if name == "epoch":
         return str(int(value))
     if name == "seconds":
-        return f"{value:.1f}"
+        return f"{value:.2f}"
     return f"{value:.6g}" if name == "lr" or name.startswith("loss_") else f"{value:.6f}"
 
 

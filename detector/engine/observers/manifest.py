@@ -120,6 +120,7 @@ class Manifest(Observer):
         """Adds a session."""
         if not trainer.process_group.is_main:
             return
+        trainer.hardware.reset_peak_memory()
         progress = trainer.progress
         weights = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
         session = {
