@@ -23,6 +23,7 @@ STRENGTHS = {
     "hsv_h": 0.1,
     "hsv_s": 0.7,
     "hsv_v": 0.4,
+    "noise": 0.1,
     "albumentations": [{"name": "GaussNoise", "p": 1.0}, {"name": "RandomRotate90", "p": 1.0}],
 }
 # In the schema's order.

@@ -318,7 +318,12 @@ def build_reader(dataset: str) -> ImageReader:
 
 
 def _val_set(config: Config, index: Index) -> ValSet:
-    return ValSet(ImageReader(index), build_placement(config), batch_size=config.eval.batch_size)
+    return ValSet(
+        ImageReader(index),
+        build_placement(config),
+        batch_size=config.eval.batch_size,
+        noise=config.eval.noise,
+    )
 
 
 def build_placement(config: Config) -> Placement:

@@ -61,3 +61,5 @@ class BagConfig(Section):
     )
     albumentations: tuple[TransformConfig, ...] = ()  # its transforms, in this order
     erase: Fraction = 0.0  # probability; a rectangle of noise
+    # standard deviation of normal noise on all pixels, whose range is [0, 1]; eval.noise is another key
+    noise: Fraction = 0.0

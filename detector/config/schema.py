@@ -313,6 +313,9 @@ class EvalConfig(Section):
         1.0,
     )
     flip: bool = False
+    # standard deviation of normal noise on validation images, the same at every evaluation: how robust a
+    # network is; the range of an image is [0, 1]
+    noise: Fraction = 0.0
 
 
 # What `recipe: auto` derives from the size of a run unless a YAML or the command line sets it; the

@@ -23,6 +23,7 @@ from detector.data.augment.geometry import (
 )
 from detector.data.augment.mix import CutMix, Erase, MixUp, Paste
 from detector.data.augment.mosaic import Mosaic
+from detector.data.augment.noise import GaussianNoise
 from detector.data.augment.streams import Streams
 from detector.data.image_reader import ImageReader
 from detector.data.sampling import EpochOrder
@@ -62,6 +63,7 @@ class Bag:
     flip_ud: float = 0.0
     extra: Extra | None = None
     erase: float = 0.0
+    noise: float = 0.0
 
 
 class TrainSet(torch.utils.data.Dataset[LoadedSample]):
@@ -191,6 +193,9 @@ class _SampleAugmentation:
         if (rng := self.streams.chance("erase", bag.erase)) is not None:
             height, width = self.shape
             sample = Erase.draw(rng, height=height, width=width).apply(sample)
+        if bag.noise:
+            rng = self.streams.generator("noise")
+            sample = GaussianNoise.draw(rng, sd=bag.noise).apply(sample)
         return sample
 
     def _compose(

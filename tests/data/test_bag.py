@@ -26,6 +26,7 @@ EACH = [
     Bag(cutmix=1.0),
     Bag(mixup=1.0),
     Bag(erase=1.0),
+    Bag(noise=0.1),
     replace(DEFAULT, mosaic9=0.5, perspective=0.1, paste=0.5, cutmix=0.5, mixup=0.5, erase=0.5),
 ]
 

@@ -134,6 +134,16 @@ def test_collate(coco_root):
     assert len(batch.placements) == 3
 
 
+def test_noise_on_validation_images_is_the_same_each_time(coco_root):
+    reader = ImageReader(index_of(coco_root))
+    clean = ValSet(reader, Letterbox(64), batch_size=3)
+    noisy, again = (ValSet(reader, Letterbox(64), batch_size=3, noise=0.1) for _ in range(2))
+    image = noisy[0].sample.image
+    assert np.array_equal(image, again[0].sample.image)
+    assert not np.array_equal(image, clean[0].sample.image)
+    assert noisy[0].placement == clean[0].placement
+
+
 def damage(path, how):
     data = path.read_bytes()
     path.write_bytes({"empty": b"", "truncated": data[: len(data) // 2], "text": b"hello"}[how])

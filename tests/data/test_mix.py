@@ -6,6 +6,7 @@ import pytest
 from detector.data.augment.geometry import GREY, Affine
 from detector.data.augment.mix import MIN_VISIBLE, CutMix, Erase, MixUp, Paste, occlude
 from detector.data.augment.mosaic import Mosaic
+from detector.data.augment.noise import GaussianNoise
 from detector.structures import Sample
 
 SIDE = 64
@@ -221,3 +222,17 @@ def test_tilts_stay_in_range(rng):
         affine = Affine(zoom=1.3).add_perspective(rng, 0.2)
         assert max(abs(affine.tilt_x), abs(affine.tilt_y)) <= 0.2
         assert affine.zoom == 1.3
+
+
+def test_noise_has_the_given_standard_deviation_and_changes_no_box():
+    """On grey, far from the ends of the range; the same seed gives the same noise."""
+    grey = plain([[1, 1, 9, 9]], colour=128)
+    noisy = GaussianNoise(0.1, seed=1).apply(grey)
+    difference = noisy.image.astype(float) - 128
+    assert difference.std() == pytest.approx(25.5, rel=0.02)
+    assert abs(difference.mean()) < 1
+    assert noisy.image.dtype == np.uint8
+    assert np.array_equal(noisy.boxes_xyxy, grey.boxes_xyxy)
+    assert np.array_equal(noisy.image, GaussianNoise(0.1, seed=1).apply(grey).image)
+    assert not np.array_equal(noisy.image, GaussianNoise(0.1, seed=2).apply(grey).image)
+    assert GaussianNoise(5.0, seed=1).apply(grey).image.max() == 255
