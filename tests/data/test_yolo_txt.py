@@ -6,7 +6,7 @@ from PIL import Image
 
 from detector.data import ImageReader, Letterbox, ValSet, load_data_yaml, read_split, val_loader
 from detector.data.checks import check_dataset
-from detector.data.readers.yolo_txt import parse_yolo
+from detector.data.readers.yolo_lines import LineFormat, parse_yolo
 from detector.errors import UserError
 
 
@@ -29,7 +29,8 @@ def test_a_polygon_becomes_its_box():
     (box,) = parse_yolo(b"\n0 0.1 0.9 0.5 0.2 0.3 0.4 0.2 0.2", (100, 200), 1).boxes
     assert box[:4] == pytest.approx((20, 20, 100, 90))
     assert box[6] == 2  # the line
-    (box,) = parse_yolo(b"0 .5 .5 .2 .2 .1 .1 2 .9 .9 2", (10, 10), 1, keypoints=True).boxes
+    form = LineFormat(kpt_shape=(2, 3))
+    (box,) = parse_yolo(b"0 .5 .5 .2 .2 .1 .1 2 .9 .9 2", (10, 10), 1, form).boxes
     assert box[:4] == pytest.approx((4, 4, 6, 6))
 
 

@@ -84,7 +84,9 @@ class DatasetConfig(BaseModel):
         mirrors: whether a mirrored object keeps its class; false switches flips off.
         make: name of a function in `MAKERS` that creates the data set on first use.
         voc_zero_based: VOC's coordinates count from 0; by its standard they count from 1.
-        kpt_shape: each line of YOLO's txt has keypoints after the box; they are not read.
+        kpt_shape: keypoints that each line of YOLO's txt has after the box, and the numbers of each (2,
+            or 3 with visibility); they are not read.
+        polygons: lines of YOLO's txt with more than five numbers are polygons, not boxes with keypoints.
         ignored: keys of other toolkits that were in the file.
     """
 
@@ -100,7 +102,8 @@ class DatasetConfig(BaseModel):
     mirrors: bool = True
     make: str | None = None
     voc_zero_based: bool = False
-    kpt_shape: tuple[int, ...] | None = None
+    kpt_shape: tuple[Annotated[int, Field(ge=1, le=1000)], Literal[2, 3]] | None = None
+    polygons: bool = False
     ignored: tuple[str, ...] = Field(default=(), repr=False)
 
     @model_validator(mode="before")

@@ -12,6 +12,7 @@ from detector.data.readers.image_folders import list_image_folders, read_image_f
 from detector.data.readers.image_label_pairs import Pairs, fingerprint_pairs
 from detector.data.readers.torchvision_files import ARRAY_FORMATS, read_array_split
 from detector.data.readers.voc import pair_voc, read_voc
+from detector.data.readers.yolo_lines import LineFormat
 from detector.data.readers.yolo_txt import pair_yolo, read_yolo
 from detector.data.store.image_files import SUFFIXES
 from detector.data.store.index import Index, choose_classes, relabel
@@ -234,7 +235,8 @@ def _unify_classes(config: DatasetConfig, root: Path, split: str, index: Index) 
 def _load_pairs(
     config: DatasetConfig, root: Path, form: Format, split: str, place: tuple[str, ...]
 ) -> Index:
-    keypoints, zero_based, names = config.kpt_shape is not None, config.voc_zero_based, config.names
+    lines = LineFormat(config.kpt_shape, config.polygons)
+    zero_based, names = config.voc_zero_based, config.names
     if form == "yolo" and not names:
         raise UserError(
             f"{root}: YOLO txt files contain only class numbers; the data YAML needs the names: "
@@ -244,13 +246,13 @@ def _load_pairs(
     def read(pairs: Pairs) -> Index:
         if form == "voc":
             return read_voc(pairs, names, zero_based=zero_based)
-        return read_yolo(pairs, names or (), keypoints=keypoints)
+        return read_yolo(pairs, names or (), lines)
 
     pairs = (pair_yolo if form == "yolo" else pair_voc)(root, place, split)
     return load_or_read(
         root,
         split,
-        (form, place, names, keypoints, zero_based),
+        (form, place, names, lines, zero_based),
         enabled=len(pairs.images) >= CACHED_FROM,
         fingerprint=lambda: fingerprint_pairs(pairs),
         read=lambda: read(pairs),

@@ -18,11 +18,10 @@ from detector.data.readers.image_label_pairs import (
     read_pairs,
     walk_images,
 )
+from detector.data.readers.yolo_lines import LineFormat, LineTally, parse_yolo
 from detector.data.store.index import Finding, Index
 from detector.errors import require_file
 
-POLYGON_RANGE = -0.1, 1.1  # of the shares; tools round, and clip late
-MAX_NORMALISED = 2.0  # such values are pixels, not fractions of the image size
 NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "README.txt"}
 
 
@@ -71,96 +70,25 @@ def pair_yolo(root: Path, sources: Sequence[str], split: str) -> Pairs:
     return pairs
 
 
-def read_yolo(pairs: Pairs, names: tuple[str, ...], *, keypoints: bool = False) -> Index:
+def read_yolo(pairs: Pairs, names: tuple[str, ...], form: LineFormat) -> Index:
     """Reads the index of a split; malformed lines are skipped and named in the findings.
 
     Args:
         pairs: from `pair_yolo`.
         names: the class names, by label.
-        keypoints: lines have keypoints after the box, which are not read.
+        form: of the lines.
+
+    Raises:
+        UserError: lines may be polygons, or boxes with keypoints.
     """
+    tally = LineTally()
 
     def parse(content: bytes, size: tuple[int, int]) -> LabelFile:
-        return parse_yolo(content, size, len(names), keypoints=keypoints)
+        return parse_yolo(content, size, len(names), form, tally)
 
-    return read_pairs(pairs, parse, lambda: names, unit="line")
-
-
-def parse_yolo(
-    content: bytes, size: tuple[int, int], num_classes: int, *, keypoints: bool = False
-) -> LabelFile:
-    """Parses one txt file.
-
-    A line is a class and a box, or a class and a polygon (x1 y1 x2 y2 ...), whose bounding box is used.
-    `size` is the image's height and width in pixels.
-    """
-    height, width = size
-    labels = LabelFile()
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        labels.faults.append(("label not parsed", 0, "not a text file; image skipped"))
-        labels.usable = False
-        return labels
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words:
-            continue
-        try:
-            label, *values = map(float, words)
-        except ValueError:
-            labels.faults.append(("label not parsed", number, f"expected numbers: {line[:60]!r}"))
-            continue
-        values = values[:4] if keypoints else values
-        if len(values) == 4:
-            x, y, w, h = values
-            x1, y1, x2, y2 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
-        elif len(values) >= 6 and len(values) % 2 == 0:
-            doubt = _doubt_polygon(values)
-            if doubt:
-                labels.faults.append(("label not parsed", number, f"{doubt}: {line[:60]!r}"))
-                continue
-            xs, ys = values[::2], values[1::2]
-            x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
-        else:
-            what = f"{len(words)} numbers; expected 5 (box), or 7, 9, ... (polygon): {line[:60]!r}"
-            labels.faults.append(("label not parsed", number, what))
-            continue
-        if not label.is_integer():
-            labels.faults.append(
-                ("label not parsed", number, f"class {words[0]} is not a whole number")
-            )
-        elif not 0 <= label < num_classes:
-            what = f"class {words[0]}; `names` has {num_classes} classes, numbered from 0"
-            labels.faults.append(("unknown class", number, what))
-        elif any(abs(value) >= MAX_NORMALISED for value in values):
-            what = f"expected fractions of the image's width and height, not pixels: {line[:60]!r}"
-            labels.faults.append(("label not parsed", number, what))
-        else:
-            box = (x1 * width, y1 * height, x2 * width, y2 * height)
-            labels.boxes.append((*box, int(label), False, number))
-    return labels
-
-
-def _doubt_polygon(values: list[float]) -> str:
-    """Why the numbers after a class may be no polygon, "" if they are one."""
-    low, high = POLYGON_RANGE
-    outside = any(not low <= value <= high for value in values if value == value)
-    flags = [value in (0, 1, 2) for value in values[6::3]]
-    if len(values) > 6 and len(values) % 3 == 1 and all(flags):
-        count = (len(values) - 4) // 3
-        return (
-            f"a box and {count} keypoints (x y visibility), or a polygon? for keypoints, set "
-            f"`kpt_shape: [{count}, 3]` in the data YAML"
-        )
-    if len(values) == 6 and values[5].is_integer() and 0 <= values[4] <= 1:
-        return "a box, confidence and track id, or a triangle? remove the last two numbers of a box"
-    if outside:
-        return (
-            "not a polygon: its numbers are not shares of width and height; for a box and keypoints, "
-            "set `kpt_shape:` in the data YAML"
-        )
-    return ""
+    index = read_pairs(pairs, parse, lambda: names, unit="line")
+    tally.check(str(pairs.source))
+    return index
 
 
 def _read_image_list(path: Path, root: Path, folders: FolderListings) -> list[str]:
