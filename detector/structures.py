@@ -18,6 +18,7 @@ class Sample:
         labels: int64 [n], class numbers 0..classes-1.
         image_id: the id of the image in its annotation file.
         ignore_xyxy: float32 [m, 4], regions (COCO's crowds) that are neither object nor background.
+        shares: float32 [n], the class share of each label, of a classifier's sample; None: by area.
     """
 
     image: np.ndarray
@@ -25,6 +26,7 @@ class Sample:
     labels: np.ndarray
     image_id: int
     ignore_xyxy: np.ndarray
+    shares: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Batch:
         seconds: time spent on making it.
         host: the batch on the CPU that this one on another device was copied from, or None: what depends
             on the number of boxes is computed there, since it would wait for the device.
+        shares: float32 [n], the class share of each label, of a classifier's batch; None: by area.
     """
 
     images: Tensor
@@ -108,17 +111,22 @@ class Batch:
     unreadable: Sequence[str] = ()
     seconds: LoadTime = LoadTime()
     host: "Batch | None" = None
+    shares: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def class_shares(self, num_classes: int) -> Tensor:
-        """The share of each image's boxes that each class has, by area; float32 [B, classes].
+        """The share of each image that each class has, as its sample says or by area of its boxes.
 
-        The target of a classifier: its images are one box, or after a mosaic several. Rows sum to 1, or
-        to 0 for an image without boxes.
+        It is the target of a classifier.
+
+        Returns:
+            float32 [B, classes]; rows sum to 1, or to 0 for an image without boxes.
         """
-        areas = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).prod(1)
+        areas = self.shares
+        if areas is None:
+            areas = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).prod(1)
         shares = areas.new_zeros(len(self) * num_classes)
         shares.index_add_(0, self.image_index * num_classes + self.labels, areas)
         shares = shares.view(len(self), num_classes)
@@ -130,6 +138,8 @@ class Batch:
             name: getattr(self, name).to(device, non_blocking=True)
             for name in ("boxes_xyxy", "labels", "image_index", "ignore_xyxy", "ignore_index")
         }
+        if self.shares is not None:
+            moved["shares"] = self.shares.to(device, non_blocking=True)
         images = self.images.to(device, non_blocking=True, memory_format=memory_format)
         leaves_host = self.images.device.type == "cpu" and device.type != "cpu"
         return replace(self, images=images, **moved, host=self if leaves_host else None)
@@ -150,6 +160,7 @@ class Batch:
             images=self.images[start:stop],
             boxes_xyxy=self.boxes_xyxy[boxes],
             labels=self.labels[boxes],
+            shares=None if self.shares is None else self.shares[boxes],
             image_index=self.image_index[boxes] - start,
             ignore_xyxy=self.ignore_xyxy[regions],
             ignore_index=self.ignore_index[regions] - start,
@@ -160,7 +171,8 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, so that copies to a GPU are asynchronous."""
-        names = ("images", "boxes_xyxy", "labels", "image_index", "ignore_xyxy", "ignore_index")
+        names = ["images", "boxes_xyxy", "labels", "image_index", "ignore_xyxy", "ignore_index"]
+        names += [] if self.shares is None else ["shares"]
         return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
 

@@ -1,13 +1,13 @@
 """Pictures of what each switch of the bag does, for `tools/show_batch.py`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from detector.build import build_preview_sampler, build_preview_set
+from detector.build import build_preview_sampler, build_preview_set, is_classifier
 from detector.config import BagConfig, Config, config_from_dict, config_to_dict
-from detector.data import TrainSet
+from detector.data import Bag, ClassBag, TrainSet
 from detector.visualize.draw import caption_ground_truth, contact_sheet
 
 # Probabilities are shown as 1, other switches at the config's strength or, if off there, at this one.
@@ -24,10 +24,17 @@ STRENGTHS = {
     "hsv_s": 0.7,
     "hsv_v": 0.4,
     "noise": 0.1,
+    "crop": "resized",
     "albumentations": [{"name": "GaussNoise", "p": 1.0}, {"name": "RandomRotate90", "p": 1.0}],
 }
-# In the schema's order.
-SWITCHES = tuple(key for key in BagConfig.model_fields if key in PROBABILITIES or key in STRENGTHS)
+
+
+def list_switches(config: Config) -> list[str]:
+    """The switches of the bag that a config's kind of network has, in the schema's order."""
+    kind = ClassBag if is_classifier(config.model) else Bag
+    known = {field.name for field in fields(kind)} | {"multi_scale", "albumentations"}
+    shown = known & {*PROBABILITIES, *STRENGTHS}
+    return [key for key in BagConfig.model_fields if key in shown]
 
 
 @dataclass(frozen=True, slots=True)

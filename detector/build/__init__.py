@@ -4,9 +4,9 @@ Read `model` first, then `data`, `evaluation`, `training` and `observers`; `reso
 into numbers.
 """
 
+from detector.build.augmentations import build_bag
 from detector.build.data import (
     Data,
-    build_bag,
     build_data,
     build_image_store,
     build_placement,

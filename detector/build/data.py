@@ -3,20 +3,18 @@
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from detector.anchors import flatten_anchors
+from detector.build.augmentations import build_bag
 from detector.build.model import build_anchors, is_classifier
 from detector.command_names import format_command
-from detector.config import LARGEST_STRIDE, BagConfig, Config, DataConfig
+from detector.config import LARGEST_STRIDE, Config, DataConfig
 from detector.data import (
     DARKNET_GREY,
-    MIRRORING,
-    Albumentations,
-    Bag,
     CentreCrop,
     Darknet,
     EpochOrder,
@@ -81,27 +79,26 @@ class Data:
         return replace(self, train=self.train.with_store(store))
 
 
-def build_bag(config: BagConfig, *, mirrors: bool) -> Bag:
-    """The augmentations of a sample; flips are off unless the data set `mirrors`.
+def choose_image_size(config: Config, train: Index) -> int:
+    """Longer images than this are shrunk when they are read, pixels; none for a classifier's crops."""
+    largest = max(build_train_sizes(config), default=config.data.size)
+    if not is_classifier(config.model):
+        return largest
+    return max(largest, int(train.sizes.max(initial=1)))
+
+
+def require_one_class_per_image(*splits: Index) -> None:
+    """Checks that a classifier can be trained on data.
 
     Raises:
-        UserError: albumentations has no such transform or rejects its arguments, or a transform
-            mirrors images although the data set forbids it.
+        UserError: an image has no class or several.
     """
-    strengths = {name: getattr(config, name) for name in _STRENGTHS}
-    if not mirrors:
-        strengths |= {"flip_lr": 0.0, "flip_ud": 0.0}
-        refused = [each.name for each in config.albumentations if each.name in MIRRORING]
-        if refused:
+    for index in splits:
+        if (np.diff(index.starts) != 1).any():
             raise UserError(
-                f"bag.albumentations: {refused[0]} mirrors images, but the data YAML has "
-                f"`mirrors: false`; remove the transform"
+                f"{index.annotations}: a classifier needs images of one class each: a folder per class "
+                f"(`format: folders` in the data YAML), such as digits-cls.yaml"
             )
-    chain = [(each.name, each.model_extra or {}) for each in config.albumentations]
-    return Bag(**strengths, extra=Albumentations(chain) if chain else None)
-
-
-_STRENGTHS = [field.name for field in fields(Bag) if field.name != "extra"]
 
 
 def build_repeats(config: DataConfig, train: Index) -> np.ndarray | None:
@@ -161,14 +158,12 @@ def build_data(config: Config) -> Data:
             f"details: {format_command('check_data', config.data.dataset)}"
         )
     if is_classifier(config.model):
-        require_one_class_per_image(config.bag, train, val)
-    bag = build_bag(config.bag, mirrors=data_yaml.mirrors)
-    if isinstance(bag.extra, Albumentations):
-        smallest = min(build_train_sizes(config), default=config.data.size)
-        bag.extra.dry_run(smallest, smallest)
+        require_one_class_per_image(train, val)
+    smallest = min(build_train_sizes(config), default=config.data.size)
+    bag = build_bag(config, mirrors=data_yaml.mirrors, smallest=smallest)
     return Data(
         train=TrainSet(
-            ImageReader(train, max(build_train_sizes(config), default=config.data.size)),
+            ImageReader(train, choose_image_size(config, train)),
             bag,
             size=config.data.size,
             seed=config.train.seed,
@@ -181,23 +176,6 @@ def build_data(config: Config) -> Data:
         findings=[*train.findings, *val.findings],
         notes=list(train.notes),
     )
-
-
-def require_one_class_per_image(bag: BagConfig, *splits: Index) -> None:
-    """Checks that a classifier can be trained on data, with a bag.
-
-    Raises:
-        UserError: an image has no class or several, or an augmentation would leave wrong class shares.
-    """
-    for index in splits:
-        if (np.diff(index.starts) != 1).any():
-            raise UserError(
-                f"{index.annotations}: a classifier needs images of one class each: a folder per class "
-                f"(`format: folders` in the data YAML), such as digits-cls.yaml"
-            )
-    for name in ("paste", "cutmix", "mixup"):  # boxes under a pasted region keep their whole area
-        if getattr(bag, name):
-            raise UserError(f"bag.{name}: not for classifiers, whose images it gives wrong labels")
 
 
 def build_image_store(
@@ -365,7 +343,7 @@ def build_preview_set(config: Config, dataset: TrainSet, epoch: int) -> TrainSet
     """The images of `dataset` with the bag of `config`, mosaics included in `epoch`."""
     return TrainSet(
         dataset.reader,
-        build_bag(config.bag, mirrors=True),
+        build_bag(config, mirrors=True),
         size=dataset.size,
         seed=dataset.seed,
         mosaic_until=epoch + 1,

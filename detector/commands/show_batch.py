@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from detector.api.augmentation_preview import SWITCHES, AugmentationPreview
+from detector.api.augmentation_preview import AugmentationPreview, list_switches
 from detector.api.summary import print_skipped
 from detector.build import build_data, build_train_loader
 from detector.commands import cli
@@ -68,9 +68,10 @@ def draw_augmentations(config: Config, folder: Path, epoch: int) -> None:
     data = build_data(config)
     folder.mkdir(parents=True, exist_ok=True)
     preview = AugmentationPreview(config, data.train, data.names)
-    for switch in tqdm(SWITCHES, unit="picture", disable=None, leave=False):
+    switches = list_switches(config)
+    for switch in tqdm(switches, unit="picture", disable=None, leave=False):
         save_image(folder / f"{switch}.jpg", preview.draw(switch, epoch))
-    print(f"{len(SWITCHES)} pictures: {folder}")
+    print(f"{len(switches)} pictures: {folder}")
 
 
 def draw_sample(config: Config, out: Path, epoch: int, index: int) -> None:

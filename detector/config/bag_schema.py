@@ -1,11 +1,14 @@
 """The augmentations of the configuration: the keys of `bag`; `bags.py` has the named ones."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from detector.config.ranges import CountOrZero, Fraction, ImageSize
+from detector.config.ranges import CountOrZero, Fraction, ImageSize, NonNegative, Positive
 from detector.config.section import Section
+
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class TransformConfig(BaseModel):
@@ -23,7 +26,17 @@ class BagConfig(Section):
     has their values.
     """
 
-    preset: Literal["none", "mosaic", "yolov4"] = "mosaic"
+    preset: Literal[
+        "none",
+        "mosaic",
+        "yolov4",
+        "cifar",
+        "cifar_cutmix",
+        "imagenet",
+        "imagenet_mix",
+        "darknet",
+        "darknet_mix",
+    ] = "mosaic"
     mosaic: Fraction = 1.0  # probability
     mosaic9: Fraction = 0.0  # fraction of the mosaics that have nine tiles instead of four
     # the last n epochs mix no images: no mosaic, paste, cutmix and mixup
@@ -38,8 +51,13 @@ class BagConfig(Section):
         0.0  # largest magnification of one edge, +-
     )
     paste: Fraction = 0.0  # probability; objects of another image, copied with their boxes
+    # of a classifier's image, which takes at most one of mosaic, cutmix and mixup, the probabilities sum
+    # to 1 or less
     cutmix: Fraction = 0.0  # probability; a region of another image; reads twice as many files
+    # 0: the region has 0.3 to 0.8 of width and height, as in darknet; a: its area is from Beta(a, a)
+    cutmix_alpha: NonNegative = 0.0
     mixup: Fraction = 0.0  # probability; blended with another image; reads twice as many files
+    mixup_alpha: Positive = 8.0  # a: the weight of an image is drawn from Beta(a, a)
     # hue, saturation and value are multiplied by 1 + uniform(-1, 1) * gain
     hsv_h: Fraction = 0.015
     hsv_s: Fraction = 0.7
@@ -63,3 +81,23 @@ class BagConfig(Section):
     erase: Fraction = 0.0  # probability; a rectangle of noise
     # standard deviation of normal noise on all pixels, whose range is [0, 1]; eval.noise is another key
     noise: Fraction = 0.0
+    # Of classifiers only: the part of an image that is used. centre: the central square, as in an
+    # evaluation; resized: a random rectangle; padded: the central square, shifted; short_side: as
+    # darknet's classifier. See detector/data/augment/crop.py
+    crop: Literal["centre", "resized", "padded", "short_side"] = "centre"
+    # resized: share of the image
+    crop_area: tuple[PositiveFraction, PositiveFraction] = (0.08, 1.0)
+    crop_ratio: tuple[Ratio, Ratio] = (0.75, 4 / 3)  # resized, short_side: width / height
+    # short_side: shorter side, as a factor of the size
+    crop_zoom: tuple[Ratio, Ratio] = (0.5, 1.75)
+    crop_padding: Annotated[int, Field(ge=0, le=1024)] = 4  # padded: largest shift, pixels
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        for name in ("crop_area", "crop_ratio", "crop_zoom"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(
+                    f"{name}: [{low:g}, {high:g}] is no range; the first is the lower end"
+                )
+        return self

@@ -1,13 +1,16 @@
 """Images and boxes, from files to batches.
 
 Read `readers` first (annotation formats, the data YAML -> an `Index`), then `image_reader` (a sample by
-number), `train_set` (with `augment`: draw, then apply) and `val_set` (with `placement`), `sampling` and
-`loader` (the order of an epoch, batches). `store` has the index and the caches; `checks` looks for
-mistakes in a data set, `writers` writes one, `digits` makes the embedded one.
+number), `train_set` (with `bag`, `class_bag` and `augment`: draw, then apply) and `val_set` (with
+`placement`), `sampling` and `loader` (the order of an epoch, batches). `store` has the index and
+the caches; `checks` looks for mistakes in a data set, `writers` writes one, `digits` makes the
+embedded one.
 """
 
 from detector.data.augment.albumentations_adapter import MIRRORING, Albumentations
 from detector.data.augment.geometry import DARKNET_GREY, letterbox
+from detector.data.bag import Bag
+from detector.data.class_bag import ClassBag
 from detector.data.image_reader import ImageReader
 from detector.data.loader import (
     EpochSampler,
@@ -50,7 +53,7 @@ from detector.data.store.image_store import (
     open_tile_buffer,
 )
 from detector.data.store.index import Finding, Index, StringArray
-from detector.data.train_set import Bag, TrainSet
+from detector.data.train_set import TrainSet
 from detector.data.val_set import ValSet
 from detector.data.writers.convert import coco_tree
 from detector.data.writers.folds import Pool, read_pool, write_folds
@@ -62,6 +65,7 @@ __all__ = [
     "Bag",
     "COCO_NAMES",
     "CentreCrop",
+    "ClassBag",
     "DARKNET_GREY",
     "Darknet",
     "DatasetConfig",

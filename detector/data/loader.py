@@ -106,6 +106,7 @@ def collate(items: Sequence[LoadedSample]) -> Batch:
         image_ids=[sample.image_id for sample in samples],
         placements=[item.placement for item in good if item.placement is not None],
         unreadable=[line for item in items for line in item.unreadable],
+        shares=_join_shares(samples),
         seconds=LoadTime(
             sum(item.seconds.reading for item in items), making + time.perf_counter() - started
         ),
@@ -115,6 +116,13 @@ def collate(items: Sequence[LoadedSample]) -> Batch:
 def _join(parts: list[np.ndarray], empty: tuple[int, ...], dtype: type) -> torch.Tensor:
     joined = np.concatenate(parts) if parts else np.zeros(empty)
     return torch.from_numpy(np.ascontiguousarray(joined, dtype=dtype))
+
+
+def _join_shares(samples: list[Sample]) -> torch.Tensor | None:
+    shares = [sample.shares for sample in samples if sample.shares is not None]
+    return (
+        _join(shares, (0,), np.float32) if shares else None
+    )  # a bag gives all samples shares, or none
 
 
 def _image_index(counts: list[int]) -> torch.Tensor:

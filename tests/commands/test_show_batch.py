@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from detector.api.augmentation_preview import SWITCHES, AugmentationPreview
+from detector.api.augmentation_preview import AugmentationPreview, list_switches
 from detector.build import build_bag, build_data
 from detector.config import load_config
 from detector.data import Bag
@@ -43,23 +43,28 @@ def test_each_augmentation_has_a_picture(tool, digits_yaml, tmp_path):
     words = [*CFG, "--data", digits_yaml, "data.size=96", "bag.hsv_h=0.3"]
     status, out, _ = tool("show_batch", *words, "--each", "--out", "each")
     assert status == 0
-    assert f"{len(SWITCHES)} pictures" in out
-    for switch in SWITCHES:
+    switches = list_switches(load_config("yolov4-pacsp-n-mish", []))
+    assert f"{len(switches)} pictures" in out
+    for switch in switches:
         sheet = cv2.imread(str(tmp_path / "each" / f"{switch}.jpg"))
         assert sheet.shape == (800, 1600, 3)
         assert np.abs(sheet[:400].astype(int) - sheet[400:]).max() > 30, f"{switch} does nothing"
 
 
 def test_every_strength_of_the_bag_has_a_picture(digits_yaml):
-    names = {name for name in Bag.__dataclass_fields__ if name != "extra"}
-    assert set(SWITCHES) - names == {"multi_scale", "albumentations"}
-    assert names - set(SWITCHES) == set()
     config = load_config("yolov4-pacsp-n-mish", ["bag.scale=0.25"], data=str(digits_yaml))
+    switches = set(list_switches(config))
+    assert switches - set(Bag.__dataclass_fields__) == {"multi_scale", "albumentations"}
+    unseen = {"extra", "cutmix_alpha", "mixup_alpha"}  # of a switch that has a picture
+    assert set(Bag.__dataclass_fields__) - switches == unseen
+    switches = set(list_switches(load_config("cnn6-mish-cls", [])))
+    assert {"crop", "mosaic", "cutmix", "mixup", "degrees", "erase"} <= switches
+    assert not {"paste", "mosaic9"} & switches
     data = build_data(config)
     preview = AugmentationPreview(config, data.train, data.names)
-    assert build_bag(preview.isolate("scale").bag, mirrors=True) == Bag(scale=0.25)
-    assert build_bag(preview.isolate("shear").bag, mirrors=True) == Bag(shear=10.0)
-    assert build_bag(preview.isolate("mosaic9").bag, mirrors=True) == Bag(mosaic=1.0, mosaic9=1.0)
+    assert build_bag(preview.isolate("scale"), mirrors=True) == Bag(scale=0.25)
+    assert build_bag(preview.isolate("shear"), mirrors=True) == Bag(shear=10.0)
+    assert build_bag(preview.isolate("mosaic9"), mirrors=True) == Bag(mosaic=1.0, mosaic9=1.0)
 
 
 def test_training_with_every_augmentation(tool, digits_yaml):

@@ -88,11 +88,13 @@ def test_a_detector_starts_from_a_classifiers_backbone(tool, digits, digits_yaml
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("bag.cutmix=0.5",), "bag.cutmix: not for classifiers"),
+        (("bag=yolov4",), "bag: yolov4 is made for detectors; a classifier has none, cifar"),
+        (("bag.cutmix=0.5", "bag.mixup=0.6"), "mosaic, cutmix and mixup add up to 1.1"),
+        (("bag.crop_area=[0.5, 0.2]",), "crop_area: [0.5, 0.2] is no range"),
         (("bag.sat=0.5",), "bag.sat: self-adversarial training is for detectors"),
         (("bag.dropblock=0.1",), "bag.dropblock: a classifier has no neck"),
         (("loss.class_weights=balanced",), "loss.class_weights: a classifier's loss has none"),
-        (("train.optimizer=rmsprop", "bag.paste=0.1"), "bag.paste: not for classifiers"),
+        (("train.optimizer=rmsprop", "bag.paste=0.1"), "bag.paste: for detectors"),
     ],
 )
 def test_what_a_classifier_does_not_have(tool, digits, words, message):

@@ -15,7 +15,7 @@ def load(tmp_path, text, *overrides, name="run.yaml"):
 
 def test_the_default_is_the_bag_mosaic(tmp_path):
     assert load(tmp_path, "bag: mosaic") == Config() == load(tmp_path, "")
-    bag = build_bag(Config().bag, mirrors=True)
+    bag = build_bag(Config(), mirrors=True)
     assert bag == Bag(
         mosaic=1.0, scale=0.9, translate=0.1, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4, flip_lr=0.5
     )
@@ -23,7 +23,7 @@ def test_the_default_is_the_bag_mosaic(tmp_path):
 
 def test_none_switches_everything_off(tmp_path):
     config = load(tmp_path, "bag: none")
-    assert build_bag(config.bag, mirrors=True) == Bag()
+    assert build_bag(config, mirrors=True) == Bag()
     assert build_train_sizes(config) == []
     assert config.loss.label_smoothing == 0
 
@@ -84,7 +84,7 @@ def test_a_child_changes_keys_of_its_parents_bag_or_names_another(tmp_path):
     [
         (
             "bag: yolo4",
-            "run.yaml:1: bag.preset: should be 'none', 'mosaic' or 'yolov4', not 'yolo4'",
+            "run.yaml:1: bag.preset: should be 'none', 'mosaic', 'yolov4', 'cifar', ",
         ),
         ("bag: 5", "run.yaml:1: bag: expected a section with keys, not 5"),
         ("bag: {preset: [a]}", "run.yaml:1: bag.preset: should be 'none'"),
@@ -112,6 +112,6 @@ def test_transforms_reach_the_bag_with_their_arguments(tmp_path):
         tmp_path,
         "bag:\n  albumentations:\n    - {name: HorizontalFlip, p: 0.2}\n    - {name: Blur}\n",
     )
-    extra = build_bag(config.bag, mirrors=True).extra
+    extra = build_bag(config, mirrors=True).extra
     assert [type(each).__name__ for each in extra.chain.transforms] == ["HorizontalFlip", "Blur"]
     assert extra.chain.transforms[0].p == 0.2

@@ -17,6 +17,7 @@ from detector.data import (
     ImageReader,
     TrainLoader,
     TrainSet,
+    UnreadableImage,
     cache_name,
     open_disk_file,
     open_image_cache,
@@ -26,8 +27,8 @@ from detector.data import (
     read_coco,
 )
 from detector.data import image_reader as reader_module
-from detector.data import train_set as dataset_module
 from detector.data.augment.geometry import shrink_image, shrink_shapes
+from detector.data.image_sources import ImageSources
 from detector.data.store import free_memory as memory
 from detector.data.store import image_store
 from detector.errors import UserError
@@ -120,7 +121,7 @@ def test_mixed_in_images_come_from_the_window(digits_root):
     )
     rng = np.random.default_rng(0)
     for position, index_there in enumerate(order):
-        partners = dataset_module._ImageSources(data, 4, index_there)
+        partners = ImageSources(data.reader, data.order, 4, epoch=4, index=index_there)
         assert partners.own == (index_there % 12, position)
         drawn = set(partners.draw(rng, 300))
         first = max(position - 3, 0)
@@ -175,7 +176,7 @@ def test_a_file_that_changed_is_read_again(digits_root, tmp_path, files_read):
     assert line.endswith("12 are cached already")
     cv2.imwrite(str(copies / index.files[3]), np.zeros((320, 320, 3), np.uint8))
     (copies / index.files[5]).unlink()
-    with pytest.raises(dataset_module.UnreadableImage, match=r"no such file"):
+    with pytest.raises(UnreadableImage, match=r"no such file"):
         again.read(5)
     assert again.read(3).image.max() < 10
     assert again.read(4).image.max() > 10

@@ -79,8 +79,7 @@ def _append_boxes(sample: Sample, image: np.ndarray, *others: Sample) -> Sample:
 class CutMix:
     """Replaces a region by the same region of another sample; pixels.
 
-    Source: Yun et al., "CutMix", 2019, with boxes in place of mixed labels; the region's width and
-    height are drawn as in darknet.
+    Source: Yun et al., "CutMix", 2019; for detectors with boxes in place of mixed labels.
     """
 
     x1: int
@@ -89,8 +88,20 @@ class CutMix:
     y2: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, *, height: int, width: int) -> "CutMix":
-        """Draws width and height uniformly in 0.3 .. 0.8 of the image's, at any place inside."""
+    def draw(
+        cls, rng: np.random.Generator, *, height: int, width: int, alpha: float = 0.0
+    ) -> "CutMix":
+        """Draws width and height uniformly in 0.3 .. 0.8 of the image's, at any place inside, as darknet.
+
+        With `alpha` as in the paper: the region has the image's aspect ratio and the area 1 -
+        lambda, from Beta(alpha, alpha); its centre is anywhere in the image, to which it is
+        clipped.
+        """
+        if alpha:
+            side = math.sqrt(1 - rng.beta(alpha, alpha))
+            w, h = int(width * side), int(height * side)
+            x, y = int(rng.integers(width)) - w // 2, int(rng.integers(height)) - h // 2
+            return cls(max(x, 0), max(y, 0), min(x + w, width), min(y + h, height))
         w, h = (round(length * rng.uniform(0.3, 0.8)) for length in (width, height))
         x, y = (int(rng.integers(0, most, endpoint=True)) for most in (width - w, height - h))
         return cls(x, y, x + w, y + h)
@@ -130,9 +141,9 @@ class MixUp:
     share: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "MixUp":
-        """Draws from Beta(8, 8), as the PyTorch recipes of YOLOv4 do: near one half."""
-        return cls(float(rng.beta(8.0, 8.0)))
+    def draw(cls, rng: np.random.Generator, alpha: float = 8.0) -> "MixUp":
+        """Draws from Beta(alpha, alpha); 8, of YOLOv4's PyTorch recipes, gives values near one half."""
+        return cls(float(rng.beta(alpha, alpha)))
 
     def apply(self, sample: Sample, other: Sample) -> Sample:
         """The blended image; every box keeps its full weight."""

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from detector.boxes import box_sizes
+from detector.data.image_reader import ImageReader
 from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.image_files import UnreadableImage
 from detector.data.store.index import Index
-from detector.data.train_set import ImageReader
 from detector.visualize.draw import Picture, contact_sheet, save_image
 
 SHOWN_CLASSES = 25
