@@ -2,7 +2,8 @@
 
 Each mode has a baseline: one function that makes the OpenCV calls of that mode and nothing else (no
 boxes, no batches, no bookkeeping). Loader and baseline run alternately on the same files; ratios are
-medians over the rounds.
+medians over the rounds. The loader as it is by default has the baseline of loaders that draw mosaics from
+a buffer: they decode one image for each.
 """
 
 import os
@@ -31,9 +32,9 @@ class Mode:
     """Where the four images of a mosaic come from.
 
     Attributes:
-        fresh: how many of them are decoded from files.
+        fresh: how many of the baseline's are decoded from files.
         recent: the others are drawn from this many images, those decoded last; 0: from all.
-        overrides: config values with which the loader does the same.
+        overrides: config values of the loader, with which it does the same unless it is the default.
     """
 
     fresh: int
@@ -45,6 +46,7 @@ class Mode:
 RECIPE = ("bag=mosaic", "data.workers=0")
 BUFFER = 64  # four batches
 MODES = {
+    "default": Mode(1, BUFFER, ()),
     "four fresh images": Mode(4, 1, ("data.cache=none",)),
     "tile buffer": Mode(1, BUFFER, (f"data.tile_buffer={BUFFER}",)),
     "ram cache": Mode(0, 0, ("data.cache=ram",)),
@@ -62,6 +64,8 @@ class BenchmarkSettings:
         batch_size: images per batch.
         images: per round and contestant.
         rounds: how many, after one to warm up.
+        clock: seconds; `time.process_time` counts the time of the CPU alone, which other programs on
+            the machine change less.
     """
 
     data: str
@@ -69,6 +73,7 @@ class BenchmarkSettings:
     batch_size: int
     images: int
     rounds: int
+    clock: Callable[[], float] = time.perf_counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def benchmark_loader(
     mode: Mode, settings: BenchmarkSettings, other: LoaderFactory | None = None
 ) -> BenchmarkResult:
     """Times the loader, its baseline and, if given, another loader in the same rounds."""
-    config, train = _load_train_set(mode, settings)
+    config, train, is_cached = _load_train_set(mode, settings)
     loader = build_train_loader(config, train, pin_memory=False)
     index = train.reader.index
     if index.pixels is not None:
@@ -95,13 +100,13 @@ def benchmark_loader(
         )
     files = [os.path.join(index.folder, name) for name in index.files]  # noqa: PTH118
     contestants = {
-        "loader": _iterate_loader(loader, warm_up=config.data.cache == "ram"),
+        "loader": _iterate_loader(loader, warm_up=is_cached),
         "baseline": _iterate_baseline(mode, files, settings.size),
     }
     if other is not None:
         batches = other(settings.data, settings.size, settings.batch_size)
         contestants["other"] = count_images(batches)
-    speeds = time_rounds(contestants, settings.images, settings.rounds)
+    speeds = time_rounds(contestants, settings.images, settings.rounds, settings.clock)
     median = {name: statistics.median(values) for name, values in speeds.items()}
 
     def ratio(to: str) -> float:
@@ -116,8 +121,8 @@ def benchmark_loader(
     )
 
 
-def _load_train_set(mode: Mode, settings: BenchmarkSettings) -> tuple[Config, TrainSet]:
-    """The first `FILES` training images, augmented and cached as `mode` says."""
+def _load_train_set(mode: Mode, settings: BenchmarkSettings) -> tuple[Config, TrainSet, bool]:
+    """The first `FILES` training images, augmented and cached as `mode` says; whether all are cached."""
     overrides = [f"data.size={settings.size}", f"train.batch_size={settings.batch_size}"]
     config = load_config(
         "yolov4-pacsp-mish.yaml", [*RECIPE, *mode.overrides, *overrides], data=settings.data
@@ -134,7 +139,8 @@ def _load_train_set(mode: Mode, settings: BenchmarkSettings) -> tuple[Config, Tr
         window=whole.window,
     )
     store, _ = build_image_store(config, train.reader)
-    return config, train.with_store(store)
+    is_cached = store is not None and not config.data.tile_buffer
+    return config, train.with_store(store), is_cached
 
 
 def _iterate_loader(loader: TrainLoader, *, warm_up: bool) -> Iterator[int]:
@@ -160,17 +166,20 @@ def _iterate_baseline(mode: Mode, files: list[str], size: int) -> Iterator[int]:
 
 
 def time_rounds(
-    contestants: dict[str, Iterator[int]], images: int, rounds: int
+    contestants: dict[str, Iterator[int]],
+    images: int,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Images per second of each contestant in each round; iterators yield numbers of images."""
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(-1, rounds):  # the first round warms up
         for name, counts in contestants.items():
-            start, done = time.perf_counter(), 0
+            start, done = clock(), 0
             while done < images:
                 done += next(counts)
             if number >= 0:
-                speeds[name].append(done / (time.perf_counter() - start))
+                speeds[name].append(done / (clock() - start))
     return speeds
 
 

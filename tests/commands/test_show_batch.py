@@ -109,12 +109,24 @@ def test_the_loaders_benchmark(tool, digits_yaml, tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     threads = cv2.getNumThreads()
-    words = ["--data", digits_yaml, "--sizes", 64, "--batch", 4, "--images", 4, "--turns", 1]
+    words = [
+        "--data",
+        digits_yaml,
+        "--sizes",
+        64,
+        "--batch",
+        4,
+        "--images",
+        4,
+        "--turns",
+        1,
+        "--cpu-time",
+    ]
     status, out, _ = tool("bench_loader", *words, "--vs", "others:batches")
     cv2.setNumThreads(threads)
     assert status == 0
     assert cv2.__version__ in out
-    for mode in ("four fresh images", "tile buffer", "ram cache"):
+    for mode in ("default", "four fresh images", "tile buffer", "ram cache"):
         assert f"{mode}, 64 px: loader " in out
     assert "%; others:batches " in out
     for vs, message in (("others", "expected module:function"), ("others:none", "no attribute")):
