@@ -77,6 +77,7 @@ VARIANTS = {
     "fp32": Variant(("train.precision=fp32",)),
     "bf16": Variant(("train.precision=bf16",)),
     "fp16": Variant(("train.precision=fp16",)),
+    "checkpointing": Variant(("train.activation_checkpointing=true",)),
     "compile": Variant(("train.compile=true",)),
 }
 

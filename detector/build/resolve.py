@@ -5,9 +5,9 @@ import torch
 
 from detector.anchors import AnchorFit, Anchors, cluster_anchors, flatten_anchors, measure_fit
 from detector.build.data import Data, build_train_sizes
-from detector.build.model import build_anchors, build_network, is_classifier
+from detector.build.model import build_anchors, is_classifier
 from detector.build.recipe import resolve_recipe
-from detector.build.training import build_criterion, build_optimizer
+from detector.build.training import build_criterion, build_optimizer, build_training_network
 from detector.config import Config, TrainConfig, replace_values
 from detector.data import Index, letterboxed_box_sizes
 from detector.engine import (
@@ -182,7 +182,7 @@ def resolve_batch_size(
         line = f"batch_size: auto is for GPUs; on {hardware.device} it is the default, {number}"
     else:
         one = replace_values(config, {"train.batch_size": 1})
-        model = build_network(config.model, num_classes)
+        model = build_training_network(config, num_classes)
         hardware.place(model)
         probe = MemoryProbe(
             model,

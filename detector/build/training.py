@@ -37,7 +37,7 @@ from detector.losses import (
     YOLOLoss,
 )
 from detector.models import Classifier
-from detector.nn import synchronise_batch_norms
+from detector.nn import DropBlock2d, synchronise_batch_norms, use_checkpointing
 
 
 def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
@@ -74,6 +74,16 @@ def build_loss(config: Config, model: Detector, num_classes: int) -> YOLOLoss:
         ),
         decoder=model.decoder,
     )
+
+
+def build_training_network(
+    config: Config, num_classes: int, drop: DropBlock2d | None = None
+) -> Detector | Classifier:
+    """As `build_network`, with activation checkpointing if the config has it."""
+    model = build_network(config.model, num_classes, drop)
+    if config.train.activation_checkpointing:
+        use_checkpointing(model)
+    return model
 
 
 def build_criterion(
@@ -189,6 +199,7 @@ def choose_capture(
         world_size=process_group.world_size,
         compiled=config.train.compile,
         changing=config.bag.dropblock > 0,
+        checkpointed=config.train.activation_checkpointing,
     )
     if is_classifier(config.model):
         obstacle = (
@@ -249,7 +260,7 @@ def build_trainer(
     process_group = process_group or ProcessGroup()
     torch.manual_seed(config.train.seed)
     dropblock = build_dropblock(config.bag)
-    model = build_network(config.model, len(data.names), dropblock)
+    model = build_training_network(config, len(data.names), dropblock)
     if start is not None:
         start(model)
     loss = build_criterion(config, model, len(data.names))

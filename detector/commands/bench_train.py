@@ -7,7 +7,7 @@ The variants take turns in one process, one step each:
   torch    eager, with torch's convolution, BatchNorm and activation in place of ours; torch-bf16: in
            bf16
   plain    besides fp32, NCHW, and Mish as x * tanh(softplus(x))
-  nchw, fp32, bf16, fp16, compile   the config with that setting
+  nchw, fp32, bf16, fp16, checkpointing, compile   the config with that setting
 
 "convolutions" is the time of the network's convolutions alone, forward and backward, in the same
 precision and layout: the floor under the step. On a GPU "busy" is the fraction of the step in which it

@@ -252,6 +252,8 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: the fastest on the device
     channels_last: bool = True
     compile: bool = False  # torch.compile for training: minutes at the start, faster steps on a GPU
+    # blocks keep their input alone, and the backward pass computes their maps again: less memory, slower
+    activation_checkpointing: bool = False
     # CUDA graphs for the forward and backward pass: the GPU does not wait for Python. auto: where it can
     capture: FlagOrAuto = "auto"
     # the same bits in every run on a GPU too, at some cost in speed; torch warns of operations without a
@@ -283,6 +285,15 @@ class TrainConfig(Section):
         config = validate({**ADAMW, **values})  # pyright: ignore
         config.model_fields_set.difference_update(ADAMW.keys() - values.keys())  # pyright: ignore
         return config
+
+    @model_validator(mode="after")
+    def _check_passes(self) -> Self:
+        if self.compile and self.activation_checkpointing:
+            raise ValueError(
+                "activation_checkpointing: torch.compile chooses itself what to compute again; switch it "
+                "or compile off"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_adamw_rates(self) -> Self:

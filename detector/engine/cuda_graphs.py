@@ -24,7 +24,12 @@ Record = Callable[[nn.Module, Tensor], Forward]
 
 
 def find_capture_obstacle(
-    hardware: Hardware, *, world_size: int, compiled: bool, changing: bool
+    hardware: Hardware,
+    *,
+    world_size: int,
+    compiled: bool,
+    changing: bool,
+    checkpointed: bool = False,
 ) -> str | None:
     """Why the passes of a run cannot be CUDA graphs, in a few words; None if they can."""
     if hardware.device.type != "cuda":
@@ -33,6 +38,8 @@ def find_capture_obstacle(
         return "several ranks exchange statistics and gradients within the passes"
     if compiled:
         return "train.compile has its own"
+    if checkpointed:
+        return "train.activation_checkpointing runs blocks again in the backward pass"
     if changing:
         return "bag.dropblock changes the network from batch to batch"
     return None

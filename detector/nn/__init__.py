@@ -1,5 +1,5 @@
 """Building blocks: `activations` (the registry), `blocks` (ConvNormAct, CSP stages, SPP), `dropblock`,
-`fuse`, `initialise`.
+`checkpointing`, `fuse`, `initialise`.
 """
 
 from detector.nn.activations import ACTIVATIONS, ActFactory, Mish, activation
@@ -15,6 +15,7 @@ from detector.nn.blocks import (
     TinyStage,
     conv_stack,
 )
+from detector.nn.checkpointing import use_checkpointing
 from detector.nn.convolution import Conv2d
 from detector.nn.curves import compute_curves
 from detector.nn.dropblock import DropBlock2d
@@ -43,4 +44,5 @@ __all__ = [
     "initialise_weights",
     "conv_stack",
     "synchronise_batch_norms",
+    "use_checkpointing",
 ]

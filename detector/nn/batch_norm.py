@@ -7,6 +7,7 @@ from torch import Tensor, distributed, nn
 
 from detector import ops
 from detector.nn.activations import Mish, Swish
+from detector.nn.checkpointing import is_recomputing
 
 # Activations that the kernels fuse with BatchNorm, by exact type: a subclass may compute something else
 _FUSIBLE: dict[type[nn.Module], Callable[[Any], ops.Activation]] = {
@@ -62,7 +63,9 @@ class BatchNormAct2d(nn.BatchNorm2d):
         return None if hooked or type(act) not in _FUSIBLE else _FUSIBLE[type(act)](act)
 
     def _count_batch(self) -> float:
-        """Counts one more batch and returns its weight in the running statistics."""
+        """Counts one more batch and returns its weight in the running statistics; 0 if it was counted."""
+        if is_recomputing():
+            return 0.0
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # cumulative average over all batches

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detector.nn.activations import ActFactory
 from detector.nn.batch_norm import BatchNormAct2d
+from detector.nn.checkpointing import Checkpointable, checkpointed
 from detector.nn.convolution import Conv2d
 
 
@@ -24,7 +25,7 @@ class BatchNormSettings:
     momentum: float = 0.03
 
 
-class ConvNormAct(nn.Module):
+class ConvNormAct(Checkpointable):
     """Convolution without bias, BatchNorm, activation; [B, cin, H, W] -> [B, cout, H/stride, W/stride].
 
     Attributes:
@@ -52,6 +53,7 @@ class ConvNormAct(nn.Module):
         self.norm: nn.Module = BatchNormAct2d(cout, eps=norm.eps, momentum=norm.momentum)
         self.act = act(cout)
 
+    @checkpointed
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, cout, H', W']."""
         x = self.conv(x)
@@ -60,7 +62,7 @@ class ConvNormAct(nn.Module):
         return self.act(self.norm(x))
 
 
-class Residual(nn.Module):
+class Residual(Checkpointable):
     """x + 3x3(1x1(x)), no activation after the sum; channels -> hidden -> channels."""
 
     def __init__(
@@ -70,12 +72,13 @@ class Residual(nn.Module):
         self.squeeze = ConvNormAct(channels, hidden, 1, act=act, norm=norm)
         self.expand = ConvNormAct(hidden, channels, 3, act=act, norm=norm)
 
+    @checkpointed
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> the same shape."""
         return x + self.expand(self.squeeze(x))
 
 
-class CSPStage(nn.Module):
+class CSPStage(Checkpointable):
     """A cross-stage-partial stage of the backbone: halves the resolution.
 
     3x3/2 downsampling; two 1x1 branches of `branch` channels, bypass and entry; residual units and a 1x1
@@ -106,6 +109,7 @@ class CSPStage(nn.Module):
         self.exit = ConvNormAct(branch, branch, 1, act=act, norm=norm)
         self.merge = ConvNormAct(2 * branch, cout, 1, act=act, norm=norm)
 
+    @checkpointed
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, cout, H/2, W/2]."""
         x = self.down(x)
@@ -137,7 +141,7 @@ def conv_stack(
     return nn.Sequential(*layers)
 
 
-class CSPBlock(nn.Module):
+class CSPBlock(Checkpointable):
     """The neck's CSP block; [B, cin, H, W] -> [B, channels, H, W].
 
     1x1 squeeze; a 1x1 bypass; `depth` pairs (1x1, 3x3) without residual sums; merge of
@@ -153,6 +157,7 @@ class CSPBlock(nn.Module):
         self.pairs = same_width_stack(channels, (1, 3) * depth, act=act, norm=norm)
         self.merge = ConvNormAct(2 * channels, channels, 1, act=act, norm=norm)
 
+    @checkpointed
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, channels, H, W]."""
         x = self.squeeze(x)
@@ -178,7 +183,7 @@ class SpatialPyramidPooling(nn.Module):
         return torch.cat([pool13, pool9, pool5, x], 1)
 
 
-class SPPBlock(nn.Module):
+class SPPBlock(Checkpointable):
     """Spatial pyramid pooling inside a CSP block, on the coarsest map; [B, cin, ..] -> [B, channels, ..].
 
     Source: He et al., "Spatial Pyramid Pooling", 2014, as in yolov4-csp.
@@ -205,6 +210,7 @@ class SPPBlock(nn.Module):
         self.after = same_width_stack(channels, after[1:], act=act, norm=norm)
         self.merge = ConvNormAct(2 * channels, channels, 1, act=act, norm=norm)
 
+    @checkpointed
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, channels, H, W]."""
         p = self.before(self.squeeze(x))
@@ -212,7 +218,7 @@ class SPPBlock(nn.Module):
         return self.merge(torch.cat([q, self.bypass(x)], 1))
 
 
-class TinyStage(nn.Module):
+class TinyStage(Checkpointable):
     """A stage of yolov4-tiny at constant resolution; [B, c, H, W] -> two maps.
 
     a = 3x3(x); first = 3x3(half of a's channels), second = 3x3(first); mix = 1x1(concat[second, first]).
@@ -231,6 +237,7 @@ class TinyStage(nn.Module):
         self.second = ConvNormAct(half, half, 3, act=act, norm=norm)
         self.mix = ConvNormAct(channels, channels, 1, act=act, norm=norm)
 
+    @checkpointed
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, c, H, W] -> concat[a, mix] [B, 2c, H, W] and mix [B, c, H, W]."""
         a = self.entry(x)

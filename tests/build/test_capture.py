@@ -19,6 +19,10 @@ GPU = Hardware(torch.device("cuda"), "fp16", torch.channels_last)
         ("yolov4-pacsp-n-mish", GPU, ["train.capture=true"], True, ""),
         ("yolov4-pacsp-n-mish", GPU, ["train.capture=false"], False, ""),
         ("yolov4-pacsp-n-mish", GPU, ["train.compile=true"], False, "train.compile has its own"),
+        (
+            *("yolov4-pacsp-n-mish", GPU, ["train.activation_checkpointing=true"]),
+            *(False, "runs blocks again"),
+        ),
         ("yolov4-pacsp-n-mish", GPU, ["bag.dropblock=0.1"], False, "bag.dropblock changes the"),
         ("cnn6-mish-cls", GPU, [], False, "not for classifiers"),
         ("yolov4-pacsp-n-mish", CPU, [], False, ""),

@@ -34,7 +34,7 @@ def test_torchs_layers_compute_the_same(model, name):
 
 def test_a_step_by_phases(tool, digits_yaml, tmp_path):
     words = [*NET, "--data", digits_yaml, "--size", 64, "--batch", 2, "--steps", 1, "--memory"]
-    words += ["--variants", "ours", "plain", "--json", "out.json", *SMALL[1:]]
+    words += ["--variants", "ours", "plain", "checkpointing", "--json", "out.json", *SMALL[1:]]
     status, out, err = tool("bench_train", *words)
     assert status == 0, err
     (result,) = json.loads((tmp_path / "out.json").read_text())
@@ -46,6 +46,8 @@ def test_a_step_by_phases(tool, digits_yaml, tmp_path):
     assert "NativeBatchNorm" not in ours["kept_for_backward"]
     assert {"Mul", "NativeBatchNorm"} <= set(plain["kept_for_backward"])
     assert sum(ours["kept_for_backward"].values()) < sum(plain["kept_for_backward"].values())
+    less = result["variants"]["checkpointing"]["kept_for_backward"]["all"]
+    assert 0 < less < 0.7 * sum(ours["kept_for_backward"].values())
     assert "ours: " in out
     assert "ms per step, medians of 1" in out
 
