@@ -205,6 +205,7 @@ def list_descriptions() -> list[Path]:
         SystemExit: not all folders have some, as in an incomplete source distribution.
     """
     found = {name: sorted(Path(name).glob("*.yaml")) for name in ("configs", "data", "weights")}
+    found["configs"] += sorted(Path("configs/paper").glob("*.yaml"))
     for name, files in found.items():
         if not files:
             raise SystemExit(f"no {name}/*.yaml beside setup.py")

@@ -24,6 +24,7 @@ from detector.study.collect import collect_results
 from detector.study.image_bootstrap import RESAMPLES, load_evaluations, resample_images
 from detector.study.page import write_page
 from detector.study.plan import (
+    Arm,
     Study,
     iterate_configs,
     load_study,
@@ -36,6 +37,7 @@ from detector.study.plan import (
     write_study_folds,
 )
 from detector.study.runner import Machine, Runner, select_environment
+from detector.study.study_file import StudyFile, read_study_file
 from detector.study.study_metrics import CLASSIFICATION, DETECTION, Metric, choose_metric
 from detector.study.text import format_markdown, format_text
 
@@ -87,14 +89,19 @@ def make_study(args: argparse.Namespace) -> Study:
     Raises:
         UserError: its options are incomplete or contradict each other.
     """
+    file = apply_study_file(args)
     if args.cfg is None:
-        raise UserError("give --cfg and --vary to run a study, or --report to report on one")
+        raise UserError(
+            "give --cfg and --vary, or --study, to run a study, or --report to report on one"
+        )
     arms = (*parse_variations(args.vary), *map(parse_arm, args.arm))
     if any(
         word.startswith("train.seed=") for arm in arms for word in (*arm.words, *args.overrides)
     ):
         raise UserError("train.seed is what pairs the runs; --seeds sets it")
     require_fold_options(args)
+    published = () if file is None else file.list_published()
+    require_published_arms(published, arms, args.within)
     return Study(
         cfg=args.cfg,
         data=args.data,
@@ -106,7 +113,49 @@ def make_study(args: argparse.Namespace) -> Study:
         folds=args.folds,
         group=args.group_by,
         pool=tuple(args.pool.split(",")),
+        within=args.within,
+        published=published,
+        source=file.published.source if file is not None and file.published else "",
     )
+
+
+def apply_study_file(args: argparse.Namespace) -> StudyFile | None:
+    """Takes the options that the command line does not give from the YAML of --study.
+
+    Raises:
+        UserError: no such file, or a mistake in it.
+    """
+    if args.study is None:
+        return None
+    file = read_study_file(args.study)
+    for name in ("cfg", "data", "weights", "baseline", "within", "seeds", "metric"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(file, name))
+    if not args.vary and not args.arm:
+        args.vary, args.arm = list(file.vary), list(file.arm)
+    args.overrides = [*file.words, *args.overrides]
+    return file
+
+
+def require_published_arms(
+    published: Sequence[tuple[str, str, float]], arms: Sequence[Arm], within: str | None
+) -> None:
+    """Checks that the arms have what a study's YAML, or --within, names.
+
+    Raises:
+        UserError: they do not.
+    """
+    names = [arm.name for arm in arms]
+    known = [metric.name for metric in (*CLASSIFICATION, *DETECTION)]
+    for arm, metric, _ in published:
+        if arm not in names or metric not in known:
+            raise UserError(
+                f"published: {arm}: {metric}: expected an arm of the study ({', '.join(names)}) and a "
+                f"metric ({', '.join(known)})"
+            )
+    keys = {word.partition("=")[0] for arm in arms for word in arm.words}
+    if within is not None and within not in keys:
+        raise UserError(f"--within {within}: expected a key of the arms: {', '.join(sorted(keys))}")
 
 
 def require_fold_options(args: argparse.Namespace) -> None:
@@ -218,6 +267,7 @@ def format_study_command(study: Study, folder: Path) -> str:
     words += ["--folds", str(study.folds), "--pool", ",".join(study.pool)] if study.folds else []
     words += ["--group-by", study.group] if study.group is not None else []
     words += ["--baseline", study.baseline] if study.baseline != study.arms[0].name else []
+    words += ["--within", study.within] if study.within is not None else []
     return format_command("ablate", *words, "--out", str(folder), *study.words)
 
 
@@ -240,6 +290,8 @@ def parse_arguments() -> argparse.Namespace:
         "--vary model.activation=mish,leaky_relu,swish --seeds 5 train.epochs=8",
     )
     option = parser.add_argument
+    study_help = "these options as a YAML: a path, or a name in configs/ such as paper/table1.yaml"
+    option("--study", metavar="YAML", help=study_help)
     option("--cfg", metavar="YAML", help="a path, a name in configs/, or a darknet .cfg")
     option("--data", metavar="YAML", help="the data set: a path, or a name in data/")
     option("--weights", metavar="FILE", help="weights to start from, a .pt or a .weights")
@@ -250,6 +302,8 @@ def parse_arguments() -> argparse.Namespace:
     arm_help = "an arm that changes several keys: 'NAME: key=value key=value'; any number of them"
     option("--arm", metavar="ARM", action="append", default=[], help=arm_help)
     option("--baseline", metavar="NAME", help="the arm to compare with (default: the first)")
+    within_help = "a key of the arms, such as model.arch: compare only arms of the same value of it"
+    option("--within", metavar="KEY", help=within_help)
     seeds_help = "a number of seeds, or a list 0,3,7 (default 5; with --folds 1)"
     option("--seeds", metavar="N", help=seeds_help)
     folds_help = "pairs by K-fold cross-validation over images, for small data sets"

@@ -270,6 +270,12 @@ def compare_arms(
 
 def list_comparisons(study: Study, all_pairs: bool) -> Iterator[tuple[str, str]]:
     """The names of an arm and of the one that it is compared with."""
+    if study.within is not None:
+        for arm in study.arms:
+            baseline = study.find_baseline(arm)
+            if baseline is not None:
+                yield arm.name, baseline.name
+        return
     names = [study.baseline, *(a.name for a in study.arms if a.name != study.baseline)]
     for number, first in enumerate(names if all_pairs else names[:1]):
         for second in names[number + 1 :]:

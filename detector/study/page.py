@@ -14,6 +14,7 @@ from detector.study.text import (
     describe_method,
     format_verdict,
     make_comparison_table,
+    make_published_table,
     make_result_table,
     make_spread_table,
 )
@@ -94,8 +95,15 @@ def make_table_sections(answer: Answer) -> list[str]:
             rows = make_comparison_table(answer.comparisons[each.name])[1:]
             more += [[each.title, *row] for row in rows]
     changes = [["arm", "changes"], *([arm.name, " ".join(arm.words)] for arm in answer.arms)]
+    study = answer.study
+    published = (
+        [make_section("Published", escape(study.source), render(make_published_table(answer)))]
+        if study.published
+        else []
+    )
     return [
         make_section("Results", "Means; shares in percent.", render(make_result_table(answer))),
+        *published,
         make_section(
             "Spread and cost",
             "Losses as they enter the total; the time of an epoch includes its evaluation.",

@@ -33,6 +33,10 @@ class Arm:
     name: str
     words: tuple[str, ...]
 
+    def find(self, key: str) -> list[str]:
+        """The words that set a key: one, or none."""
+        return [word for word in self.words if word.startswith(f"{key}=")]
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -69,6 +73,10 @@ class Study:
         group: regular expression of file names; images whose match (its first group, if it has one) is
             the same are in the same fold.
         pool: the splits whose images the folds share out.
+        within: a key of the arms' words; an arm is compared only with the baseline of its own
+        value: the arm
+            of this value whose other words are those of `baseline`.
+        published: arm, metric and value of numbers to print beside ours. source: of them.
     """
 
     cfg: str
@@ -81,6 +89,9 @@ class Study:
     folds: int = 0
     group: str | None = None
     pool: tuple[str, ...] = ("train", "val")
+    within: str | None = None
+    published: tuple[tuple[str, str, float], ...] = ()
+    source: str = ""
 
     @property
     def overlap(self) -> float:
@@ -99,6 +110,19 @@ class Study:
     def find_arm(self, name: str) -> Arm:
         """The arm of this name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def find_baseline(self, arm: Arm) -> Arm | None:
+        """The arm that another is compared with; None of a baseline itself.
+
+        With `within` it is, of the arms of the same value, the one that shares the most words with
+        `baseline`.
+        """
+        baseline = self.find_arm(self.baseline)
+        if self.within is not None:
+            same = [e for e in self.arms if e.find(self.within) == arm.find(self.within)]
+            shared = [len({*each.words} & {*baseline.words}) for each in same]
+            baseline = same[shared.index(max(shared))]
+        return None if baseline == arm else baseline
 
 
 def parse_variations(texts: Sequence[str]) -> list[Arm]:
@@ -317,7 +341,8 @@ def load_study(folder: Path) -> Study:
         for name in ("seeds", "words", "pool"):
             if name in values:  # folders of older versions have no pool
                 values[name] = tuple(values[name])
-        return Study(arms=arms, **values)
+        published = tuple(map(tuple, values.pop("published", ())))
+        return Study(arms=arms, published=published, **values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: is damaged ({error}); delete it and start the study again"

@@ -1,7 +1,7 @@
 """The answer as tables for the terminal and as Markdown."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from detector.study.answer import Answer, Comparison, Spread
 from detector.study.statistics import COVERAGE, POWER
@@ -41,6 +41,18 @@ def make_accuracy_table(answer: Answer) -> Table:
                 top5.format_value(arm.metrics[top5.name].mean, 2),
             ]
         )
+    return rows
+
+
+def make_published_table(answer: Answer) -> Table:
+    """A row per published number: ours, with its standard deviation over the runs, and the published."""
+    metrics = {metric.name: metric for metric in answer.metrics}
+    rows = [["arm", "metric", "ours", "sd", "published"]]
+    for name, key, value in answer.study.published:
+        metric = metrics[key]
+        spread = next(arm for arm in answer.arms if arm.name == name).metrics[key]
+        shown = [metric.format_value(each, 2) for each in (spread.mean, spread.sd, value)]
+        rows.append([name, metric.title, *shown])
     return rows
 
 
@@ -165,6 +177,7 @@ def format_text(answer: Answer) -> str:
             "",
             align(make_spread_table(answer)),
             "",
+            *_format_published(answer, align),
             describe_method(answer),
             align(make_comparison_table(comparisons)),
             "",
@@ -186,6 +199,7 @@ def format_markdown(answer: Answer, command: str) -> str:
             "",
             make_markdown_table(make_spread_table(answer)),
             "",
+            *_format_published(answer, make_markdown_table),
             describe_method(answer),
             "",
             make_markdown_table(make_comparison_table(comparisons)),
@@ -194,6 +208,13 @@ def format_markdown(answer: Answer, command: str) -> str:
             "",
         ]
     )
+
+
+def _format_published(answer: Answer, make_text: Callable[[Table], str]) -> list[str]:
+    if not answer.study.published:
+        return []
+    about = f"Published ({answer.study.source}), beside ours:"
+    return [about, "", make_text(make_published_table(answer)), ""]
 
 
 def align(table: Table) -> str:

@@ -76,5 +76,6 @@ def test_a_users_file_comes_first_and_its_paths_count_from_itself(wheel, tmp_pat
 
 def test_every_description_goes_into_a_wheel(monkeypatch):
     listed = load_setup(monkeypatch).list_descriptions()
-    on_disk = [p for name in ("configs", "data", "weights") for p in (ROOT / name).glob("*.yaml")]
+    folders = ("configs", "configs/paper", "data", "weights")
+    on_disk = [path for name in folders for path in (ROOT / name).glob("*.yaml")]
     assert {ROOT / path for path in listed} == set(on_disk)
