@@ -42,6 +42,7 @@ COMMANDS = (
     Command("convert-weights", "convert_weights", "convert darknet's .weights to .pt, or back"),
     Command("reproduce", "reproduce", "repeat the first batches of a run: bitwise equal?"),
     Command("ablate", "ablate", "change one component: paired seeds, intervals, a verdict"),
+    Command("tune", "tune", "search for settings by Optuna; fresh runs for the best"),
     Command("compare-recipes", "compare_recipes", "train recipes and seeds, tabulate their AP"),
     Command("plot-activations", "plot_activations", "plot activations and their derivatives"),
     Command("torture-resume", "torture_resume", "kill and resume a run; compare its weights"),

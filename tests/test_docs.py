@@ -19,6 +19,7 @@ from detector.config import load_config
 from detector.data.readers.data_yaml import DatasetConfig
 from detector.errors import UserError
 from detector.nn import ACTIVATIONS
+from detector.study.search_space import format_words, read_space
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -81,12 +82,16 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("page", "text"), SETTINGS, ids=[page for page, _ in SETTINGS])
-def test_a_yaml_block_is_a_config_or_a_data_set(page, text, tmp_path):
+def test_a_yaml_block_is_a_config_a_data_set_or_ranges(page, text, tmp_path):
     content = yaml.safe_load(text)
     path = tmp_path / "block.yaml"
     path.write_text(text)
     if {"root", "path"} & set(content):
         DatasetConfig.model_validate(tuples(content))
+    elif all("." in key for key in content):
+        for each in read_space(path):
+            for value in each.list_ends():
+                load_config("yolov4-pacsp-n-mish", format_words({each.key: value}))
     else:
         load_config(str(path))
 

@@ -8,6 +8,7 @@ repeated, others resume. It writes report.html, report.md and report.json.
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,20 +47,12 @@ def main() -> None:
     args = parse_arguments()
     if args.report is not None:
         folder = Path(args.report)
-        write_answer(folder, load_study(folder), args)
+        write_answer(folder, load_study(folder), **select_report_options(args))
         return
     folder, study = Path(args.out), make_study(args)
     configs = load_configs(study, folder)
     choose_metric(list_metrics(configs), args.metric)
-    runner = Runner(
-        study=study,
-        folder=folder,
-        command=make_train_command(),
-        machine=Machine.detect(torch.cuda.device_count()),
-        jobs=args.jobs,
-        epochs={name: config.train.epochs for name, config in configs.items()},
-        environment=select_environment(make_train_environment()),
-    )
+    runner = make_runner(study, folder, configs, args.jobs)
     runs = take_shard(study.list_runs(), args.shard, len(study.arms))
     print(runner.describe_budget(runs))
     pool = read_study_pool(study, find_dataset(study, configs))
@@ -71,7 +64,7 @@ def main() -> None:
     write_study_folds(study, folder, pool)
     time_limit = None if args.time_limit is None else parse_duration(args.time_limit)
     complete = runner.run(runs, time_limit=time_limit)
-    write_answer(folder, study, args)
+    write_answer(folder, study, **select_report_options(args))
     if not complete:
         print(
             f"stopped after {format_duration(time_limit or 0)}; the same command resumes the study"
@@ -81,6 +74,19 @@ def main() -> None:
         raise UserError(
             f"{len(runner.failed)} run(s) failed: {names}; the same command tries again"
         )
+
+
+def make_runner(study: Study, folder: Path, configs: Mapping[str, Config], jobs: int) -> Runner:
+    """What trains the runs of a study on this machine, `jobs` at a time."""
+    return Runner(
+        study=study,
+        folder=folder,
+        command=make_train_command(),
+        machine=Machine.detect(torch.cuda.device_count()),
+        jobs=jobs,
+        epochs={name: config.train.epochs for name, config in configs.items()},
+        environment=select_environment(make_train_environment()),
+    )
 
 
 def make_study(args: argparse.Namespace) -> Study:
@@ -188,6 +194,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
+def select_report_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the command that `write_answer` takes."""
+    return {name: getattr(args, name) for name in ("metric", "all_pairs", "image_resamples")}
+
+
 def load_configs(study: Study, folder: Path) -> dict[str, Config]:
     """The config of each arm, by name.
 
@@ -221,38 +232,50 @@ def find_dataset(study: Study, configs: Mapping[str, Config]) -> str:
     return datasets[0]
 
 
-def write_answer(folder: Path, study: Study, args: argparse.Namespace) -> None:
-    """Prints the answer and writes report.json, report.md and report.html.
+def write_answer(
+    folder: Path,
+    study: Study,
+    *,
+    metric: str | None = None,
+    all_pairs: bool = False,
+    image_resamples: int = RESAMPLES,
+) -> Answer | None:
+    """Prints the answer and writes report.json, report.md and report.html; None if no run has finished.
+
+    Args:
+        folder: of the study.
+        study: whose answer it is.
+        metric, all_pairs: as in `find_answer`.
+        image_resamples: as in `resample_images`.
 
     Raises:
-        UserError: no run has finished, or a file cannot be written.
+        UserError: the runs have no such metric, or a file cannot be read or written.
     """
     results = collect_results(study, folder)
-    evaluations = load_evaluations(folder, results) if args.image_resamples else {}
-    images = resample_images(evaluations, resamples=args.image_resamples)
-    answer = find_answer(
-        study, results, metric=args.metric, all_pairs=args.all_pairs, images=images
-    )
+    evaluations = load_evaluations(folder, results) if image_resamples else {}
+    images = resample_images(evaluations, resamples=image_resamples)
+    answer = find_answer(study, results, metric=metric, all_pairs=all_pairs, images=images)
     if not answer.num_finished:
         print(f"{folder}: no run has finished yet, so there is nothing to report")
-        return
+        return None
     print(f"\n{format_text(answer)}\n")
     command = format_study_command(study, folder)
     page = folder / "report.html"
     write_page(page, answer, command)
-    write_markdown(folder / "report.md", answer, command)
+    write_markdown(folder / "report.md", format_markdown(answer, command))
     cli.write_json(folder / "report.json", {"command": command, **answer.as_json()})
     print(f"report: {page}, report.md and report.json beside it")
+    return answer
 
 
-def write_markdown(path: Path, answer: Answer, command: str) -> None:
-    """Writes the answer as Markdown.
+def write_markdown(path: Path, text: str) -> None:
+    """Writes a report as Markdown.
 
     Raises:
         UserError: it cannot be written.
     """
     with writing(path):
-        path.write_text(format_markdown(answer, command), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 def format_study_command(study: Study, folder: Path) -> str:

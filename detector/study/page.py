@@ -45,6 +45,11 @@ def make_page(answer: Answer, command: str) -> str:
         f'<div class="pair">{"".join(make_chart_sections(answer))}</div>',
         *make_table_sections(answer),
     ]
+    return make_document(title, sections)
+
+
+def make_document(title: str, sections: Sequence[str]) -> str:
+    """The HTML document of these sections, which are HTML."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

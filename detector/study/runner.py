@@ -127,7 +127,7 @@ class Runner:
         waiting = [run for run in runs if not self.is_finished(run)]
         self._started = reported = time.monotonic()
         self._epochs_done = 0
-        with _terminate_by_exception():
+        with terminate_by_exception():
             try:
                 while waiting or self._jobs:
                     if time_limit is not None and time.monotonic() - self._started > time_limit:
@@ -270,7 +270,7 @@ def select_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _terminate_by_exception() -> Iterator[None]:
+def terminate_by_exception() -> Iterator[None]:
     """A context in which SIGTERM raises SystemExit, so that the runs are stopped as well."""
 
     def leave(number: int, frame: object) -> None:

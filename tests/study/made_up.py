@@ -25,7 +25,7 @@ if (study / "slow").exists():
     time.sleep(60)
 if (study / "fail").exists() and "relu" in folder.name:
     sys.exit("error: it fails")
-seed = int(folder.name.partition("seed")[2].partition("-")[0])
+seed = int(folder.name.partition("seed")[2].partition("-")[0] or 0)
 ap = 0.5 + 0.01 * seed + (0.1 if folder.name.startswith("mish") else 0)
 names = "top1,top5" if any("-cls" in word for word in words) else "AP,APs"
 second = ap if names == "top1,top5" else -1
