@@ -133,6 +133,60 @@ def test_other_formats_may_be_followed_by_zeros_but_not_cut(tmp_path, form):
         read_image(write(tmp_path, content[: len(content) // 2]))
 
 
+CUT = {
+    "png": encode("PNG"),
+    "webp": encode("WEBP", quality=80),
+    "webp, lossless": encode("WEBP", lossless=True),
+    "bmp": encode("BMP"),
+    **{
+        f"tiff, {name}": encode("TIFF", compression=name)
+        for name in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")
+    },
+}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("name", CUT)
+def test_a_cut_file_of_another_format_is_named(tmp_path, name, share):
+    content = CUT[name]
+    path = write(tmp_path, content[: int(len(content) * share)], "x.img")
+    with pytest.raises(UnreadableImage, match=r"x\.img: "):
+        read_image(path)
+    if name == "png" and share < 0.99:  # its checksums tell zeros in its pixels, too
+        with pytest.raises(UnreadableImage, match=r"x\.img: "):
+            read_image(write(tmp_path, content[: int(len(content) * share)] + bytes(5000), "x.img"))
+
+
+def move_directory_first(content):
+    """A tiff whose strips follow its directory, as some programs write it."""
+    with Image.open(io.BytesIO(content)) as image:
+        tags = dict(image.tag_v2)
+    strips = [content[a : a + n] for a, n in zip(tags[273], tags[279], strict=True)]
+    assert len(strips) == 1
+    entries = [(256, 60), (257, 40), (258, 0), (259, tags[259]), (262, 2), (273, 0), (277, 3)]
+    entries += [(278, 40), (279, len(strips[0])), (317, tags.get(317, 1))]
+    size = 8 + 2 + 12 * len(entries) + 4
+    packed = b"".join(
+        struct.pack("<HHII", 258, 3, 3, size)
+        if tag == 258
+        else struct.pack("<HHII", tag, 4, 1, size + 6 if tag == 273 else value)
+        for tag, value in entries
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+    return head + struct.pack("<HHH", 8, 8, 8) + strips[0]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_a_compressed_tiff_that_ends_with_zeros_is_truncated(tmp_path, name, share):
+    content = move_directory_first(encode("TIFF", compression=name))
+    assert np.array_equal(read_image(write(tmp_path, content, "x.tif")), SMOOTH)
+    kept = int(len(content) * share)
+    path = write(tmp_path, content[:kept] + bytes(len(content) - kept), "x.tif")
+    with pytest.raises(UnreadableImage, match=r"x\.tif: the tiff is truncated"):
+        read_image(path)
+
+
 def claim_size(form, width, height):
     """An image file whose header says another size."""
     content = bytearray(encode(form))

@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from detector.data.store.image_header import (
     ImageHeader,
     is_jpeg_complete,
+    is_tiff_complete,
     make_upright,
     read_header,
 )
@@ -84,6 +85,8 @@ def decode_image(data: bytes, path: str) -> np.ndarray:
     # OpenCV before 4.12 returns a full-size picture for a truncated jpeg
     if data[:2] == b"\xff\xd8" and not is_jpeg_complete(data, header.pixels_at if header else 2):
         raise UnreadableImage(f"{path}: the jpeg is truncated")
+    if data[:2] in (b"II", b"MM") and not is_tiff_complete(data):
+        raise UnreadableImage(f"{path}: the tiff is truncated: a part of its pixels is zeros")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
     except cv2.error as error:  # more pixels than OpenCV or the memory allows

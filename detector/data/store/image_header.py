@@ -6,6 +6,7 @@ is ignored. Pillow and OpenCV disagree on XMP, on Exif behind a PNG's pixels, an
 another type than SHORT.
 """
 
+import io
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 _ORIENTATION = 0x0112  # the Exif tag
@@ -21,6 +23,9 @@ _SOS, _EOI, _APP1, _EXIF = 0xDA, 0xD9, 0xE1, b"Exif\0\0"
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # in the pixels: stuffing, restarts
 _HAS_LENGTH = np.array([code not in _ALONE and code != 0xFF for code in range(256)])
+_COMPRESSION, _PARTS = 259, ((273, 279), (324, 325))  # tiff: offsets and bytes of strips, of tiles
+_NEVER_ZERO = {5, 7, 8, 32946, 34925, 50000, 50001}  # LZW, JPEG, deflate, LZMA, Zstandard, WebP
+_ZEROS = 64  # bytes; no encoder of these ends with so many zeros
 _TURNS = {
     3: cv2.ROTATE_180,
     6: cv2.ROTATE_90_CLOCKWISE,
@@ -121,6 +126,28 @@ def is_jpeg_complete(data: bytes, pixels_at: int) -> bool:
             return True
         end = at + 2 + int.from_bytes(pixels[at + 2 : at + 4].tobytes(), "big")
     return False
+
+
+def is_tiff_complete(data: bytes) -> bool:
+    """Whether the strips or tiles of a compressed tiff end with something else than zeros.
+
+    OpenCV returns what it could decode, and black rows in place of the rest.
+    """
+    try:
+        with TiffImageFile(io.BytesIO(data)) as image:
+            tags = image.tag_v2
+    except Exception:  # of a damaged header, or a tiff that only OpenCV reads
+        return True
+    if tags.get(_COMPRESSION, 1) not in _NEVER_ZERO:
+        return True
+    parts = [(tags.get(a, ()), tags.get(b, ())) for a, b in _PARTS]
+    ends = [
+        (start, start + count)
+        for each in parts
+        for start, count in zip(*each, strict=False)
+        if count
+    ]
+    return all(any(data[max(start, end - _ZEROS) : end]) for start, end in ends)
 
 
 def _read_jpeg(file: BinaryIO) -> ImageHeader | None:
