@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from detector.errors import writing
+from detector.visualize.figures import fonts_for_names
 
 # role -> color in the light and the dark scheme; CSS variables of these names on the page
 PALETTE = {
@@ -198,6 +199,7 @@ class Drawing:
         )
         return f'<div class="wide">{drawing}</div>' if self.fixed else drawing
 
+    @fonts_for_names()
     def save_png(self, folder: Path) -> None:
         """Writes it as PNG, two pixels per unit, on white.
 

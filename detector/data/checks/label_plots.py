@@ -10,11 +10,13 @@ from detector.data.scaled_boxes import letterboxed_box_sizes
 from detector.data.store.image_files import UnreadableImage
 from detector.data.store.index import Index
 from detector.visualize.draw import Picture, contact_sheet, save_image
+from detector.visualize.figures import escape_name, fonts_for_names
 
 SHOWN_CLASSES = 25
 SHEET = 16  # images
 
 
+@fonts_for_names()
 def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | None) -> None:
     """Plots classes, sizes, aspect ratios, positions and counts of a split's boxes as a PNG.
 
@@ -36,8 +38,13 @@ def plot_labels(path: Path, index: Index, *, size: int, anchors: np.ndarray | No
 
     figure = Figure(figsize=(15, 9), layout="constrained")
     classes, joint, centers, size_axes, aspect, per_image = figure.subplots(2, 3).flat
-    classes.bar([index.names[label] for label in order], counts[order])
-    classes.tick_params(axis="x", rotation=90, labelsize=8)
+    classes.bar(np.arange(len(order)), counts[order])
+    classes.set_xticks(
+        np.arange(len(order)),
+        [escape_name(index.names[label]) for label in order],
+        rotation=90,
+        fontsize=8,
+    )
     rest = len(counts) - len(order)
     classes.set(title="boxes by class" + (f" ({rest} more classes)" if rest else ""))
 
