@@ -92,6 +92,21 @@ def require_file(path: Path, *, missing: str = "no such file") -> int:
     return status.st_size
 
 
+def raise_lost_worker(error: BaseException) -> None:
+    """Raises the explanation of a killed data-loader worker, if that is what `error` is.
+
+    torch raises it wherever the training process happens to be: in the middle of writing a file, or in a
+    library. Whoever handles any error there calls this first.
+
+    Raises:
+        UserError: a worker was killed.
+    """
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        explained = explain(error)
+        if explained is not None:
+            raise explained from error
+
+
 def explain(error: RuntimeError) -> UserError | None:
     """Explains a RuntimeError of torch that is a fault of the machine; None for any other error.
 

@@ -23,7 +23,7 @@ from detector.engine.checkpoint_content import (
     require_plain,
     require_schema,
 )
-from detector.errors import UserError, require_file
+from detector.errors import UserError, raise_lost_worker, require_file
 
 VERSION = 2
 FORMAT = f"detector-{VERSION}"
@@ -41,7 +41,8 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
         previous: where the file that is now at `path` is kept; `path` always exists meanwhile.
 
     Raises:
-        UserError: the disk is full or not writable; both files are unchanged.
+        UserError: the disk is full or not writable, or a data-loader worker was killed meanwhile; both
+            files are unchanged.
     """
     content = _move_to_cpu({k: v for k, v in content.items() if k not in ("format", "digest")})
     new = path.with_name(path.name + ".new")
@@ -57,6 +58,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError if a write fails
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
+        raise_lost_worker(error)
         reason = getattr(error, "strerror", None) or _find_os_error(error) or str(error)
         before = "the previous one is intact" if path.exists() else "there is none yet"
         raise UserError(f"{path}: the checkpoint cannot be written: {reason}; {before}") from error

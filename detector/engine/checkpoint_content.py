@@ -21,7 +21,7 @@ from pydantic import (
 )
 from torch import Tensor
 
-from detector.errors import UserError
+from detector.errors import UserError, raise_lost_worker
 
 MAX_DEPTH = 32  # of nested containers; a run's own files have 6
 MAX_VALUES = 10_000_000  # a run of 1,000 epochs on 100 ranks has 100,000
@@ -53,6 +53,7 @@ def reading_checkpoint(source: Path | str, problem: str = UNREADABLE) -> Iterato
             raise UserError(f"{source}: {problem}; {REMEDY}") from error
         raise UserError(f"{source}: cannot be read: {error.strerror}") from error
     except Exception as error:  # torch's reader raises whatever damaged bytes lead to
+        raise_lost_worker(error)
         raise UserError(f"{source}: {problem}; {REMEDY}") from error
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detector.device import Hardware
 from detector.engine.out_of_memory import BufferSnapshot
+from detector.errors import raise_lost_worker
 
 SEEN_BEFORE = 2  # batches of a shape that run eagerly first: a rare shape is not worth a graph
 MAX_GRAPHS = 12  # shapes; each keeps one set of gradients
@@ -103,6 +104,7 @@ class GraphedForward:
         except torch.OutOfMemoryError:
             self._give_up("out of memory")
         except RuntimeError as error:  # an operation that cannot be recorded
+            raise_lost_worker(error)
             self._give_up((str(error).splitlines() or [type(error).__name__])[0])
         finally:
             self._buffers.restore()

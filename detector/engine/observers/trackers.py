@@ -23,7 +23,7 @@ from detector.engine.observers.base import Observer, count_batches_done
 from detector.engine.observers.throughput import Throughput
 from detector.engine.progress import EpochReport
 from detector.engine.trainer import Trainer
-from detector.errors import UserError
+from detector.errors import UserError, raise_lost_worker
 from detector.structures import Batch
 
 # The project in W&B and the experiment in MLflow, unless their own environment variables name another.
@@ -306,6 +306,7 @@ class TrackerLog(Observer):
             try:
                 getattr(tracker, method)(*values)
             except Exception as error:  # a third-party library may raise anything
+                raise_lost_worker(error)
                 self._trackers.remove(tracker)
                 reason = (str(error).splitlines() or [""])[0]
                 tqdm.write(f"{_name_of(tracker)} failed ({reason}); training continues without it")
@@ -315,6 +316,7 @@ def _open(opener: Callable[[int], Tracker], first: int) -> Tracker:
     try:
         return opener(first)
     except Exception as error:  # a third-party library may raise anything: no server, no login
+        raise_lost_worker(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"train.log: {_name_of(opener)} failed to start: {reason}; fix that, or remove it from "
