@@ -1,6 +1,7 @@
 """Networks: activations, normalisation, backbone, neck, head, anchors."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from detector.anchors import Anchors
@@ -26,7 +27,7 @@ Detector = YOLO | DarknetNet
 DARKNET_EPS, PYTORCH_EPS = 1e-5, 1e-4  # of BatchNorm
 IMAGENET_CLASSES = 1000
 # keys of `ModelConfig` that only some networks have -> the value that stands for their default
-NETWORK_KEYS = {"small_images": False, "depth": None}
+NETWORK_KEYS = {"small_images": False, "depth": None, "miwrc": "none"}
 
 
 def build_activation(spec: str | ActivationConfig) -> ActFactory:
@@ -43,7 +44,8 @@ def describe_network(config: ModelConfig) -> tuple[str, str]:
     spec = config.activation
     parts = [spec.backbone, spec.neck, spec.head] if isinstance(spec, PartActivations) else [spec]
     names = [part.name if isinstance(part, ActivationConfig) else part for part in parts]
-    return config.arch, "/".join(dict.fromkeys(names))
+    arch = config.arch if config.backbone is None else f"{config.arch} with {config.backbone}"
+    return arch, "/".join(dict.fromkeys(names))
 
 
 def build_decoder(config: DecoderConfig | None, levels: int) -> Decoder:
@@ -83,7 +85,7 @@ def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None 
     variant = find_variant(config)
     if variant.neck is None:
         raise UserError(f"model.arch {config.arch} is a classifier; it detects no objects")
-    backbone, part_act, norm = _build_backbone(config, variant)
+    backbone, part_act, norm = _build_backbone(config, find_backbone(config))
     neck = variant.neck(backbone.out_channels, act=part_act("neck"), norm=norm, drop=drop)
     if config.anchors == "auto":
         raise UserError(
@@ -111,7 +113,7 @@ def build_model(config: ModelConfig, num_classes: int, drop: DropBlock2d | None 
         anchors=anchors,
         strides=backbone.strides,
         decoder=build_decoder(config.decoder, levels),
-        orders=variant.orders,
+        orders=_find_orders(config, variant),
     )
 
 
@@ -137,9 +139,15 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
         UserError: an unknown name, a package that is not installed, or a key for other networks.
     """
     variant = find_variant(config)
+    if config.backbone is not None:
+        raise UserError(
+            "model.backbone is for detectors; set model.arch to the backbone to train it as a classifier"
+        )
     if variant.network is None:
         backbone, _, _ = _build_backbone(config, variant)
-        return BackboneClassifier(backbone, num_classes=num_classes, orders=variant.orders)
+        return BackboneClassifier(
+            backbone, num_classes=num_classes, orders=_find_orders(config, variant)
+        )
     options = _collect_options(config, variant)
     if "small_images" in variant.accepts:
         options["own_eps"] = config.bn_eps is None
@@ -197,6 +205,36 @@ def find_variant(config: ModelConfig) -> Variant:
     return VARIANTS[config.arch]
 
 
+def find_backbone(config: ModelConfig) -> Variant:
+    """The row of a detector's backbone: that of `model.backbone`, else its own.
+
+    Raises:
+        UserError: no such row, or one without the maps that the neck needs.
+    """
+    own = find_variant(config)
+    if config.backbone is None:
+        return own
+    known = [name for name, row in VARIANTS.items() if _strides(row) == _strides(own)]
+    if config.backbone not in known:
+        hint = nearest(config.backbone, known)
+        raise UserError(
+            f"model.backbone {config.backbone!r}{hint}: expected a network with maps at the strides of "
+            f"{config.arch}, {', '.join(map(str, _strides(own)))}: {', '.join(known)}"
+        )
+    return VARIANTS[config.backbone]
+
+
+def _strides(variant: Variant) -> tuple[int, ...]:
+    """Of a row's backbone; none without one."""
+    bound = variant.backbone
+    return getattr(bound.func if isinstance(bound, partial) else bound, "strides", ())
+
+
+def _find_orders(config: ModelConfig, variant: Variant) -> tuple[str, ...]:
+    """The orders of darknet files; none for a network that darknet has no file of."""
+    return variant.orders if config.backbone is None and config.miwrc == "none" else ()
+
+
 def _choose_activation(config: ModelConfig, part: str) -> str | ActivationConfig:
     """The activation of one part of the network."""
     spec = config.activation
@@ -236,14 +274,17 @@ def _collect_options(config: ModelConfig, variant: Variant) -> dict[str, Any]:
         if key not in variant.accepts:
             names = [name for name, row in VARIANTS.items() if key in row.accepts]
             raise UserError(
-                f"model.{key}: {config.arch} has no such option ({', '.join(names)} have it); "
-                "remove the key"
+                f"model.{key}: {config.backbone or config.arch} has no such option; remove the key, or "
+                f"choose a network that has it: {', '.join(names)}"
             )
         options[key] = value
     return options
 
 
 def _build_darknet(config: ModelConfig, text: str, num_classes: int) -> DarknetNet:
+    for key, off in {**NETWORK_KEYS, "backbone": None}.items():
+        if getattr(config, key) != off:
+            raise UserError(f"model.{key}: {config.arch} sets all layers; remove the key")
     model = DarknetNet(parse_cfg(text, config.arch), activation, build_norm(config))
     if model.num_classes != num_classes:
         raise UserError(

@@ -104,6 +104,12 @@ class ModelConfig(Section):
     split_half: Literal["second", "first"] = "second"
     # reduce the resolution by 8 instead of 32: the classifiers of torchvision and timm on 32-pixel images
     small_images: bool = False
+    # of a detector: a row of the same table with maps at strides 8, 16, 32, such as csp_resnet50, in the
+    # place of the backbone of `arch`
+    backbone: str | None = None
+    # weights of the residual sums of the backbone: none, or learned, one for each summand (per_layer) or
+    # channel (per_channel); see detector/nn/weighted_sum.py
+    miwrc: Literal["none", "per_layer", "per_channel"] = "none"
     depth: Count | None = None  # hidden layers of the network mlp; None: 15
     # how weights are drawn: default, torch's own for each layer; glorot_uniform, glorot_normal,
     # lecun_normal, he_uniform, he_normal; see detector/nn/initialise.py

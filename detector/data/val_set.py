@@ -34,7 +34,7 @@ class ValSet(torch.utils.data.Dataset[LoadedSample]):
             sample = self.reader.read(number)
         except UnreadableImage as error:
             return LoadedSample(None, unreadable=(str(error),))
-        placed, *others = self.placement.place(sample, self.shapes[number])
+        placed, placement = self.placement.place(sample, self.shapes[number])
         if self.noise:
             placed = GaussianNoise(self.noise, seed=number).apply(placed)
-        return LoadedSample(placed, *others)
+        return LoadedSample(placed, placement)

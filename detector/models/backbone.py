@@ -34,6 +34,7 @@ class CSPDarknet(nn.Module):
         stage1_hidden: int = 32,
         stage1_csp: bool = False,
         depths: tuple[int, ...] = (1, 2, 8, 8, 4),
+        miwrc: str = "none",
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
@@ -45,25 +46,27 @@ class CSPDarknet(nn.Module):
             stage1_hidden: bottleneck width of the residual units in stage 1.
             stage1_csp: make stage 1 a CSP stage, with branches of full width, as in yolov4.
             depths: residual units in the stages.
+            miwrc: how their sums are weighted; see `WeightedSum`.
             act, norm: of every convolution.
         """
         super().__init__()
         c1, c2, c3, c4, c5 = channels
         self.out_channels = (c3, c4, c5)
         self.stem = ConvNormAct(3, stem, 3, act=act, norm=norm)
+        parts = {"miwrc": miwrc, "act": act, "norm": norm}
         if stage1_csp:
             self.stage1: nn.Module = CSPStage(
-                stem, c1, depths[0], branch=c1, hidden=stage1_hidden, act=act, norm=norm
+                stem, c1, depths[0], branch=c1, hidden=stage1_hidden, **parts
             )
         else:
             self.stage1 = nn.Sequential(
                 ConvNormAct(stem, c1, 3, 2, act=act, norm=norm),
-                *[Residual(c1, stage1_hidden, act=act, norm=norm) for _ in range(depths[0])],
+                *[Residual(c1, stage1_hidden, **parts) for _ in range(depths[0])],
             )
-        self.stage2 = CSPStage(c1, c2, depths[1], act=act, norm=norm)
-        self.stage3 = CSPStage(c2, c3, depths[2], act=act, norm=norm)
-        self.stage4 = CSPStage(c3, c4, depths[3], act=act, norm=norm)
-        self.stage5 = CSPStage(c4, c5, depths[4], act=act, norm=norm)
+        self.stage2 = CSPStage(c1, c2, depths[1], **parts)
+        self.stage3 = CSPStage(c2, c3, depths[2], **parts)
+        self.stage4 = CSPStage(c3, c4, depths[3], **parts)
+        self.stage5 = CSPStage(c4, c5, depths[4], **parts)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, 3, H, W] in [0, 1] -> C3, C4, C5 at strides 8, 16, 32."""

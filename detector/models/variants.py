@@ -10,8 +10,10 @@ from torch import nn
 from detector.models.adopted import ADOPTED, AdoptedClassifier
 from detector.models.backbone import CSPDarknet, TinyDarknet
 from detector.models.classifier import Classifier
+from detector.models.csp_resnet import CSPResNet
 from detector.models.head import YOLOHead
 from detector.models.neck import CSPPANet, Neck, PANet, TinyNeck, YOLOv3Neck
+from detector.models.peleenet import PeleeNet
 from detector.models.small_cnn import SixLayerCNN
 from detector.models.small_nets import FullyConnected, SimpleNet, SmallResNet
 
@@ -28,6 +30,7 @@ TINY_ANCHORS: Anchors = (
     ((23, 27), (37, 58), (81, 82)),
     ((81, 82), (135, 169), (344, 319)),
 )
+MIWRC = ("miwrc",)  # keys of networks with residual sums
 CSP_ORDERS = ("pacsp", "csp")  # heads between the neck's parts, or all at the end of the file
 
 
@@ -64,7 +67,12 @@ class Variant:
 
 
 def _pacsp(backbone: dict[str, Any], neck: dict[str, Any]) -> Variant:
-    return Variant(partial(CSPDarknet, **backbone), partial(CSPPANet, **neck), orders=CSP_ORDERS)
+    return Variant(
+        partial(CSPDarknet, **backbone),
+        partial(CSPPANet, **neck),
+        orders=CSP_ORDERS,
+        accepts=MIWRC,
+    )
 
 
 # CSP-DarkNet-53 with a CSP first stage: the backbone of yolov4, and of the ImageNet classifier
@@ -113,12 +121,14 @@ VARIANTS = {
         partial(PANet, width=512),
         scale_x_y=(1.2, 1.1, 1.05),
         darknet_size="exp",
+        accepts=MIWRC,
     ),
     "csdarknet53-yolov3": Variant(
         _CSPDARKNET53,
         partial(YOLOv3Neck, width=512),
         scale_x_y=(1.0, 1.0, 1.0),
         darknet_size="exp",
+        accepts=MIWRC,
     ),
     "yolov4-tiny": Variant(
         TinyDarknet,
@@ -130,7 +140,19 @@ VARIANTS = {
         halves=True,
     ),
     # a classifier with the layers of csdarknet53-omega, 1000 classes
-    "csdarknet53": Variant(_CSPDARKNET53),
+    "csdarknet53": Variant(_CSPDARKNET53, accepts=MIWRC),
+    # classifiers with the layers of csresnet50.cfg and csresnext50.cfg; backbones for `model.backbone`
+    "csp_resnet50": Variant(partial(CSPResNet), accepts=MIWRC),
+    "csp_resnext50": Variant(
+        partial(
+            CSPResNet,
+            hidden=(128, 256, 512, 1024),
+            channels=(256, 512, 1024, 2048),
+            groups=32,
+        ),
+        accepts=MIWRC,
+    ),
+    "peleenet": Variant(partial(PeleeNet), orders=()),
     # classifiers for images of 32 pixels; cnn6 and mlp are not published
     "cnn6": Variant(partial(SixLayerCNN)),
     "resnet20": Variant(partial(SmallResNet), orders=()),

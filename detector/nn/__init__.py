@@ -21,6 +21,7 @@ from detector.nn.curves import compute_curves
 from detector.nn.dropblock import DropBlock2d
 from detector.nn.fuse import fuse_batch_norms
 from detector.nn.initialise import INITIALISERS, initialise_weights
+from detector.nn.weighted_sum import WeightedSum
 
 __all__ = [
     "ACTIVATIONS",
@@ -38,6 +39,7 @@ __all__ = [
     "Residual",
     "SPPBlock",
     "TinyStage",
+    "WeightedSum",
     "activation",
     "compute_curves",
     "fuse_batch_norms",

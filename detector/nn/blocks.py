@@ -12,6 +12,7 @@ from detector.nn.activations import ActFactory
 from detector.nn.batch_norm import BatchNormAct2d
 from detector.nn.checkpointing import Checkpointable, checkpointed
 from detector.nn.convolution import Conv2d
+from detector.nn.weighted_sum import WeightedSum
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +67,24 @@ class Residual(Checkpointable):
     """x + 3x3(1x1(x)), no activation after the sum; channels -> hidden -> channels."""
 
     def __init__(
-        self, channels: int, hidden: int, *, act: ActFactory, norm: BatchNormSettings
+        self,
+        channels: int,
+        hidden: int,
+        *,
+        miwrc: str = "none",
+        act: ActFactory,
+        norm: BatchNormSettings,
     ) -> None:
+        """`miwrc`: how the sum is weighted; see `WeightedSum`."""
         super().__init__()
         self.squeeze = ConvNormAct(channels, hidden, 1, act=act, norm=norm)
         self.expand = ConvNormAct(hidden, channels, 3, act=act, norm=norm)
+        self.sum = WeightedSum(channels, miwrc)
 
     @checkpointed
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> the same shape."""
-        return x + self.expand(self.squeeze(x))
+        return self.sum(x, self.expand(self.squeeze(x)))
 
 
 class CSPStage(Checkpointable):
@@ -94,18 +103,24 @@ class CSPStage(Checkpointable):
         *,
         branch: int | None = None,
         hidden: int | None = None,
+        miwrc: str = "none",
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
-        """`branch` defaults to half of `cout`; `hidden`, the width inside the units, to `branch`."""
+        """`branch` defaults to half of `cout`; `hidden`, the width inside the units, to `branch`.
+
+        `miwrc`: how the sums of the units are weighted; see `WeightedSum`.
+        """
         super().__init__()
         branch = branch or cout // 2
         self.down = ConvNormAct(cin, cout, 3, 2, act=act, norm=norm)
         self.bypass = ConvNormAct(cout, branch, 1, act=act, norm=norm)
         self.entry = ConvNormAct(cout, branch, 1, act=act, norm=norm)
-        self.residuals = nn.Sequential(
-            *[Residual(branch, hidden or branch, act=act, norm=norm) for _ in range(depth)]
-        )
+        units = [
+            Residual(branch, hidden or branch, miwrc=miwrc, act=act, norm=norm)
+            for _ in range(depth)
+        ]
+        self.residuals = nn.Sequential(*units)
         self.exit = ConvNormAct(branch, branch, 1, act=act, norm=norm)
         self.merge = ConvNormAct(2 * branch, cout, 1, act=act, norm=norm)
 

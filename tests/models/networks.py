@@ -9,11 +9,22 @@ from torch import nn
 from detector.build import build_network, default_num_classes
 from detector.config import ModelConfig
 from detector.models import CSPDarknet, Variant
+from detector.models.csp_resnet import CSPResNet
+from detector.models.peleenet import PeleeNet
 from detector.models.small_cnn import SixLayerCNN
 from detector.models.small_nets import FullyConnected, SimpleNet, SmallResNet
 
 # keywords that make a backbone narrow
 NARROW = {
+    CSPResNet: {
+        "stem": 8,
+        "branches": (8, 12, 16, 24),
+        "hidden": (4, 4, 8, 8),
+        "channels": (8, 12, 16, 24),
+        "depths": (1, 1, 2, 1),
+        "groups": 2,
+    },
+    PeleeNet: {"stem": 8, "growth": 8, "depths": (1, 1, 2, 1)},
     SixLayerCNN: {"channels": (8, 12, 16)},
     SmallResNet: {"channels": (4, 6, 8, 10)},
     SimpleNet: {"width": 0.1},
