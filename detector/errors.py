@@ -7,6 +7,7 @@ everything else is a bug and keeps its traceback.
 import contextlib
 import re
 import stat
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a whole file at once, so that others see the old or the new one; several may write it.
+
+    Raises:
+        UserError: the file or its folder cannot be written.
+    """
+    new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.new")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
 
 
 @contextlib.contextmanager

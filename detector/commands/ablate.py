@@ -6,6 +6,8 @@ repeated, others resume. It writes report.html, report.md and report.json.
 """
 
 import argparse
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,17 @@ from typing import Any
 import torch
 
 from detector.build import is_classifier
-from detector.command_names import format_command
+from detector.command_names import TOOLS, format_command
 from detector.commands import cli
 from detector.commands.launch import make_train_command, make_train_environment
 from detector.config import Config
 from detector.config.duration import format_duration, parse_duration
 from detector.data import SPLITS
-from detector.errors import UserError, writing
+from detector.errors import UserError, replace_text
 from detector.study.answer import Answer, find_answer
 from detector.study.collect import collect_results
 from detector.study.image_bootstrap import RESAMPLES, load_evaluations, resample_images
+from detector.study.job_scripts import MARGIN, Task, make_kubernetes_job, make_sbatch_script
 from detector.study.page import write_page
 from detector.study.plan import (
     Arm,
@@ -37,7 +40,7 @@ from detector.study.plan import (
     take_shard,
     write_study_folds,
 )
-from detector.study.runner import Machine, Runner, select_environment
+from detector.study.runner import GRACE, Machine, Runner, select_environment
 from detector.study.study_file import StudyFile, read_study_file
 from detector.study.study_metrics import CLASSIFICATION, DETECTION, Metric, choose_metric
 from detector.study.text import format_markdown, format_text
@@ -52,6 +55,9 @@ def main() -> None:
     folder, study = Path(args.out), make_study(args)
     configs = load_configs(study, folder)
     choose_metric(list_metrics(configs), args.metric)
+    if args.launch is not None:
+        print(make_job(study, folder, args), end="")
+        return
     runner = make_runner(study, folder, configs, args.jobs)
     runs = take_shard(study.list_runs(), args.shard, len(study.arms))
     print(runner.describe_budget(runs))
@@ -87,6 +93,45 @@ def make_runner(study: Study, folder: Path, configs: Mapping[str, Config], jobs:
         epochs={name: config.train.epochs for name, config in configs.items()},
         environment=select_environment(make_train_environment()),
     )
+
+
+def make_job(study: Study, folder: Path, args: argparse.Namespace) -> str:
+    """What the scheduler of --launch takes: a task for each shard of the study.
+
+    Raises:
+        UserError: an option is missing or out of range.
+    """
+    pairs = len(study.pairs)
+    shards = pairs if args.shards is None else args.shards
+    if shards < 1 or args.cpus < 1 or args.gpus < 0:
+        raise UserError("--shards and --cpus are 1 or more, --gpus 0 or more")
+    limit = None if args.time_limit is None else parse_duration(args.time_limit)
+    words = [*list_study_words(study, folder), "--jobs", str(args.jobs)]
+    words += ["--time-limit", args.time_limit] if args.time_limit is not None else []
+    words += ["--metric", args.metric] if args.metric is not None else []
+    words += ["--all-pairs"] if args.all_pairs else []
+    slurm = args.launch == "slurm"
+    task = Task(
+        command=[
+            *([sys.executable, "-m", "detector"] if slurm else ["detector"]),
+            "ablate",
+            *words,
+        ],
+        shards=shards,
+        name=re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "study",
+        logs=folder.absolute(),
+        seconds=None if limit is None else limit + GRACE + MARGIN,
+        cpus=args.cpus,
+        gpus=args.gpus,
+    )
+    if slurm:
+        task.logs.mkdir(parents=True, exist_ok=True)  # Slurm does not, and drops what is printed
+        root = str(TOOLS.parent) if TOOLS.is_dir() else None
+        return make_sbatch_script(task, folder=Path.cwd(), python_path=root)
+    claim, colon, mount = (args.claim or "").partition(":")
+    if not colon or not claim or not mount.startswith("/"):
+        raise UserError("--launch k8s needs --claim NAME:/MOUNT, the volume that all pods share")
+    return make_kubernetes_job(task, image=args.image, claim=claim, mount=mount)
 
 
 def make_study(args: argparse.Namespace) -> Study:
@@ -262,24 +307,19 @@ def write_answer(
     command = format_study_command(study, folder)
     page = folder / "report.html"
     write_page(page, answer, command)
-    write_markdown(folder / "report.md", format_markdown(answer, command))
+    replace_text(folder / "report.md", format_markdown(answer, command))
     cli.write_json(folder / "report.json", {"command": command, **answer.as_json()})
     print(f"report: {page}, report.md and report.json beside it")
     return answer
 
 
-def write_markdown(path: Path, text: str) -> None:
-    """Writes a report as Markdown.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
-
-
 def format_study_command(study: Study, folder: Path) -> str:
-    """The command that makes a study, from its description: arms that several --vary made are --arm."""
+    """The command that makes a study, from its description."""
+    return format_command("ablate", *list_study_words(study, folder))
+
+
+def list_study_words(study: Study, folder: Path) -> list[str]:
+    """The arguments that describe a study: arms that several --vary made are --arm."""
     words = ["--cfg", study.cfg]
     for name, value in (("--data", study.data), ("--weights", study.weights)):
         words += [name, value] if value is not None else []
@@ -291,7 +331,7 @@ def format_study_command(study: Study, folder: Path) -> str:
     words += ["--group-by", study.group] if study.group is not None else []
     words += ["--baseline", study.baseline] if study.baseline != study.arms[0].name else []
     words += ["--within", study.within] if study.within is not None else []
-    return format_command("ablate", *words, "--out", str(folder), *study.words)
+    return [*words, "--out", str(folder), *study.words]
 
 
 def format_arms(study: Study) -> Sequence[str]:
@@ -340,13 +380,7 @@ def parse_arguments() -> argparse.Namespace:
     images_help = f"of the validation images, for an interval over them (default {RESAMPLES})"
     option("--image-resamples", metavar="N", type=int, default=RESAMPLES, help=images_help)
     option("--all-pairs", action="store_true", help="compare all arms with each other")
-    option(
-        "--jobs", metavar="N", type=int, default=1, help="runs at a time; GPUs by turns (default 1)"
-    )
-    option("--shard", metavar="I/N", help="train this machine's share; all see the same --out")
-    option("--time-limit", metavar="TIME", help="stop after TIME, resumable: 90s, 55m, 7.5h")
-    option("--dry-run", action="store_true", help="print the budget and stop")
-    option("--out", metavar="FOLDER", default="runs/study", help="(default runs/study)")
+    add_running_options(parser)
     option("--report", metavar="FOLDER", help="report on the study in FOLDER; train nothing")
     option("overrides", nargs="*", metavar="key=value", help="for all arms, e.g. train.epochs=40")
     args = parser.parse_intermixed_args()
@@ -355,6 +389,27 @@ def parse_arguments() -> argparse.Namespace:
     if args.image_resamples < 0:
         raise UserError(f"--image-resamples {args.image_resamples}: expected 0 or more")
     return args
+
+
+def add_running_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where and how long a study trains."""
+    option = parser.add_argument
+    jobs_help = "runs at a time; GPUs by turns (default 1)"
+    option("--jobs", metavar="N", type=int, default=1, help=jobs_help)
+    option("--shard", metavar="I/N", help="train this machine's share; all see the same --out")
+    option("--time-limit", metavar="TIME", help="stop after TIME, resumable: 90s, 55m, 7.5h")
+    option("--dry-run", action="store_true", help="print the budget and stop")
+    option("--out", metavar="FOLDER", default="runs/study", help="(default runs/study)")
+    launch_help = (
+        "print what sbatch or kubectl apply takes, a task for each shard, and train nothing"
+    )
+    option("--launch", choices=("slurm", "k8s"), help=launch_help)
+    option = parser.add_argument_group("for --launch").add_argument
+    option("--shards", metavar="N", type=int, help="tasks (default: one for each pair)")
+    option("--cpus", metavar="N", type=int, default=4, help="of each task (default 4)")
+    option("--gpus", metavar="N", type=int, default=1, help="of each task (default 1)")
+    option("--image", default="detector:latest", help="k8s: of the container (detector:latest)")
+    option("--claim", metavar="NAME:/MOUNT", help="k8s: the volume claim that all pods share")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from detector.command_names import name_commands, runs_as_program
-from detector.errors import ProcessLost, UserError, explain, writing
+from detector.errors import ProcessLost, UserError, explain, replace_text
 from detector.weights.darknet import DarknetOptions
 
 # option -> the key that it sets, and the placeholder of its value
@@ -174,8 +174,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with writing(path):
-        path.write_text(f"{json.dumps(content, indent=1)}\n", encoding="utf-8")
+    replace_text(path, f"{json.dumps(content, indent=1)}\n")
 
 
 def silence() -> None:

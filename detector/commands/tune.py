@@ -28,7 +28,7 @@ from detector.config import Config
 from detector.config.duration import parse_duration
 from detector.data import Pool, read_pool, write_folds
 from detector.engine import RunFolder
-from detector.errors import UserError, reading, writing
+from detector.errors import UserError, reading, replace_text, writing
 from detector.study.plan import Arm, Study, open_study
 from detector.study.runner import Machine, select_environment
 from detector.study.search_page import write_search_page
@@ -222,8 +222,6 @@ def require_same_plan(path: Path, plan: Plan) -> None:
     """
     values = json.loads(json.dumps(dataclasses.asdict(plan)))  # tuples as lists
     if not path.exists():
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
         cli.write_json(path, values)
         return
     with reading(path):
@@ -316,7 +314,7 @@ def write_report(folder: Path, report: SearchReport, command: str) -> None:
     print(f"\n{format_search_text(report)}\n")
     page = folder / "report.html"
     write_search_page(page, report, command)
-    ablate.write_markdown(folder / "report.md", format_search_markdown(report, command))
+    replace_text(folder / "report.md", format_search_markdown(report, command))
     cli.write_json(folder / "report.json", {"command": command, **report.as_json()})
     print(f"report: {page}, report.md and report.json beside it")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from detector.errors import writing
+from detector.errors import replace_text
 from detector.html_report.style import SORT, STYLE
 from detector.html_report.tables import escape, make_table
 from detector.study.answer import Answer
@@ -31,8 +31,7 @@ def write_page(path: Path, answer: Answer, command: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with writing(path):
-        path.write_text(make_page(answer, command), encoding="utf-8")
+    replace_text(path, make_page(answer, command))
 
 
 def make_page(answer: Answer, command: str) -> str:

@@ -15,7 +15,7 @@ from detector.api.run_request import RunRequest
 from detector.build import build_network
 from detector.data import Pool, read_pool, write_folds
 from detector.engine import RunFolder
-from detector.errors import UserError, read_regular_file, writing
+from detector.errors import UserError, read_regular_file, replace_text
 from detector.registry import nearest
 
 DESCRIPTION = "study.json"
@@ -295,11 +295,7 @@ def open_study(folder: Path, study: Study) -> None:
     path = folder / DESCRIPTION
     if path.exists():
         require_same_study(path, load_study(folder), study)
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_text(f"{json.dumps(dataclasses.asdict(study), indent=1)}\n", encoding="utf-8")
-        new.replace(path)
+    replace_text(path, f"{json.dumps(dataclasses.asdict(study), indent=1)}\n")
 
 
 def require_same_study(path: Path, before: Study, now: Study) -> None:

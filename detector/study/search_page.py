@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from detector.errors import writing
+from detector.errors import replace_text
 from detector.html_report.shapes import Drawing
 from detector.html_report.tables import escape
 from detector.study.page import make_document, make_section, render
@@ -28,8 +28,7 @@ def write_search_page(path: Path, report: SearchReport, command: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with writing(path):
-        path.write_text(make_search_page(report, command), encoding="utf-8")
+    replace_text(path, make_search_page(report, command))
 
 
 def make_search_page(report: SearchReport, command: str) -> str:

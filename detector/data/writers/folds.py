@@ -18,7 +18,7 @@ from detector.data.readers.data_yaml import load_data_yaml
 from detector.data.readers.splits import read_split
 from detector.data.store.index import Index
 from detector.data.writers.convert import coco_tree
-from detector.errors import UserError, writing
+from detector.errors import UserError, replace_text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,14 +231,14 @@ def write_folds(pool: Pool, folds: int, seed: int, paths: Sequence[Path]) -> Non
         splits = {}
         for split, kept in (("train", assigned != number), ("val", assigned == number)):
             place = path.with_name(f"{path.stem}-{split}.json").absolute()
-            _write_whole(place, json.dumps(select_images(tree, kept)))
+            replace_text(place, json.dumps(select_images(tree, kept)))
             splits[split] = {"images": ".", "annotations": str(place)}
         values = {**head, "mirrors": pool.mirrors, **splits}
         about = (
             f"# fold {number} of {folds} of {pool.dataset} ({', '.join(pool.splits)}), seed {seed}"
         )
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        _write_whole(path, f"{about}\n{text}")  # last: a fold exists once its YAML does
+        replace_text(path, f"{about}\n{text}")  # last: a fold exists once its YAML does
 
 
 def join_trees(pool: Pool, root: Path) -> dict[str, list[dict[str, Any]]]:
@@ -286,12 +286,3 @@ def select_images(
         "annotations": [entry for entry in tree["annotations"] if entry["image_id"] in ids],
         "categories": tree["categories"],
     }
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file at once: another machine of the study may write the same one."""
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(text, encoding="utf-8")
-        new.replace(path)
