@@ -46,8 +46,8 @@ from detector.study.study_metrics import CLASSIFICATION, DETECTION, Metric, choo
 from detector.study.text import format_markdown, format_text
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    args = parse_arguments(words)
     if args.report is not None:
         folder = Path(args.report)
         write_answer(folder, load_study(folder), **select_report_options(args))
@@ -225,15 +225,16 @@ def require_fold_options(args: argparse.Namespace) -> None:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """`5` is the seeds 0 to 4; `3,7,9` names them.
+    """`5` is the seeds 0 to 4; `3,7,9` names them, and `3,` is one.
 
     Raises:
         UserError: neither.
     """
-    words = text.split(",")
+    words = text.removesuffix(",").split(",")
     if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
         raise UserError(f"--seeds {text}: expected a number of seeds (5), or a list (0,3,7)")
-    seeds = tuple(map(int, words)) if len(words) > 1 else tuple(range(int(text)))
+    listed = "," in text
+    seeds = tuple(map(int, words)) if listed else tuple(range(int(text)))
     if not seeds:
         raise UserError("--seeds 0: expected 1 or more; an interval needs 2 or more")
     return seeds
@@ -326,7 +327,8 @@ def list_study_words(study: Study, folder: Path) -> list[str]:
     words += format_arms(study)
     count = len(study.seeds)
     whole = study.seeds == tuple(range(count))
-    words += ["--seeds", str(count) if whole else ",".join(map(str, study.seeds))]
+    listed = ",".join(map(str, study.seeds)) + ("," if count == 1 else "")
+    words += ["--seeds", str(count) if whole else listed]
     words += ["--folds", str(study.folds), "--pool", ",".join(study.pool)] if study.folds else []
     words += ["--group-by", study.group] if study.group is not None else []
     words += ["--baseline", study.baseline] if study.baseline != study.arms[0].name else []
@@ -346,7 +348,7 @@ def format_arms(study: Study) -> Sequence[str]:
     ]
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.make_parser(
         __doc__ or "",
         "python tools/ablate.py --cfg yolov4-pacsp-n-mish.yaml --data digits.yaml "
@@ -383,7 +385,7 @@ def parse_arguments() -> argparse.Namespace:
     add_running_options(parser)
     option("--report", metavar="FOLDER", help="report on the study in FOLDER; train nothing")
     option("overrides", nargs="*", metavar="key=value", help="for all arms, e.g. train.epochs=40")
-    args = parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args(words)
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: expected 1 or more")
     if args.image_resamples < 0:

@@ -1,22 +1,16 @@
-"""Train with each of several recipes and seeds, and tabulate their AP: the evidence of docs/recipes.md.
+"""Compare recipes over several seeds, as `ablate` does it: the evidence of docs/recipes.md.
 
 A recipe is a few `key=value` words that change the defaults; `--recipes` names those that were tried.
-Runs that have finished are not repeated, and a stopped one resumes, so the command can be stopped and
-started again, or started with more seeds.
+Each is an arm of a study, so that the command resumes, and reports differences with intervals.
 """
 
 import argparse
-import statistics
-import sys
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 
-from detector.api.run_request import RunRequest
-from detector.api.train import train_with_seeds
-from detector.commands import cli
-from detector.engine import ProcessGroup
+from detector.commands import ablate, cli
 from detector.errors import UserError
 from detector.registry import nearest
+from detector.study.plan import make_file_name
 
 SGD = ("train.optimizer=sgd", "train.warmup_bias_lr=0.02")
 RECIPES: dict[str, tuple[str, ...]] = {
@@ -49,32 +43,26 @@ RECIPES: dict[str, tuple[str, ...]] = {
 
 
 def main() -> None:
-    args = parse_arguments()
-    request = RunRequest(
-        cfg=args.cfg,
-        folder=Path(args.out),
-        overrides=tuple(args.overrides),
-        data=args.data,
-        weights=None if args.weights is None else Path(args.weights),
-    )
-    process_group = ProcessGroup.initialize()
-    rows: list[tuple[str, list[float]]] = []
-    try:
-        for name in args.recipes:
-            words = find_recipe(name)
-            wanted = replace(
-                request, folder=Path(args.out, name), overrides=(*words, *request.overrides)
-            )
-            scores = train_with_seeds(
-                wanted, args.seeds, process_group, resume="", resume_words=sys.argv[1:]
-            )
-            rows.append((name, scores))
-            print(format_table(args.seeds, rows))
-    finally:
-        process_group.destroy()
+    ablate.main(list_study_words(parse_arguments()))
 
 
-def find_recipe(name: str) -> tuple[str, ...]:
+def list_study_words(args: argparse.Namespace) -> list[str]:
+    """The arguments of `ablate` that compare the recipes.
+
+    Raises:
+        UserError: an unknown recipe.
+    """
+    words = ["--cfg", args.cfg]
+    for name in ("data", "weights"):
+        value = getattr(args, name)
+        words += [] if value is None else [f"--{name}", value]
+    for name in args.recipes:
+        words += ["--arm", " ".join([f"{make_file_name(name)}:", *find_recipe(name)])]
+    words += ["--seeds", f"{','.join(args.seeds)},", "--out", args.out]
+    return [*words, *args.overrides]
+
+
+def find_recipe(name: str) -> Sequence[str]:
     """The words of a recipe: one of `RECIPES`, or `key=value` words joined by commas."""
     if name in RECIPES:
         return RECIPES[name]
@@ -84,20 +72,6 @@ def find_recipe(name: str) -> tuple[str, ...]:
             f"(known: {', '.join(RECIPES)}; or key=value words joined by commas)"
         )
     return tuple(name.split(","))
-
-
-def format_table(seeds: list[str], rows: list[tuple[str, list[float]]]) -> str:
-    """Markdown: AP of each recipe and seed, mean, standard deviation, difference from the first row."""
-    header = ["recipe", *(f"seed {seed}" for seed in seeds), "mean AP", "sd", "difference"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    base = statistics.mean(rows[0][1])
-    for name, scores in rows:
-        mean = statistics.mean(scores)
-        spread = f"{statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
-        values = [f"{score:.3f}" for score in scores]
-        difference = "" if scores is rows[0][1] else f"{mean - base:+.3f}"
-        lines.append([name, *values, f"{mean:.3f}", spread, difference])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def parse_arguments() -> argparse.Namespace:

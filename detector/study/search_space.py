@@ -143,10 +143,14 @@ def _is_number(value: Any) -> bool:
 
 
 def format_words(values: Mapping[str, Value]) -> tuple[str, ...]:
-    """The `key=value` words of drawn values."""
+    """The `key=value` words of drawn values; numbers with six digits."""
+    rounded = {
+        key: float(f"{value:.6g}") if isinstance(value, float) else value
+        for key, value in values.items()
+    }
     return tuple(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in values.items()
+        for key, value in rounded.items()
     )
 
 
