@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from detector.api.class_validation import evaluate_class_weights, holds_classifier
 from detector.api.validation import (
     Evaluation,
     add_intervals,
@@ -24,13 +25,16 @@ from detector.evaluation import (
     format_operating_points,
     save_results,
 )
-from detector.html_report import write_report
+from detector.html_report import write_class_report, write_report
 
 TTA = ("eval.flip=true", "eval.scales=[0.8, 1.0, 1.2]")
 
 
 def main() -> None:
     args = parse_args()
+    if any(holds_classifier(path) for path in map(Path, args.weights)):
+        evaluate_classifiers(args)
+        return
     evaluations = evaluate(args)
     if args.interval is not None:
         add_intervals(evaluations, resamples=args.interval, seed=args.seed)
@@ -47,6 +51,38 @@ def main() -> None:
             analyse_errors(each, args)
     if args.json:
         write_metrics(Path(args.json), evaluations)
+        print(f"metrics: {args.json}")
+
+
+def evaluate_classifiers(args: argparse.Namespace) -> None:
+    """Prints the accuracies of each classifier; writes the report, and the numbers as JSON.
+
+    Raises:
+        UserError: an option of detectors, or not all weights are classifiers.
+    """
+    for option in ("interval", "save_results", "protocol", "tta", "backend", "out"):
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise UserError(
+                f"--{name} is for detectors; a classifier's intervals are always printed"
+            )
+    overrides = list(args.overrides)
+    for key in ("data.size", "train.precision"):
+        value = getattr(args, key.split(".")[1])
+        overrides += [] if value is None else [f"{key}={value}"]
+    evaluations = []
+    for path in map(Path, args.weights):
+        if not holds_classifier(path):
+            raise UserError(
+                f"{path}: a detector; evaluate it and the classifiers one after the other"
+            )
+        evaluations.append(evaluate_class_weights(path, overrides, dataset=args.data))
+        print(evaluations[-1].format_text())
+    if args.report:
+        print(f"report: {write_class_report(Path(args.report), evaluations[0])}")
+    if args.json:
+        rows = [{"weights": e.source, **e.analysis.as_json()} for e in evaluations]
+        cli.write_json(Path(args.json), {"models": rows})
         print(f"metrics: {args.json}")
 
 

@@ -9,6 +9,7 @@ and `error_analysis` (dAP, confusion matrix, calibration, label errors). `top_k`
 
 from detector.evaluation.backends import CocoResult, choose_backend
 from detector.evaluation.calibration import CalibrationBin
+from detector.evaluation.class_analysis import Accuracy, ClassAnalysis, analyse_classes
 from detector.evaluation.coco_ap import METRICS, CocoAP
 from detector.evaluation.comparison import ModelResult, compare_models
 from detector.evaluation.error_analysis import Analysis, ClassResult, analyse
@@ -34,6 +35,9 @@ from detector.evaluation.top_k import TopKEvaluator
 from detector.evaluation.tta import TTAView, make_tta_views
 
 __all__ = [
+    "Accuracy",
+    "ClassAnalysis",
+    "analyse_classes",
     "METRICS",
     "RESAMPLES",
     "Analysis",

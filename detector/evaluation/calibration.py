@@ -22,8 +22,11 @@ class CalibrationBin:
 def bin_by_score(results: Results, matches: Matches) -> list[CalibrationBin]:
     """The bins of equal width that have detections; `matches` at IoU 0.5."""
     counts = ~matches.ignored[0, 0]
-    score = results.score[matches.rows[counts]]
-    correct = matches.true_positive()[counts]
+    return bin_scores(results.score[matches.rows[counts]], matches.true_positive()[counts])
+
+
+def bin_scores(score: np.ndarray, correct: np.ndarray) -> list[CalibrationBin]:
+    """The bins of equal width of scores in [0, 1] [n], with the share that is correct, bool [n]."""
     bin_of = np.minimum((score * NUM_BINS).astype(int), NUM_BINS - 1)
     bins = []
     for number in range(NUM_BINS):

@@ -20,8 +20,9 @@ class TopKEvaluator:
         confusion: int64 [classes, classes], images by ground-truth class and predicted class, of the last
             evaluation.
         unreadable: images that the last evaluation could not read; they are not counted.
-        images: float64 [n, 5] of the last evaluation, rows in the order of the images' ids: id, label,
-            whether the first prediction and one of the first five is right, cross-entropy.
+        images: float64 [n, 7] of the last evaluation, rows in the order of the images' ids: id, label,
+            whether the first prediction and one of the first five is right, cross-entropy, the first
+            prediction and its probability.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class TopKEvaluator:
         self.process_group = process_group or ProcessGroup()
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.unreadable: list[str] = []
-        self.images = torch.zeros(0, 5, dtype=torch.float64)
+        self.images = torch.zeros(0, 7, dtype=torch.float64)
 
     @torch.inference_mode()
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -49,7 +50,7 @@ class TopKEvaluator:
         device, classes = self.hardware.device, self.num_classes
         sums = torch.zeros(2 + classes * classes, dtype=torch.float64, device=device)
         unreadable: list[str] = []
-        rows = [torch.zeros(0, 5, dtype=torch.float64)]
+        rows = [torch.zeros(0, 7, dtype=torch.float64)]
         for batch in tqdm(self.batches, desc="evaluate", unit="batch", leave=False, disable=None):
             unreadable += batch.unreadable
             if len(batch):
@@ -72,7 +73,7 @@ class TopKEvaluator:
 
     def get_images(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Ids, labels and, by metric, the value of each image of the last evaluation."""
-        ids, labels, top1, top5, loss = self.images.numpy().T
+        ids, labels, top1, top5, loss, _, _ = self.images.numpy().T
         values = {"top1": top1, "top5": top5, "loss": loss}
         return ids.astype(np.int64), labels.astype(np.int64), values
 
@@ -88,5 +89,7 @@ class TopKEvaluator:
         sums[1] += found.sum()
         sums[2:] += torch.bincount(pairs, minlength=self.num_classes**2)
         ids = torch.tensor(list(image_ids), dtype=torch.float64)[:, None]
-        columns = torch.stack([labels, top[:, 0] == labels, found, losses.double()], 1)
+        first = top[:, 0]
+        scores = torch.softmax(logits.double(), 1).gather(1, first[:, None])[:, 0]
+        columns = torch.stack([labels, first == labels, found, losses.double(), first, scores], 1)
         return torch.cat([ids, columns.cpu()], 1)

@@ -136,29 +136,59 @@ def draw_f1_by_class(classes: Sequence[ClassResult], curve: ScoreCurve) -> Drawi
     return draw_unit_square("f1", label, lines, "confidence threshold", "F1")
 
 
-def draw_calibration(bins: Sequence[CalibrationBin]) -> Drawing:
+def draw_epochs(
+    name: str, label: str, history: Sequence[dict[str, float]], columns: dict[str, str]
+) -> Drawing:
+    """A line for each column of results.csv over the epochs, from 0 to the greatest value.
+
+    `columns`: name of a column -> in words.
+    """
+    values = [row[key] for row in history for key in columns if key in row]
+    most = 1.0 if name == "accuracy" else max([v for v in values if math.isfinite(v)] + [1e-9])
+    last = max(row["epoch"] for row in history)
+    shapes: list[Line | Text | Dot] = []
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x, y = _at(share, share)
+        shapes += [
+            Line([(54, y), (446, y)], "line"),
+            Text(47, y + 4, f"{most * share:.3g}", "end"),
+            Text(x, 287, f"{last * share:g}", "middle"),
+        ]
+    for number, (key, words) in enumerate(columns.items()):
+        role: Role = ("accent", "warm")[number % 2]
+        known = [row for row in history if math.isfinite(row.get(key, math.nan)) and row[key] >= 0]
+        points = [(54 + 392 * row["epoch"] / last, 270 - 240 * row[key] / most) for row in known]
+        if points:
+            shapes += [Line(points, role, 2), Dot(*points[-1], 3, role)]
+        shapes.append(Text(58 + 170 * number, 16, words, role=role))
+    shapes.append(Text(250, 305, "epoch", "middle"))
+    return Drawing(name, f"{label} by epoch", 460, 312, shapes)
+
+
+def draw_calibration(bins: Sequence[CalibrationBin], what: str = "detections") -> Drawing:
     """A dot for each bin, larger for more detections; the diagonal is perfect calibration."""
     largest = max([math.sqrt(each.count) for each in bins] + [1])
     shapes: list[Line | Dot] = [Line([_at(0, 0), _at(1, 1)], "soft", dashed=True)]
     for each in bins:
-        title = (
-            f"{each.count} detections, mean score {each.score:.2f}: precision {each.precision:.1%}"
-        )
+        title = f"{each.count} {what}, mean score {each.score:.2f}: precision {each.precision:.1%}"
         radius = 3 + 9 * math.sqrt(each.count) / largest
         shapes.append(Dot(*_at(each.score, each.precision), radius, "accent", title))
     label = "precision over the mean score, by bins of score"
     return draw_unit_square("calibration", label, shapes, "mean score", "precision")
 
 
-def find_most_confused_classes(matrix: np.ndarray, limit: int = MAX_CONFUSION_CLASSES) -> list[int]:
-    """The classes of a confusion matrix with the most errors, in the matrix's order."""
+def find_most_confused_classes(
+    matrix: np.ndarray, classes: int, limit: int = MAX_CONFUSION_CLASSES
+) -> list[int]:
+    """The classes of a confusion matrix with the most errors, in the matrix's order; no background."""
     wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
-    return np.sort(np.argsort(-wrong[:-1], kind="stable")[:limit]).tolist()
+    return np.sort(np.argsort(-wrong[:classes], kind="stable")[:limit]).tolist()
 
 
 def draw_confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> Drawing:
     """Ground truth by predicted class, shaded by share of the row; the classes with the most errors."""
-    shown = [*find_most_confused_classes(matrix), len(names)]
+    background = [len(names)] if len(matrix) > len(names) else []
+    shown = [*find_most_confused_classes(matrix, len(names)), *background]
     titles = [*names, "background"]
     longest = max(len(_shorten(titles[i])) for i in shown)
     cell = 30

@@ -111,7 +111,7 @@ def make_chart_sections(
 ) -> list[str]:
     """The sections that are laid out two in a row."""
     return [
-        _make_section(
+        make_section(
             "Error analysis (dAP)",
             "How many points COCO's AP50 rises when all errors of one kind are corrected; in brackets, "
             "their number. The values do not add up, since the kinds overlap. The kinds are TIDE's "
@@ -119,37 +119,37 @@ def make_chart_sections(
             "another detection already matches.",
             charts["errors"].svg(),
         ),
-        _make_section(
+        make_section(
             "AP by object size",
             "Size is the square root of the area, in pixels of the original image; in brackets, the "
             "number of objects.",
             charts["sizes"].svg(),
         ),
-        _make_section(
+        make_section(
             "Precision-recall",
             "At IoU 0.5. Thin: each class. Thick: their mean.",
             charts["precision_recall"].svg(),
         ),
-        _make_section(
+        make_section(
             "Calibration",
             "Precision against the mean score, by bins of score; on the dashed line, the score equals "
             "the probability that a detection is correct. Larger dots stand for more detections.",
             charts["calibration"].svg(),
         ),
-        _make_section("Confidence threshold", describe_threshold(analysis), charts["scores"].svg()),
-        _make_section(
+        make_section("Confidence threshold", describe_threshold(analysis), charts["scores"].svg()),
+        make_section(
             "F1 by class",
             "Thin: each class. Thick: all classes together. If the maxima of the classes lie far apart, "
             "choose a threshold per class: see the per-class table and thresholds.json.",
             charts["f1"].svg(),
         ),
-        _make_section(
+        make_section(
             "Operating points",
             "All classes together, at IoU 0.5: the confidence threshold for each goal, and its precision "
             "and recall.",
             make_operating_point_table(analysis.curve),
         ),
-        _make_section(
+        make_section(
             "Inference time", "Milliseconds per image, over batches.", make_timing_table(evaluation)
         ),
     ]
@@ -161,26 +161,26 @@ def make_wide_sections(
     """The sections of full width; their images are written to the folder."""
     names = evaluation.ground_truth.names
     return [
-        _make_section(
+        make_section(
             "Per-class results",
             f"COCO's AP in percent, and the operating point of each class for {analysis.goal}, at IoU "
             "0.5. Click a column to sort by it.",
             make_class_table(evaluation, analysis),
         ),
-        _make_section(
+        make_section(
             "Confusion matrix",
             describe_confusion(analysis),
             f'<div class="beside">{charts["confusion"].svg()}'
             f"{make_confusion_table(analysis.confusion, names)}</div>",
         ),
-        _make_section(
+        make_section(
             "Images with the most errors",
             'Missed objects in <b class="gt">green</b>, false positives of score '
             f'{analysis.threshold:.3f} or more in <b class="detection">orange</b>; thin grey boxes are '
             "objects that were detected.",
             draw_worst_images(folder, evaluation, analysis),
         ),
-        _make_section(
+        make_section(
             "Label errors",
             "Places where the label rather than the model may be wrong, the most probable first. Labels "
             'in <b class="gt">green</b>, detections in <b class="detection">orange</b>. All '
@@ -224,5 +224,6 @@ def describe_confusion(analysis: Analysis) -> str:
     )
 
 
-def _make_section(title: str, about: str, content: str) -> str:
+def make_section(title: str, about: str, content: str) -> str:
+    """A section of the page; all arguments are HTML."""
     return f"<section><h2>{title}</h2><p>{about}</p>{content}</section>"

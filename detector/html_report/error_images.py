@@ -39,8 +39,8 @@ def draw_worst_images(folder: Path, evaluation: Evaluation, analysis: Analysis) 
             caption = (
                 f"{find_image_name(evaluation, errors.image)}: {missed} missed, {wrong} {positives}"
             )
-            picture = _draw(pixels, marks, LARGE)
-            figures.append(_make_figure(folder / f"worst_{number:02}.png", picture, caption))
+            picture = draw_scaled(pixels, marks, LARGE)
+            figures.append(make_figure(folder / f"worst_{number:02}.png", picture, caption))
     return _make_figure_grid(figures, evaluation, "large")
 
 
@@ -67,8 +67,8 @@ def draw_label_errors(
             NO_DETECTION: f"labelled {one.labelled}, not detected",
         }[one.kind]
         caption = f"{number}. {about} ({find_image_name(evaluation, one.image)})"
-        picture = _draw(*_crop(box, pixels, marks), SMALL)
-        figures.append(_make_figure(folder / f"label_{number:02}.png", picture, caption))
+        picture = draw_scaled(*_crop(box, pixels, marks), SMALL)
+        figures.append(make_figure(folder / f"label_{number:02}.png", picture, caption))
     return _make_figure_grid(figures, evaluation, "small")
 
 
@@ -140,7 +140,7 @@ def _crop(
     return pixels[top:bottom, left:right], inside
 
 
-def _draw(pixels: np.ndarray, marks: Sequence[Mark], longer_side: int) -> np.ndarray:
+def draw_scaled(pixels: np.ndarray, marks: Sequence[Mark], longer_side: int) -> np.ndarray:
     """The image with its marks, resized to that longer side in pixels."""
     scale = longer_side / max(pixels.shape[:2])
     size = max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)
@@ -149,7 +149,8 @@ def _draw(pixels: np.ndarray, marks: Sequence[Mark], longer_side: int) -> np.nda
     return draw_marks(cv2.resize(pixels, size, interpolation=method), scaled)
 
 
-def _make_figure(path: Path, picture: np.ndarray, caption: str) -> str:
+def make_figure(path: Path, picture: np.ndarray, caption: str) -> str:
+    """Writes a picture and returns it as an element of the page, with its caption."""
     save_image(path, picture)
     data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
     inside = base64.b64encode(data.tobytes()).decode()

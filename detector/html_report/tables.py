@@ -144,7 +144,7 @@ def _make_point_cells(
 
 def make_confusion_table(matrix: np.ndarray, names: Sequence[str], limit: int = 12) -> str:
     """The most frequent confusions of two classes, without background."""
-    wrong = matrix[:-1, :-1].copy()
+    wrong = matrix[: len(names), : len(names)].copy()
     np.fill_diagonal(wrong, 0)
     rows = []
     for at in np.argsort(-wrong, axis=None, kind="stable")[:limit].tolist():

@@ -1,6 +1,7 @@
 """A classifier from the command line: run folder, exact resume, its backbone in a detector, mistakes."""
 
 import csv
+import json
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_a_run_and_its_resumption(tool, digits, tmp_path):
     )
     for name, tensor in whole["weights"].items():
         assert torch.equal(tensor, parts["weights"][name]), name
+    status, out, _ = tool("val", "--weights", "runs/whole", "--report", "page", "--json", "m.json")
+    assert status == 0
+    assert "95 % interval" in out
+    assert "Accuracy by epoch" in (tmp_path / "page" / "report.html").read_text()
+    numbers = json.loads((tmp_path / "m.json").read_text())["models"][0]
+    assert numbers["images"] == 20
+    rows = csv.DictReader((tmp_path / "runs/whole/results.csv").read_text().splitlines())
+    best = max(float(row["top1"]) for row in rows)
+    assert numbers["top1"]["value"] == pytest.approx(best, abs=1e-6)
+    status, _, err = tool("val", "--weights", "runs/whole", "--tta")
+    assert status == 2
+    assert "--tta is for detectors" in err
 
 
 def test_the_summary_of_seeds_names_the_metric(digits, tool):
