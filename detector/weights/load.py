@@ -63,8 +63,22 @@ def read_weights(
         options: how to read a darknet file.
 
     Raises:
-        UserError: missing, damaged, of another network, or a darknet file without a config.
+        UserError: missing, damaged, of another network, with numbers that are non-finite, or a darknet
+            file without a config.
     """
+    weights = _read_weights(path, config, options)
+    for name, tensor in weights.tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            raise UserError(
+                f"{path}: {count:,} of the {tensor.numel():,} numbers of {name} are non-finite: the file "
+                f"is damaged, or its training diverged; use other weights"
+            )
+    return weights
+
+
+def _read_weights(path: Path, config: Config | None, options: DarknetOptions | None) -> Weights:
+    """Reads weights, as `read_weights` without its check of the numbers."""
     if is_exported_file(path):
         raise UserError(
             f"{path}: an exported file only detects; give the checkpoint or the .weights it was made from"

@@ -1,6 +1,9 @@
 """Weights of both kinds: settings saved with them, assumed and reported; and what is transferred."""
 
+import itertools
+import random
 import shutil
+import struct
 
 import pytest
 import torch
@@ -9,10 +12,11 @@ from detector.build import build_loss, build_network
 from detector.config import Config, DecoderConfig, ModelConfig, replace_values
 from detector.errors import UserError
 from detector.models import Header, list_layers, save_darknet
-from detector.weights import published
+from detector.weights import darknet, published
 from detector.weights.darknet import DarknetOptions, read_config, read_darknet
 from detector.weights.load import export_darknet, load_model, read_weights, save_weights
 from detector.weights.transfer import adopt_settings, transfer
+from tests.hostile import damage_bytes
 from tests.models import darknet_texts as texts
 from tests.models.networks import randomize_norms
 
@@ -210,3 +214,51 @@ def test_a_users_own_cfg_and_weights(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="truncated, or weights of another network"):
         read_weights(path, config)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A darknet file of a few kB, and the config of its network."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "my.cfg").write_text(texts.everything(new_coords=1))
+    config = read_config(str(folder / "my.cfg"))
+    save_darknet(randomize_norms(build_network(config.model, 2)), folder / "my.weights")
+    return folder / "my.weights", config
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_non_finite_weights_are_named(tiny, tmp_path, value):
+    source, config = tiny
+    path = tmp_path / "my.weights"
+    path.write_bytes(source.read_bytes()[:-4] + struct.pack("<f", value))
+    with pytest.raises(
+        UserError, match=r"my\.weights: 1 of the [\d,]+ numbers of .* are non-finite"
+    ):
+        read_weights(path, config)
+    weights = read_weights(source, config)
+    next(iter(weights.tensors.values()))[0] = value
+    save_weights(weights, tmp_path / "my.pt")
+    with pytest.raises(UserError, match=r"my\.pt: .* are non-finite: the file is damaged, or its"):
+        read_weights(tmp_path / "my.pt")
+
+
+def test_a_damaged_darknet_file_is_one_line(tiny, tmp_path, monkeypatch):
+    """Headers of every version, cuts, extra and changed bytes: read, or named; no claimed size counts."""
+    monkeypatch.setattr(darknet, "VARIANTS", {})  # which network else it may be of is slow to say
+    source, config = tiny
+    whole, path, draw = source.read_bytes(), tmp_path / "my.weights", random.Random(0)
+    headers = [(0, 1, 0), (999, 999, -(2**31)), (-1, 2, 5), (2**31 - 1, 0, 0), (0, 2, 2**31 - 1)]
+    faults = [struct.pack("<3i", *header) + whole[12:] for header in headers]
+    faults += [whole[:12] + struct.pack("<q", seen) + whole[20:] for seen in (-1, -(2**63))]
+    faults += [whole[:cut] for cut in (0, 11, 15, 20, 21, len(whole) - 1)]
+    faults += [whole + bytes(4), bytes(len(whole)), b"\xff" * len(whole)]
+    faults += [damage_bytes(whole, draw) for _ in range(12)]
+    messages = list[str]()
+    for partial, content in itertools.product((False, True), faults):
+        path.write_bytes(content)
+        try:
+            read_weights(path, config, DarknetOptions(partial=partial))
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 20
+    assert [each for each in messages if not each.startswith(f"{path}: ") or "\n" in each] == []
