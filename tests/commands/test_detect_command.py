@@ -96,7 +96,7 @@ def test_tiles_and_options(detect, photos, tmp_path):
     ("words", "message"),
     [
         (["--conf", "2"], "--conf 2: expected a score between 0 and 1"),
-        (["--conf", "none.json"], "none.json: No such file"),
+        (["--conf", "none.json"], "none.json: no such file"),
         (["--classes", "cow"], "unknown class 'cow'; the model has cat, dog/hound, 10"),
         (["--tile", "3"], "tile=3: expected at least 32 pixels"),
         (["--out", "/dev/null/x"], "/dev/null"),

@@ -146,7 +146,7 @@ def test_bash_completes(detector, tmp_path):
 
 
 def test_unreadable_list_of_weights(detector, tmp_path):
-    status, _, err = detector("weights", "--json", tmp_path / "none" / "list.json")
+    status, _, err = detector("weights", "--json", "/dev/null/list.json")
     assert (status, err.count("\n")) == (2, 1)
     assert "list.json: cannot be written" in err
     status, out, _ = detector("weights", "--json", "list.json")
