@@ -44,6 +44,9 @@ COMMANDS = (
     Command("ablate", "ablate", "change one component: paired seeds, intervals, a verdict"),
     Command("tune", "tune", "search for settings by Optuna; fresh runs for the best"),
     Command("compare-recipes", "compare_recipes", "compare recipes over seeds, as ablate does it"),
+    Command(
+        "landscape", "landscape", "draw the loss around trained weights; outputs of random nets"
+    ),
     Command("plot-activations", "plot_activations", "plot activations and their derivatives"),
     Command("torture-resume", "torture_resume", "kill and resume a run; compare its weights"),
     Command("bench-infer", "bench_infer", "time inference: PyTorch, ONNX Runtime, OpenVINO"),

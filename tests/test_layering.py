@@ -106,7 +106,7 @@ def test_only_build_brings_config_to_constructors():
 
 
 # classes that hold values (paths, labels, results) and take none of them from a config
-VALUES = {"RunFolder", "Header", "GroundTruth", "Results", "ModelResult"}
+VALUES = {"RunFolder", "Header", "GroundTruth", "Results", "ModelResult", "ValueGrid"}
 SECTIONS = {
     name: set(type(section).model_fields)
     for name, section in Config()

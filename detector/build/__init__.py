@@ -29,6 +29,7 @@ from detector.build.evaluation import (
     build_postprocess,
     build_run_evaluator,
     describe_evaluation,
+    load_first_batches,
 )
 from detector.build.model import (
     DARKNET_EPS,
@@ -132,4 +133,5 @@ __all__ = [
     "resolve_batch_size",
     "resolve_config",
     "resolve_recipe",
+    "load_first_batches",
 ]

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+from detector.build.data import build_val
 from detector.build.model import is_classifier
 from detector.config import Config, EvalConfig
 from detector.data import (
@@ -19,6 +20,7 @@ from detector.engine import Hardware, ProcessGroup
 from detector.errors import UserError
 from detector.evaluation import CocoAP, Evaluator, GroundTruth, TopKEvaluator, make_tta_views
 from detector.postprocess import Postprocess, suppress, suppress_darknet
+from detector.structures import Batch
 
 
 def build_ground_truth(dataset: str) -> GroundTruth:
@@ -88,6 +90,31 @@ def _load_val(
         pin_memory=hardware.device.type == "cuda",
         batches=process_group.shard(val.batches) if process_group else None,
     )
+
+
+def load_first_batches(
+    config: Config, split: str, count: int, hardware: Hardware
+) -> tuple[list[Batch], dict[str, Any]]:
+    """The first images of a split, placed as in an evaluation, on the device; and what they depend on.
+
+    Raises:
+        UserError: no such split, or none of its images can be read.
+    """
+    dataset = build_val(config, split)
+    chosen, left = [], count
+    for batch in dataset.batches:
+        if left > 0:
+            chosen.append(batch[:left])
+        left -= len(batch)
+    loader = val_loader(dataset, workers=config.data.workers, batches=chosen)
+    batches = [hardware.move(batch) for batch in loader if len(batch)]
+    if not batches:
+        raise UserError(f"{dataset.reader.index.annotations}: no image of it could be read")
+    about = {
+        "data": [config.data.dataset, split, sum(map(len, batches)), config.data.size],
+        "noise": config.eval.noise,
+    }
+    return batches, about
 
 
 def build_run_evaluator(

@@ -4,7 +4,8 @@ Read `evaluator` (from model to numbers), `predict` (detections of every image),
 numbers), `ground_truth` (their input as checked arrays) and `backends` (what computes them). `matching`
 pairs detections with ground truth for `intervals` (confidence intervals), `thresholds` (operating points)
 and `error_analysis` (dAP, confusion matrix, calibration, label errors). `top_k` evaluates a classifier;
-`saved_evaluation` keeps what either found in each image.
+`saved_evaluation` keeps what either found in each image; `loss_grid` computes the loss around trained
+weights.
 """
 
 from detector.evaluation.backends import CocoResult, choose_backend

@@ -1,1 +1,3 @@
-"""Pictures: `draw` (boxes on images, contact sheets), `predictions` (ground truth beside detections)."""
+"""Pictures: `draw` (boxes on images, contact sheets), `predictions` (ground truth beside
+detections), `landscape_plots`.
+"""
