@@ -81,7 +81,7 @@ def fingerprint(folder):
 
 def test_after_sigterm_and_a_full_disk_the_weights_are_the_same(tool, digits_yaml, tmp_path):
     """Stopped by SIGTERM, resumed on a disk that is full, resumed once more: the same weights."""
-    words = [*SMALL, "--data", digits_yaml, "--workers", "1", "--epochs", "4"]
+    words = [*SMALL, "--data", digits_yaml, "--workers", "1", "--epochs", "3"]
     status, _, err = tool("train", *words, "--name", "whole")
     assert status == 0, err
 
@@ -93,7 +93,7 @@ def test_after_sigterm_and_a_full_disk_the_weights_are_the_same(tool, digits_yam
     assert status == 128 + signal.SIGTERM, err
     assert out.endswith("resume with: python tools/train.py --resume runs/stopped\n")
     assert "stopped (SIGTERM)" in out
-    assert load_checkpoint(stopped.last)["training"]["progress"]["epoch"] < 3
+    assert load_checkpoint(stopped.last)["training"]["progress"]["epoch"] < 2
 
     before = fingerprint(stopped)
     limit = stopped.last.stat().st_size // 2
@@ -116,7 +116,7 @@ def test_after_sigterm_and_a_full_disk_the_weights_are_the_same(tool, digits_yam
     assert status == 0, err
     assert fingerprint(stopped) == fingerprint(RunFolder(tmp_path / "runs" / "whole"))
     rows = stopped.results.read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3", "4"]
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
 
 
 @pytest.mark.slow
@@ -146,6 +146,7 @@ def test_the_torture_kills_all_processes_of_torchrun():
     assert parent.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_folder(tool, digits_yaml, tmp_path):
     words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "40", "--name", "a"]
     process = start(*words, "train.checkpoint_every=1", cwd=tmp_path)
@@ -217,6 +218,7 @@ def test_a_recorded_number_of_chunks_is_used_by_the_resumed_run(tool, digits_yam
     assert load_checkpoint(folder.last)["training"]["progress"]["parts"] == 2
 
 
+@pytest.mark.slow
 def test_seeds(tool, digits_yaml, tmp_path):
     """Two runs; stopped in the first, finished by the same command and --resume, to the same weights."""
     words = [*SMALL, "--data", digits_yaml, "--workers", "0", "--epochs", "1", "--seeds", 3, 5]

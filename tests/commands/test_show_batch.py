@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from detector.api.augmentation_preview import AugmentationPreview, list_switches
 from detector.build import build_bag, build_data
@@ -67,6 +68,7 @@ def test_every_strength_of_the_bag_has_a_picture(digits_yaml):
     assert build_bag(preview.isolate("mosaic9"), mirrors=True) == Bag(mosaic=1.0, mosaic9=1.0)
 
 
+@pytest.mark.slow
 def test_training_with_every_augmentation(tool, digits_yaml):
     status, out, err = tool(
         "train",

@@ -155,6 +155,7 @@ def test_without_ground_truth_there_is_no_interval():
     assert compute_confidence_intervals(samples[0], [-1.0] * 12) == [None] * 12
 
 
+@pytest.mark.slow
 def test_intervals_of_few_images_contain_the_number_of_all():
     """Plain quantiles would mostly miss it: AP of few images is too high on average."""
     _, ground_truth, results = make_problem(1, images=600, classes=5)

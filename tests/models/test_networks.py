@@ -149,7 +149,7 @@ def test_fused_batch_norms_change_nothing(arch):
 @pytest.mark.parametrize(
     "arch",
     [
-        pytest.param(arch, marks=[pytest.mark.slow] if arch == "yolov4" else [])
+        pytest.param(arch, marks=[pytest.mark.slow] if arch in ("yolov4", "yolov4-pacsp-n") else [])
         for arch in (*DETECTORS, "csdarknet53", "cnn6")
         if arch not in PACSP_LARGER
     ],
