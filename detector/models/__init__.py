@@ -8,7 +8,7 @@ and writes darknet's `.weights`; `darknet_cfg` parses its `.cfg` and `darknet_ne
 
 from detector.models.adopted import ADOPTED, AdoptedClassifier
 from detector.models.backbone import CSPDarknet, TinyDarknet
-from detector.models.classifier import BackboneClassifier, Classifier
+from detector.models.classifier import BackboneClassifier, Classifier, PyramidClassifier
 from detector.models.darknet_cfg import count_cfg_classes, parse_cfg, replace_cfg_classes
 from detector.models.darknet_net import DarknetNet
 from detector.models.darknet_weights import (
@@ -40,6 +40,7 @@ __all__ = [
     "Header",
     "LoadResult",
     "PANet",
+    "PyramidClassifier",
     "StageCost",
     "DarknetSerializable",
     "TinyDarknet",

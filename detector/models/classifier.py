@@ -1,10 +1,12 @@
 """Image classifiers: the interface, and a backbone that classifies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from detector.nn import ActFactory, BatchNormSettings
 
 
 class Classifier(nn.Module):
@@ -42,3 +44,29 @@ class BackboneClassifier(Classifier):
     def list_parts(self, order: str) -> list[nn.Module]:
         """The parts in the order of darknet's weight files."""
         return [self.backbone, self.head]
+
+
+class PyramidClassifier(Classifier):
+    """Backbone, the mean over its maps of each map's global average, a 1x1 convolution with bias.
+
+    For maps of the same number of channels. It equals the global average of the sum of the maps at the
+    finest scale, divided by their number, as long as each scale is a multiple of the next.
+    """
+
+    def __init__(
+        self,
+        backbone: Callable[..., Any],
+        *,
+        num_classes: int,
+        act: ActFactory,
+        norm: BatchNormSettings,
+    ) -> None:
+        """`backbone`: its constructor with every argument bound except `act` and `norm`."""
+        super().__init__()
+        self.backbone = backbone(act=act, norm=norm)
+        self.head = nn.Conv2d(self.backbone.out_channels[-1], num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> logits [B, classes]."""
+        means = [level.mean((2, 3), keepdim=True) for level in self.backbone(images)]
+        return torch.flatten(self.head(torch.stack(means).mean(0)), 1)

@@ -14,7 +14,7 @@ def _no_activation(_channels: int) -> nn.Module:
 class Bottleneck(nn.Module):
     """act(x + 1x1(3x3(1x1(x)))); the last convolution has no activation.
 
-    Where x has fewer channels than the sum, it is added to the first ones, as in darknet.
+    Where x has fewer channels than the sum, it is added to the first ones, as in darknet, or projected.
     """
 
     def __init__(
@@ -24,13 +24,20 @@ class Bottleneck(nn.Module):
         cout: int,
         *,
         groups: int = 1,
+        project: bool = False,
         miwrc: str = "none",
         act: ActFactory,
         norm: BatchNormSettings,
     ) -> None:
-        """`hidden`: channels of the 3x3 convolution, in `groups`; `miwrc`: see `WeightedSum`."""
+        """`hidden`: channels of the 3x3 convolution, in `groups`; `miwrc`: see `WeightedSum`.
+
+        `project`: the shortcut is a 1x1 convolution without activation.
+        """
         super().__init__()
-        self.missing = cout - cin
+        self.missing = 0 if project else cout - cin
+        self.shortcut: nn.Module = nn.Identity()
+        if project:
+            self.shortcut = ConvNormAct(cin, cout, 1, act=_no_activation, norm=norm)
         self.squeeze = ConvNormAct(cin, hidden, 1, act=act, norm=norm)
         self.conv = ConvNormAct(hidden, hidden, 3, groups=groups, act=act, norm=norm)
         self.expand = ConvNormAct(hidden, cout, 1, act=_no_activation, norm=norm)
@@ -39,7 +46,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, cin, H, W] -> [B, cout, H, W]."""
-        shortcut = functional.pad(x, (0, 0, 0, 0, 0, self.missing)) if self.missing else x
+        shortcut = self.shortcut(x)
+        if self.missing:
+            shortcut = functional.pad(shortcut, (0, 0, 0, 0, 0, self.missing))
         return self.act(self.sum(shortcut, self.expand(self.conv(self.squeeze(x)))))
 
 

@@ -9,13 +9,14 @@ from torch import nn
 
 from detector.models.adopted import ADOPTED, AdoptedClassifier
 from detector.models.backbone import CSPDarknet, TinyDarknet
-from detector.models.classifier import Classifier
+from detector.models.classifier import Classifier, PyramidClassifier
 from detector.models.csp_resnet import CSPResNet
 from detector.models.head import YOLOHead
 from detector.models.neck import CSPPANet, Neck, PANet, TinyNeck, YOLOv3Neck
 from detector.models.peleenet import PeleeNet
 from detector.models.small_cnn import SixLayerCNN
 from detector.models.small_nets import FullyConnected, SimpleNet, SmallResNet
+from detector.models.spinenet import SpineNet
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
@@ -49,8 +50,8 @@ class Variant:
         orders: the orders of its weight files, the usual one first, none without darknet files; see
             `darknet_weights`.
         halves: whether its backbone splits channels into halves and accepts `first_half`.
-        network: the constructor of a classifier without a backbone, with every argument bound except
-            `num_classes`, `act` and `norm`.
+        network: the constructor of a classifier that is not `BackboneClassifier` of this backbone, with
+            every argument bound except `num_classes`, `act` and `norm`.
         accepts: further keywords of its constructor, keys of `ModelConfig` that other networks refuse.
     """
 
@@ -153,6 +154,12 @@ VARIANTS = {
         accepts=MIWRC,
     ),
     "peleenet": Variant(partial(PeleeNet), orders=()),
+    # its classifier takes levels 3 to 7, a detector 3 to 5
+    "spinenet49": Variant(
+        partial(SpineNet),
+        network=partial(PyramidClassifier, partial(SpineNet, levels=(3, 4, 5, 6, 7))),
+        orders=(),
+    ),
     # classifiers for images of 32 pixels; cnn6 and mlp are not published
     "cnn6": Variant(partial(SixLayerCNN)),
     "resnet20": Variant(partial(SmallResNet), orders=()),

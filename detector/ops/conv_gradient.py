@@ -48,10 +48,10 @@ def _uses_kernel(x: Tensor, weight: Tensor) -> bool:
         and x.dim() == 4
         and x.numel() > 0
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.is_autocast_enabled(x.device.type)
         and not needs_torch_operators()
         and _is_faster_here()
         and _load.has_kernel("conv3x3_grad_weight", x)
+        and not torch.is_autocast_enabled(x.device.type)  # raises for the meta device
     )
 
 

@@ -8,11 +8,12 @@ from torch import nn
 
 from detector.build import build_network, default_num_classes
 from detector.config import ModelConfig
-from detector.models import CSPDarknet, Variant
+from detector.models import CSPDarknet, PyramidClassifier, Variant
 from detector.models.csp_resnet import CSPResNet
 from detector.models.peleenet import PeleeNet
 from detector.models.small_cnn import SixLayerCNN
 from detector.models.small_nets import FullyConnected, SimpleNet, SmallResNet
+from detector.models.spinenet import SpineNet
 
 # keywords that make a backbone narrow
 NARROW = {
@@ -29,6 +30,7 @@ NARROW = {
     SmallResNet: {"channels": (4, 6, 8, 10)},
     SimpleNet: {"width": 0.1},
     FullyConnected: {"width": 16, "depth": 2},
+    SpineNet: {"stem": 8, "width": 1 / 16, "channels": 12},
 }
 
 
@@ -63,7 +65,11 @@ def shrink(variant: Variant) -> Variant:
         )
     if variant.backbone.func in NARROW:
         narrow = partial(variant.backbone, **NARROW[variant.backbone.func])
-        return replace(variant, backbone=narrow)
+        network = variant.network
+        if network is not None:  # a classifier of all levels
+            (backbone,) = network.args
+            network = partial(PyramidClassifier, partial(backbone, **NARROW[variant.backbone.func]))
+        return replace(variant, backbone=narrow, network=network)
     small = {
         "stem": 8,
         "channels": (8, 16, 24, 32, 40),

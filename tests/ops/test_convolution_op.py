@@ -129,6 +129,9 @@ def test_who_uses_the_kernel(monkeypatch):
         assert not is_ours()
     with torch.no_grad():
         assert not is_ours()
+    # a map of one pixel, which is in channels_last, on a device without autocast
+    pixel = torch.zeros(1, weight.shape[1], 1, 1, device="meta")
+    assert not is_ours(x=pixel, weight=weight.detach().to("meta").requires_grad_())
     module = Conv2d(3, 8, 3, padding=1, bias=False)
     assert type(module(x).grad_fn).__name__ == "_Conv3x3Backward"
     monkeypatch.setattr(conv_gradient, "_is_faster_here", lambda: False)
