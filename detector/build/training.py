@@ -32,6 +32,7 @@ from detector.losses import (
     BALANCE,
     BOX_LOSSES,
     CLASS_LOSSES,
+    CLASSIFIER_LOSSES,
     ClassificationLoss,
     LossTerms,
     YOLOLoss,
@@ -101,7 +102,11 @@ def build_criterion(
             "loss.class_weights: a classifier's loss has none; remove the key, or balance the classes by "
             "data.sampling=class_balanced"
         )
-    return ClassificationLoss(num_classes, label_smoothing=config.loss.label_smoothing)
+    return ClassificationLoss(
+        num_classes,
+        label_smoothing=config.loss.label_smoothing,
+        kind=CLASSIFIER_LOSSES[config.loss.classifier or model.loss],
+    )
 
 
 def build_hardware(config: Config) -> Hardware:

@@ -191,6 +191,8 @@ class LossConfig(Section):
     # 1; task_aligned has its own
     obj_target: Literal["box_loss", "iou", "one"] = "box_loss"
     cls_loss: Literal["bce", "focal", "varifocal"] = "bce"
+    # of a classifier; None: that of the network, margin for capsnet and cross_entropy for the others
+    classifier: Literal["cross_entropy", "margin"] | None = None
     # weights of the class loss, one per class; balanced: inverse to the number of a class's objects
     class_weights: Annotated[
         Annotated[Literal["balanced"], Tag("<word>")]

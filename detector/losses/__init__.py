@@ -6,7 +6,7 @@ classifier.
 
 from detector.losses.assign import Matches, assign
 from detector.losses.class_losses import CLASS_LOSSES
-from detector.losses.classification import ClassificationLoss
+from detector.losses.classification import CLASSIFIER_LOSSES, ClassificationLoss
 from detector.losses.dynamic_assign import ASSIGNERS
 from detector.losses.iou_losses import BOX_LOSSES
 from detector.losses.yolo_loss import BALANCE, LossTerms, YOLOLoss
@@ -15,6 +15,7 @@ __all__ = [
     "ASSIGNERS",
     "BALANCE",
     "BOX_LOSSES",
+    "CLASSIFIER_LOSSES",
     "CLASS_LOSSES",
     "ClassificationLoss",
     "LossTerms",

@@ -13,9 +13,11 @@ class Classifier(nn.Module):
     """The interface of every classifier: images [B, 3, H, W] in [0, 1] -> logits [B, classes].
 
     Attributes:
+        loss: it is trained with unless the config says otherwise; in `CLASSIFIER_LOSSES`.
         orders: of darknet's weight files of this network; empty if there is no such format.
     """
 
+    loss = "cross_entropy"
     orders: tuple[str, ...] = ()
 
     def list_parts(self, order: str) -> Sequence[nn.Module]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from detector.models.adopted import ADOPTED, AdoptedClassifier
 from detector.models.backbone import CSPDarknet, TinyDarknet
+from detector.models.capsnet import CapsNet
 from detector.models.classifier import Classifier, PyramidClassifier
 from detector.models.csp_resnet import CSPResNet
 from detector.models.head import YOLOHead
@@ -168,6 +169,7 @@ VARIANTS = {
     ),
     "simplenet": Variant(partial(SimpleNet), orders=()),
     "mlp": Variant(partial(FullyConnected), orders=(), accepts=("depth",)),
+    "capsnet": Variant(network=partial(CapsNet), orders=()),
     # classifiers of torchvision and timm
     **{
         name: Variant(

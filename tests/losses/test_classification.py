@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from detector.losses import ClassificationLoss
+from detector.losses.classification import margin, softmax_cross_entropy
 
 from .test_yolo_loss import make_batch
 
@@ -38,11 +39,28 @@ def test_smoothing_is_darknets():
     torch.testing.assert_close(loss, functional.cross_entropy(logits, target))
 
 
+def test_margin_by_hand():
+    """Lengths 0.95, 0.5, 0.05 with class 1: 0.4^2, and half of 0.85^2 and 0."""
+    logits = torch.tensor([[0.95, 0.5, 0.05]]).logit()
+    batch = make_batch([WHOLE], [1], [0], num_images=1)
+    loss = ClassificationLoss(3, kind=margin)(logits, batch, mean_over)["cls"]
+    torch.testing.assert_close(loss, torch.tensor(0.4**2 + 0.5 * 0.85**2))
+
+
+@pytest.mark.parametrize("kind", [softmax_cross_entropy, margin])
+def test_a_loss_of_shares_is_the_mean_of_those_of_the_classes(kind):
+    logits = torch.randn(1, 3)
+    shares = torch.tensor([[0.2, 0.3, 0.5]])
+    parts = [share * kind(logits, torch.eye(3)[[i]]) for i, share in enumerate(shares[0])]
+    torch.testing.assert_close(kind(logits, shares), sum(parts))
+
+
+@pytest.mark.parametrize("kind", [softmax_cross_entropy, margin])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_chunks_add_up_and_unlabelled_images_do_not_count(smoothing):
+def test_chunks_add_up_and_unlabelled_images_do_not_count(smoothing, kind):
     logits = torch.randn(4, 3)
     batch = make_batch([WHOLE] * 3, [0, 1, 2], [0, 1, 3], num_images=4)
-    criterion = ClassificationLoss(3, label_smoothing=smoothing)
+    criterion = ClassificationLoss(3, label_smoothing=smoothing, kind=kind)
     whole = criterion(logits, batch, mean_over)["cls"]
     parts = [
         criterion(rows, part, lambda _: torch.tensor(3.0))["cls"]

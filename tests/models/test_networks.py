@@ -27,9 +27,9 @@ PUBLISHED = {
     "csdarknet53": (27_642_184, 13.07, 256, 110_710_068),
 }
 NOT_PUBLISHED = {"yolov4-pacsp-n", "cnn6", "mlp"}
-# checked in test_small_nets.py, test_csp_backbones.py and test_spinenet.py
+# checked in test_small_nets.py, test_csp_backbones.py, test_spinenet.py, test_capsnet.py
 ELSEWHERE = {
-    *("resnet20", "wrn10_2", "simplenet"),
+    *("resnet20", "wrn10_2", "simplenet", "capsnet"),
     *("csp_resnet50", "csp_resnext50", "peleenet", "spinenet49"),
 }
 PACSP_LARGER = ("yolov4-pacsp-s", "yolov4-pacsp", "yolov4-pacsp-x")
