@@ -152,8 +152,11 @@ def make_study(args: argparse.Namespace) -> Study:
     ):
         raise UserError("train.seed is what pairs the runs; --seeds sets it")
     require_fold_options(args)
-    published = () if file is None else file.list_published()
-    require_published_arms(published, arms, args.within)
+    require_key_of_arms(arms, args.within)
+    published = ()
+    if file is not None:
+        described = {"cfg": args.cfg, "data": args.data, "words": args.overrides, "arms": arms}
+        published = file.select_published(**described)
     return Study(
         cfg=args.cfg,
         data=args.data,
@@ -189,22 +192,12 @@ def apply_study_file(args: argparse.Namespace) -> StudyFile | None:
     return file
 
 
-def require_published_arms(
-    published: Sequence[tuple[str, str, float]], arms: Sequence[Arm], within: str | None
-) -> None:
-    """Checks that the arms have what a study's YAML, or --within, names.
+def require_key_of_arms(arms: Sequence[Arm], within: str | None) -> None:
+    """Checks that --within names a key that the arms set.
 
     Raises:
-        UserError: they do not.
+        UserError: it does not.
     """
-    names = [arm.name for arm in arms]
-    known = [metric.name for metric in (*CLASSIFICATION, *DETECTION)]
-    for arm, metric, _ in published:
-        if arm not in names or metric not in known:
-            raise UserError(
-                f"published: {arm}: {metric}: expected an arm of the study ({', '.join(names)}) and a "
-                f"metric ({', '.join(known)})"
-            )
     keys = {word.partition("=")[0] for arm in arms for word in arm.words}
     if within is not None and within not in keys:
         raise UserError(f"--within {within}: expected a key of the arms: {', '.join(sorted(keys))}")

@@ -48,10 +48,10 @@ class CapsNet(Classifier):
     """9x9 convolution, activation, 9x9/2 convolution to capsules, a capsule for each class.
 
     The length of a class's capsule, in [0, 1), says whether the class is there. Its logit,
-    log(length / (1 - length)), is log |s|^2 of the capsule s before it is squashed: sigmoid gives lengths,
-    which the margin loss compares, and softmax shares of |s|^2. As published, it has no BatchNorm; here
-    it has no decoder that reconstructs the image either, and takes 32 x 32 px of three channels (published:
-    28 x 28 of one, 24 x 24 of three).
+    log(length / (1 - length)), is log |s|^2 of the capsule s before it is squashed: sigmoid gives
+    lengths, which the margin loss compares, and softmax shares of |s|^2. As published, it has no
+    BatchNorm; here it has no decoder that reconstructs the image either, and takes 32 x 32 px of three
+    channels (published: 28 x 28 of one, 24 x 24 of three).
     """
 
     loss = "margin"

@@ -12,6 +12,7 @@ from detector.study.text import (
     Table,
     describe_design,
     describe_method,
+    describe_published,
     format_verdict,
     make_comparison_table,
     make_published_table,
@@ -100,11 +101,9 @@ def make_table_sections(answer: Answer) -> list[str]:
             more += [[each.title, *row] for row in rows]
     changes = [["arm", "changes"], *([arm.name, " ".join(arm.words)] for arm in answer.arms)]
     study = answer.study
-    published = (
-        [make_section("Published", escape(study.source), render(make_published_table(answer)))]
-        if study.published
-        else []
-    )
+    table = render(make_published_table(answer)) if study.published else ""
+    about = escape(describe_published(study))
+    published = [make_section("Published", about, table)] if about else []
     return [
         make_section("Results", "Means; shares in percent.", render(make_result_table(answer))),
         *published,

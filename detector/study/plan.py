@@ -17,6 +17,7 @@ from detector.data import Pool, read_pool, write_folds
 from detector.engine import RunFolder
 from detector.errors import UserError, read_regular_file, replace_text
 from detector.registry import nearest
+from detector.study.published import PublishedValue
 
 DESCRIPTION = "study.json"
 
@@ -76,7 +77,7 @@ class Study:
         within: a key of the arms' words; an arm is compared only with the baseline of its own
         value: the arm
             of this value whose other words are those of `baseline`.
-        published: arm, metric and value of numbers to print beside ours. source: of them.
+        published: values to print beside ours. source: of them; also of those that were left out.
     """
 
     cfg: str
@@ -90,7 +91,7 @@ class Study:
     group: str | None = None
     pool: tuple[str, ...] = ("train", "val")
     within: str | None = None
-    published: tuple[tuple[str, str, float], ...] = ()
+    published: tuple[PublishedValue, ...] = ()
     source: str = ""
 
     @property
@@ -337,7 +338,11 @@ def load_study(folder: Path) -> Study:
         for name in ("seeds", "words", "pool"):
             if name in values:  # folders of older versions have no pool
                 values[name] = tuple(values[name])
-        published = tuple(map(tuple, values.pop("published", ())))
+        published = tuple(
+            # of older versions: lists of arm, metric and value
+            PublishedValue(**each) if isinstance(each, dict) else PublishedValue(*each)
+            for each in values.pop("published", ())
+        )
         return Study(arms=arms, published=published, **values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -1,27 +1,16 @@
 """A study described in a YAML, such as configs/paper/table1.yaml: the options of `ablate`, by name."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from detector.config import AsWritten, find_file, load_yaml_as
+from detector.study.plan import Arm, parse_arm, parse_variations
+from detector.study.published import Published, PublishedValue
 
 Words = Annotated[tuple[str, ...], AsWritten()]
-
-
-class Published(BaseModel):
-    """Values of a publication, to print beside ours.
-
-    Attributes:
-        source: where they were published.
-        values: arm -> metric -> value, a share as a number in [0, 1].
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    source: str
-    values: dict[str, dict[str, float]]
 
 
 class StudyFile(BaseModel):
@@ -47,15 +36,29 @@ class StudyFile(BaseModel):
     words: Words = Field(default=())
     published: Published | None = None
 
-    def list_published(self) -> tuple[tuple[str, str, float], ...]:
-        """Arm, metric and value of each published number."""
+    def select_published(
+        self, *, cfg: str, data: str | None, words: Sequence[str], arms: Collection[Arm]
+    ) -> tuple[PublishedValue, ...]:
+        """The published values that are of what a study trains: of its network, its data and its arms.
+
+        None if the command line replaced the config or the data set of the file: a value beside one of
+        other images would mislead.
+
+        Args:
+            cfg, data, words, arms: of the study.
+
+        Raises:
+            UserError: a value of no arm of the file, or of no metric.
+        """
         if self.published is None:
             return ()
-        return tuple(
-            (arm, metric, value)
-            for arm, values in self.published.values.items()
-            for metric, value in values.items()
-        )
+        own = [*parse_variations(self.vary), *map(parse_arm, self.arm)]
+        self.published.require_names([arm.name for arm in own])
+        replaced = any(word.startswith("data.dataset=") for word in words)
+        if replaced or (cfg, data) != (self.cfg, self.data):
+            return ()
+        kept = {arm.name for arm in own if arm in arms}
+        return tuple(value for value in self.published.list_values() if value.arm in kept)
 
 
 def read_study_file(name: str) -> StudyFile:

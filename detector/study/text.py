@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from detector.study.answer import Answer, Comparison, Spread
+from detector.study.plan import Study
 from detector.study.statistics import COVERAGE, POWER
 from detector.study.study_metrics import CLASSIFICATION
 
@@ -45,15 +46,26 @@ def make_accuracy_table(answer: Answer) -> Table:
 
 
 def make_published_table(answer: Answer) -> Table:
-    """A row per published number: ours, with its standard deviation over the runs, and the published."""
+    """A row per published number: ours and the published, each with its deviation over the runs."""
     metrics = {metric.name: metric for metric in answer.metrics}
-    rows = [["arm", "metric", "ours", "sd", "published"]]
-    for name, key, value in answer.study.published:
-        metric = metrics[key]
-        spread = next(arm for arm in answer.arms if arm.name == name).metrics[key]
-        shown = [metric.format_value(each, 2) for each in (spread.mean, spread.sd, value)]
-        rows.append([name, metric.title, *shown])
+    rows = [["arm", "metric", "ours", "sd", "published", "sd"]]
+    for value in answer.study.published:
+        metric = metrics.get(value.metric)
+        if metric is None:  # no run has finished, or of the other kind of network
+            continue
+        arm = next(each for each in answer.arms if each.name == value.arm)
+        spread = arm.metrics[value.metric]
+        sd = math.nan if value.sd is None else value.sd
+        shown = [metric.format_value(x, 2) for x in (spread.mean, spread.sd, value.mean, sd)]
+        rows.append([value.arm, metric.title, *shown])
     return rows
+
+
+def describe_published(study: Study) -> str:
+    """The source of the published values; that they are left out; or nothing."""
+    if study.published or not study.source:
+        return study.source
+    return f"{study.source} (not shown: of other data, another config or other arms)"
 
 
 def make_spread_table(answer: Answer) -> Table:
@@ -211,10 +223,10 @@ def format_markdown(answer: Answer, command: str) -> str:
 
 
 def _format_published(answer: Answer, make_text: Callable[[Table], str]) -> list[str]:
+    about = describe_published(answer.study)
     if not answer.study.published:
-        return []
-    about = f"Published ({answer.study.source}), beside ours:"
-    return [about, "", make_text(make_published_table(answer)), ""]
+        return [f"Published: {about}.", ""] if about else []
+    return [f"Published ({about}), beside ours:", "", make_text(make_published_table(answer)), ""]
 
 
 def align(table: Table) -> str:
