@@ -18,8 +18,8 @@ from detector.api.convolution_floor import Convolutions
 from detector.api.kept_memory import measure_kept_memory
 from detector.build import (
     build_data,
-    build_evaluator,
     build_hardware,
+    build_run_evaluator,
     build_trainer,
     resolve_config,
 )
@@ -167,6 +167,7 @@ class StepTimer:
     Attributes:
         times: the measurements.
         trainer: the run.
+        config: of it. num_classes: of its data set.
     """
 
     def __init__(self, variant: Variant, settings: StepSettings) -> None:
@@ -179,7 +180,8 @@ class StepTimer:
         config = load_config(settings.cfg, words, data=settings.data)
         hardware, group = build_hardware(config), ProcessGroup()
         config, data, _ = resolve_config(config, build_data(config), hardware, group)
-        evaluator = build_evaluator(config, data.val, hardware)
+        evaluator = build_run_evaluator(config, data.val, hardware)
+        self.config, self.num_classes = config, len(data.names)
         self.trainer = build_trainer(config, data, evaluator, hardware)
         if variant.activate is not None:
             use_torchs_layers(self.trainer.model, variant.activate)
@@ -294,8 +296,13 @@ class StepTimer:
         self._marks.append(self._clock())
 
     def _synchronize(self) -> None:
-        if self.hardware.device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise(self.hardware)
+
+
+def synchronise(hardware: Hardware) -> None:
+    """Waits for a GPU."""
+    if hardware.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def benchmark_steps(
@@ -303,7 +310,7 @@ def benchmark_steps(
     settings: StepSettings,
     *,
     rounds: int,
-    other: Callable[[], object] | None = None,
+    other: Callable[[StepTimer], Callable[[], object]] | None = None,
     memory: bool = False,
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
 ) -> tuple[dict[str, StepTimes], list[float]]:
@@ -313,7 +320,7 @@ def benchmark_steps(
         names: of `VARIANTS`.
         settings: what is trained.
         rounds: measured steps of each variant.
-        other: one step of another toolkit, timed in the same rounds.
+        other: makes the step of another toolkit, timed in the same rounds, for that of the first variant.
         memory: also measure what is kept for the backward pass.
         progress: wraps the rounds.
 
@@ -334,15 +341,17 @@ def benchmark_steps(
         if memory:
             timer.times.kept = measure_kept_memory(timer.trainer, timer.next_batch())
     others: list[float] = []
-    if other is not None:
-        other()
+    other_step = None if other is None else other(timers[names[0]])
+    if other_step is not None:
+        other_step()
     for _ in progress(range(rounds)):
         for name, timer in timers.items():
             timer.measure()
             timer.times.convolutions.append(floors[name].measure())
-        if other is not None:
+        if other_step is not None:
             start = settings.clock()
-            other()
+            other_step()
+            synchronise(timers[names[0]].hardware)
             others.append(1e3 * (settings.clock() - start))
     for timer in timers.values():
         timer.measure_busy(5)

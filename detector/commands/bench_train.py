@@ -14,10 +14,14 @@ precision and layout: the floor under the step. On a GPU "busy" is the fraction 
 computes; the phases come from steps that wait for it after each phase, the total from steps that do not.
 
 --vs module:function adds another toolkit's step to the same rounds: the function is called with (data:
-str, size: int, batch_size: int) and returns a function that trains on one batch per call.
+str, size: int, batch_size: int) and returns a function that trains on one batch per call. --timm
+NETWORK adds the step of timm's training script, for a classifier: its network of this name, its
+optimizer, EMA and scheduler, in the precision and layout of the first variant; its batches are in memory
+already.
 """
 
 import argparse
+import functools
 import importlib
 import json
 import statistics
@@ -33,9 +37,11 @@ from detector.api.step_benchmark import (
     PHASES,
     VARIANTS,
     StepSettings,
+    StepTimer,
     StepTimes,
     benchmark_steps,
 )
+from detector.api.timm_step import TimmStep
 from detector.commands import cli
 from detector.commands.bench_mish import describe_cpu
 from detector.errors import UserError
@@ -67,7 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory", action="store_true", help="what is kept for the backward pass, by operator"
     )
-    parser.add_argument("--vs", metavar="MODULE:FUNCTION", help="also time this toolkit's step")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--vs", metavar="MODULE:FUNCTION", help="also time this toolkit's step")
+    others.add_argument("--timm", metavar="NETWORK", help="also time timm's step, for a classifier")
     parser.add_argument(
         "--cpu-time",
         action="store_true",
@@ -99,7 +107,7 @@ def main() -> None:
     for cfg, batch, size, variants in runs:
         clock = time.process_time if args.cpu_time else time.perf_counter
         settings = StepSettings(cfg, args.data, tuple(args.overrides), size, batch, clock)
-        other = import_step(args.vs, settings) if args.vs else None
+        other, label = choose_other(args, settings)
         times, others = benchmark_steps(
             variants,
             settings,
@@ -109,7 +117,7 @@ def main() -> None:
             progress=show_progress,
         )
         print(f"\n{cfg}, {size} px, batch {batch}; ms per step, medians of {args.steps}")
-        print("\n".join(format_table(times, batch, args.vs, others)))
+        print("\n".join(format_table(times, batch, label, others)))
         results.append(
             {
                 "cfg": cfg,
@@ -128,6 +136,22 @@ def show_progress(rounds: Sequence[int]) -> Iterator[int]:
     return iter(tqdm(rounds, desc="rounds", leave=False))
 
 
+def choose_other(
+    args: argparse.Namespace, settings: StepSettings
+) -> tuple[Callable[[StepTimer], Callable[[], object]] | None, str]:
+    """What makes the step of --vs or --timm, and its name in the table.
+
+    Raises:
+        UserError: --vs names no function.
+    """
+    if args.timm:
+        return functools.partial(TimmStep, args.timm), f"timm {args.timm}"
+    if args.vs:
+        step = import_step(args.vs, settings)
+        return lambda _: step, args.vs
+    return None, ""
+
+
 def import_step(text: str, settings: StepSettings) -> Callable[[], Any]:
     """The step that `module:function` makes for the same data, size and batch.
 
@@ -143,7 +167,7 @@ def import_step(text: str, settings: StepSettings) -> Callable[[], Any]:
 
 
 def format_table(
-    times: dict[str, StepTimes], batch: int, other: str | None, others: Sequence[float]
+    times: dict[str, StepTimes], batch: int, other: str, others: Sequence[float]
 ) -> list[str]:
     """The lines of the table: a row per variant, then the memory."""
     first = next(iter(times.values())).total
@@ -166,7 +190,7 @@ def format_table(
         total = statistics.median(others)
         blank = [""] * len(PHASES)
         cells = f"{total:.1f}", f"{1e3 * batch / total:.1f}", f"{_ratio(others, first):.2f}"
-        rows.append([other or "", *blank, *cells, "", ""])
+        rows.append([other, *blank, *cells, "", ""])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     lines = [
         "  ".join(f"{cell:<{w}}" if i == 0 else f"{cell:>{w}}" for i, (cell, w) in pairs)

@@ -6,7 +6,7 @@ and writes darknet's `.weights`; `darknet_cfg` parses its `.cfg` and `darknet_ne
 `info` measures parameters and FLOPs.
 """
 
-from detector.models.adopted import ADOPTED, AdoptedClassifier
+from detector.models.adopted import ADOPTED, AdoptedClassifier, create_timm_network
 from detector.models.backbone import CSPDarknet, TinyDarknet
 from detector.models.classifier import BackboneClassifier, Classifier, PyramidClassifier
 from detector.models.darknet_cfg import count_cfg_classes, parse_cfg, replace_cfg_classes
@@ -50,6 +50,7 @@ __all__ = [
     "YOLOHead",
     "YOLOv3Neck",
     "count_cfg_classes",
+    "create_timm_network",
     "replace_cfg_classes",
     "file_size",
     "load_darknet",

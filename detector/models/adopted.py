@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from detector.errors import UserError
 from detector.models.classifier import Classifier
 from detector.nn import ActFactory, BatchNormAct2d, BatchNormSettings
+from detector.registry import nearest
 
 ACTIVATION_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Hardswish, nn.GELU)
 ACTIVATION_FUNCTIONS = (
@@ -57,14 +58,25 @@ class Adopted:
         options = dict(self.options)
         if self.package == "torchvision":
             return getattr(torchvision.models, self.name)(num_classes=num_classes, **options)
-        try:
-            import timm
-        except ImportError:
-            raise UserError(
-                f"the network {self.name} is timm's, which is not installed; install it with: "
-                'pip install "detector[timm]", or: pip install timm'
-            ) from None
-        return timm.create_model(self.name, num_classes=num_classes, **options)
+        return create_timm_network(self.name, num_classes, **options)
+
+
+def create_timm_network(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """A network of timm, freshly initialised.
+
+    Raises:
+        UserError: timm is not installed, or has no such network.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            f"the network {name} is timm's, which is not installed; install it with: "
+            'pip install "detector[timm]", or: pip install timm'
+        ) from None
+    if not timm.is_model(name):
+        raise UserError(f"timm has no network {name!r}{nearest(name, timm.list_models())}")
+    return timm.create_model(name, num_classes=num_classes, **options)
 
 
 class AdoptedClassifier(Classifier):

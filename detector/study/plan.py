@@ -17,7 +17,7 @@ from detector.data import Pool, read_pool, write_folds
 from detector.engine import RunFolder
 from detector.errors import UserError, read_regular_file, replace_text
 from detector.registry import nearest
-from detector.study.published import PublishedValue
+from detector.study.published_values import PublishedValue
 
 DESCRIPTION = "study.json"
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from detector.config import AsWritten, find_file, load_yaml_as
 from detector.study.plan import Arm, parse_arm, parse_variations
-from detector.study.published import Published, PublishedValue
+from detector.study.published_values import Published, PublishedValue
 
 Words = Annotated[tuple[str, ...], AsWritten()]
 

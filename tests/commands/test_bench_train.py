@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from detector.api.step_benchmark import PHASES, VARIANTS, Variant, use_torchs_layers
+from detector.api.timm_step import TimmStep
 from detector.build import build_model
 from detector.config import load_config
 from tests.commands.running import SMALL
@@ -101,3 +102,40 @@ def test_what_cannot_be_timed(tool, digits_yaml):
 
 def test_a_variant_without_words_is_the_config():
     assert VARIANTS["ours"] == Variant()
+
+
+SMALL_CLASSIFIER = [
+    *("--cfg", "cnn6-mish-cls", "--variants", "ours", "--size", 32, "--batch", 2),
+    *("data.workers=0", "train.threads=1", "bag=none", "model.activation=relu"),
+]
+
+
+def test_timms_step(tool, monkeypatch, tmp_path):
+    pytest.importorskip("timm")
+    steps = []
+    run = TimmStep.__call__
+    monkeypatch.setattr(TimmStep, "__call__", lambda self: (steps.append(self), run(self)))
+    words = [*SMALL_CLASSIFIER, "--steps", 1, "--json", "out.json", "model.arch=resnet18"]
+    status, out, err = tool("bench_train", *words, "--timm", "resnet18")
+    assert status == 0, err
+    assert "timm resnet18" in out
+    step = steps[1]  # the first warms up
+    assert (step.updates, step.losses.count, step.losses.avg > 0) == (2, 4, True)
+    assert len(step.optimizer.param_groups) == 2, "weights, which decay, and the others"
+    weights = step.model.state_dict(), step.ema.module.state_dict()
+    assert not torch.equal(*(each["fc.weight"] for each in weights))
+    assert json.loads((tmp_path / "out.json").read_text())[0]["other_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--timm", "test_resnet"], "--timm test_resnet: has"),
+        (["--timm", "resnet19"], "timm has no network 'resnet19'"),
+    ],
+)
+def test_timms_network_is_the_same(tool, words, message):
+    pytest.importorskip("timm")
+    status, _, err = tool("bench_train", *SMALL_CLASSIFIER, *words)
+    assert status == 2
+    assert message in err

@@ -12,7 +12,7 @@ from detector.study.answer import find_answer, list_comparisons
 from detector.study.collect import RunResult
 from detector.study.page import make_page
 from detector.study.plan import Arm, Study, load_study, open_study
-from detector.study.published import PublishedValue
+from detector.study.published_values import PublishedValue
 from detector.study.study_file import StudyFile, read_study_file
 from detector.study.text import format_markdown, format_text, make_published_table
 
