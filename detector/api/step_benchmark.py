@@ -6,7 +6,7 @@ variants take turns, one step each, in one process, so that a slow moment of the
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -299,6 +299,9 @@ class StepTimer:
         synchronise(self.hardware)
 
 
+StepMaker = Callable[[StepTimer], Callable[[], object]]
+
+
 def synchronise(hardware: Hardware) -> None:
     """Waits for a GPU."""
     if hardware.device.type == "cuda":
@@ -310,22 +313,23 @@ def benchmark_steps(
     settings: StepSettings,
     *,
     rounds: int,
-    other: Callable[[StepTimer], Callable[[], object]] | None = None,
+    others: Mapping[str, StepMaker] | None = None,
     memory: bool = False,
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
-) -> tuple[dict[str, StepTimes], list[float]]:
+) -> tuple[dict[str, StepTimes], dict[str, list[float]]]:
     """Times the variants in turns.
 
     Args:
         names: of `VARIANTS`.
         settings: what is trained.
         rounds: measured steps of each variant.
-        other: makes the step of another toolkit, timed in the same rounds, for that of the first variant.
+        others: by name, what makes the step of another toolkit, to be timed in the same rounds, from the
+            timer of the first variant.
         memory: also measure what is kept for the backward pass.
         progress: wraps the rounds.
 
     Returns:
-        The times of each variant, and the milliseconds of `other`.
+        The times of each variant, and the milliseconds of each of the others.
     """
     timers: dict[str, StepTimer] = {}
     for name in names:
@@ -340,23 +344,24 @@ def benchmark_steps(
     for timer in timers.values():
         if memory:
             timer.times.kept = measure_kept_memory(timer.trainer, timer.next_batch())
-    others: list[float] = []
-    other_step = None if other is None else other(timers[names[0]])
-    if other_step is not None:
-        other_step()
+    first = timers[names[0]]
+    steps = {name: make(first) for name, make in (others or {}).items()}
+    milliseconds: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
     for _ in progress(range(rounds)):
         for name, timer in timers.items():
             timer.measure()
             timer.times.convolutions.append(floors[name].measure())
-        if other_step is not None:
+        for name, step in steps.items():
             start = settings.clock()
-            other_step()
-            synchronise(timers[names[0]].hardware)
-            others.append(1e3 * (settings.clock() - start))
+            step()
+            synchronise(first.hardware)
+            milliseconds[name].append(1e3 * (settings.clock() - start))
     for timer in timers.values():
         timer.measure_busy(5)
         timer.trainer.loader.close()
-    return {name: timer.times for name, timer in timers.items()}, others
+    return {name: timer.times for name, timer in timers.items()}, milliseconds
 
 
 def _reset_memory() -> int:

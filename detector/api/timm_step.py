@@ -1,7 +1,9 @@
 """The training step of timm's script, to be timed beside ours."""
 
+import dataclasses
 import itertools
 
+import torch
 from torch import nn
 
 from detector.api.step_benchmark import StepTimer
@@ -15,22 +17,23 @@ BATCHES = 4  # that are used in turns
 class TimmStep:
     """One step of timm's training script: forward, loss, backward, optimizer, EMA, scheduler.
 
-    Network, optimizer, scaler, EMA, meter and scheduler are timm's, in the precision and memory format
-    of ours; the loss is softmax cross-entropy. Batches are read beforehand: unlike ours, the step
-    contains no loader.
+    Network, optimizer, scaler, EMA, meter and scheduler are timm's, in the precision of ours; the loss
+    is softmax cross-entropy. Batches are read beforehand: unlike ours, the step contains no loader.
     """
 
-    def __init__(self, name: str, timer: StepTimer) -> None:
+    def __init__(self, name: str, memory_format: torch.memory_format, timer: StepTimer) -> None:
         """A step for the data of another one, with the optimizer of its config.
 
         Args:
             name: of a network of timm, with as many parameters as that of `timer`.
+            memory_format: of its weights and maps.
             timer: of our step.
 
         Raises:
             UserError: timm is not installed, or this network is another one.
         """
-        model, config, hardware = timer.trainer.model, timer.config.train, timer.hardware
+        model, config = timer.trainer.model, timer.config.train
+        hardware = dataclasses.replace(timer.hardware, memory_format=memory_format)
         if not isinstance(model, Classifier):
             raise UserError(f"--timm {name}: timm's script trains classifiers; choose one by --cfg")
         classes = timer.num_classes

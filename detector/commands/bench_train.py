@@ -16,8 +16,8 @@ computes; the phases come from steps that wait for it after each phase, the tota
 --vs module:function adds another toolkit's step to the same rounds: the function is called with (data:
 str, size: int, batch_size: int) and returns a function that trains on one batch per call. --timm
 NETWORK adds the step of timm's training script, for a classifier: its network of this name, its
-optimizer, EMA and scheduler, in the precision and layout of the first variant; its batches are in memory
-already.
+optimizer, EMA and scheduler, in the precision of the first variant and both layouts (the script's default
+is NCHW); its batches are in memory already.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import importlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ from tqdm import tqdm
 from detector.api.step_benchmark import (
     PHASES,
     VARIANTS,
+    StepMaker,
     StepSettings,
-    StepTimer,
     StepTimes,
     benchmark_steps,
 )
@@ -107,24 +107,23 @@ def main() -> None:
     for cfg, batch, size, variants in runs:
         clock = time.process_time if args.cpu_time else time.perf_counter
         settings = StepSettings(cfg, args.data, tuple(args.overrides), size, batch, clock)
-        other, label = choose_other(args, settings)
         times, others = benchmark_steps(
             variants,
             settings,
             rounds=args.steps,
-            other=other,
+            others=choose_others(args, settings),
             memory=args.memory,
             progress=show_progress,
         )
         print(f"\n{cfg}, {size} px, batch {batch}; ms per step, medians of {args.steps}")
-        print("\n".join(format_table(times, batch, label, others)))
+        print("\n".join(format_table(times, batch, others)))
         results.append(
             {
                 "cfg": cfg,
                 "size": size,
                 "batch": batch,
                 "variants": {name: each.summary() for name, each in times.items()},
-                "other_ms": statistics.median(others) if others else None,
+                "others_ms": {name: statistics.median(each) for name, each in others.items()},
             }
         )
     if args.json is not None:
@@ -136,20 +135,22 @@ def show_progress(rounds: Sequence[int]) -> Iterator[int]:
     return iter(tqdm(rounds, desc="rounds", leave=False))
 
 
-def choose_other(
-    args: argparse.Namespace, settings: StepSettings
-) -> tuple[Callable[[StepTimer], Callable[[], object]] | None, str]:
-    """What makes the step of --vs or --timm, and its name in the table.
+def choose_others(args: argparse.Namespace, settings: StepSettings) -> dict[str, StepMaker]:
+    """What makes the steps of --vs or --timm, by name.
 
     Raises:
         UserError: --vs names no function.
     """
     if args.timm:
-        return functools.partial(TimmStep, args.timm), f"timm {args.timm}"
+        layouts = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+        return {
+            f"timm {args.timm}, {name}": functools.partial(TimmStep, args.timm, layout)
+            for name, layout in layouts.items()
+        }
     if args.vs:
         step = import_step(args.vs, settings)
-        return lambda _: step, args.vs
-    return None, ""
+        return {args.vs: lambda _: step}
+    return {}
 
 
 def import_step(text: str, settings: StepSettings) -> Callable[[], Any]:
@@ -167,7 +168,7 @@ def import_step(text: str, settings: StepSettings) -> Callable[[], Any]:
 
 
 def format_table(
-    times: dict[str, StepTimes], batch: int, other: str, others: Sequence[float]
+    times: dict[str, StepTimes], batch: int, others: Mapping[str, Sequence[float]]
 ) -> list[str]:
     """The lines of the table: a row per variant, then the memory."""
     first = next(iter(times.values())).total
@@ -186,11 +187,11 @@ def format_table(
                 "" if each.busy is None else f"{each.busy:.0%}",
             ]
         )
-    if others:
-        total = statistics.median(others)
+    for name, each in others.items():
+        total = statistics.median(each)
         blank = [""] * len(PHASES)
-        cells = f"{total:.1f}", f"{1e3 * batch / total:.1f}", f"{_ratio(others, first):.2f}"
-        rows.append([other, *blank, *cells, "", ""])
+        cells = f"{total:.1f}", f"{1e3 * batch / total:.1f}", f"{_ratio(each, first):.2f}"
+        rows.append([name, *blank, *cells, "", ""])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     lines = [
         "  ".join(f"{cell:<{w}}" if i == 0 else f"{cell:>{w}}" for i, (cell, w) in pairs)

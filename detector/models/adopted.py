@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detector.errors import UserError
 from detector.models.classifier import Classifier
-from detector.nn import ActFactory, BatchNormAct2d, BatchNormSettings
+from detector.nn import ActFactory, BatchNormAct2d, BatchNormSettings, Conv2d
 from detector.registry import nearest
 
 ACTIVATION_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Hardswish, nn.GELU)
@@ -114,6 +114,7 @@ class AdoptedClassifier(Classifier):
         self.smallest = 32 if small_images else source.smallest
         _replace_norms(network, act, norm, own_eps=own_eps)
         self.network = replace_activations(network, act, size=max(self.smallest, 64))
+        _use_own_convolutions(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> logits [B, classes].
@@ -175,6 +176,13 @@ def _replace_norms(
             new = BatchNormAct2d(module.num_features, eps=eps, momentum=norm.momentum)
         new.load_state_dict(module.state_dict(), strict=False, assign=True)
         _set_submodule(network, path, new)
+
+
+def _use_own_convolutions(network: nn.Module) -> None:
+    """Makes every convolution one whose weights get their gradients from `ops.conv2d`."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d:  # not a subclass, which may pad in its own way
+            module.__class__ = Conv2d  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _set_submodule(network: nn.Module, path: str, module: nn.Module) -> None:

@@ -1,15 +1,19 @@
 """tools/bench_train.py: a step by phases, and the same step computed by torch's layers."""
 
 import copy
+import functools
 import json
 
 import pytest
 import torch
 
-from detector.api.step_benchmark import PHASES, VARIANTS, Variant, use_torchs_layers
+from detector.api import step_benchmark
+from detector.api.step_benchmark import PHASES, use_torchs_layers
 from detector.api.timm_step import TimmStep
 from detector.build import build_model
 from detector.config import load_config
+from detector.models import VARIANTS, AdoptedClassifier, Variant
+from detector.models.adopted import Adopted
 from tests.commands.running import SMALL
 
 NET = ("--cfg", "yolov4-pacsp-n-mish")
@@ -28,7 +32,7 @@ def test_torchs_layers_compute_the_same(model, name):
     ours = model.train()(images)
     other = build_model(load_config("yolov4-pacsp-n-mish").model, 3)
     other.load_state_dict(state)
-    use_torchs_layers(other, VARIANTS[name].activate)
+    use_torchs_layers(other, step_benchmark.VARIANTS[name].activate)
     for a, b in zip(ours, other.train()(images), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
     assert list(other.state_dict()) == list(state)
@@ -38,7 +42,7 @@ def test_gradients_are_as_exact_as_those_of_the_plain_layers(model):
     """Rounding grows through the layers: both are 5e-5 off float64; single layers 2e-6."""
     images = torch.rand(4, 3, 128, 128)
     ours, plain = copy.deepcopy(model), copy.deepcopy(model)
-    use_torchs_layers(plain, VARIANTS["plain"].activate)
+    use_torchs_layers(plain, step_benchmark.VARIANTS["plain"].activate)
     exact = copy.deepcopy(plain).double()
 
     def find_gradient(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -101,7 +105,7 @@ def test_what_cannot_be_timed(tool, digits_yaml):
 
 
 def test_a_variant_without_words_is_the_config():
-    assert VARIANTS["ours"] == Variant()
+    assert step_benchmark.VARIANTS["ours"] == step_benchmark.Variant()
 
 
 SMALL_CLASSIFIER = [
@@ -115,16 +119,25 @@ def test_timms_step(tool, monkeypatch, tmp_path):
     steps = []
     run = TimmStep.__call__
     monkeypatch.setattr(TimmStep, "__call__", lambda self: (steps.append(self), run(self)))
-    words = [*SMALL_CLASSIFIER, "--steps", 1, "--json", "out.json", "model.arch=resnet18"]
-    status, out, err = tool("bench_train", *words, "--timm", "resnet18")
+    row = Variant(
+        network=functools.partial(AdoptedClassifier, Adopted("timm", "test_resnet")), orders=()
+    )
+    monkeypatch.setitem(VARIANTS, "test_resnet", row)
+    words = [*SMALL_CLASSIFIER, "--steps", 1, "--json", "out.json", "model.arch=test_resnet"]
+    status, out, err = tool("bench_train", *words, "--timm", "test_resnet")
     assert status == 0, err
-    assert "timm resnet18" in out
-    step = steps[1]  # the first warms up
+    assert "timm test_resnet, NCHW" in out
+    assert [step.updates for step in steps] == [2, 2, 2, 2]  # of two steps, the first warms up
+    assert steps[2].model.conv1[0].weight.is_contiguous()
+    step = steps[3]
+    assert step.model.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert (step.updates, step.losses.count, step.losses.avg > 0) == (2, 4, True)
     assert len(step.optimizer.param_groups) == 2, "weights, which decay, and the others"
     weights = step.model.state_dict(), step.ema.module.state_dict()
-    assert not torch.equal(*(each["fc.weight"] for each in weights))
-    assert json.loads((tmp_path / "out.json").read_text())[0]["other_ms"] > 0
+    assert not torch.equal(*(each["conv1.0.weight"] for each in weights))
+    others = json.loads((tmp_path / "out.json").read_text())[0]["others_ms"]
+    assert all(each > 0 for each in others.values())
+    assert len(others) == 2
 
 
 @pytest.mark.parametrize(

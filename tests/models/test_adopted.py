@@ -18,7 +18,7 @@ from detector.models.adopted import (
     ACTIVATION_MODULES,
     replace_activations,
 )
-from detector.nn import activation
+from detector.nn import Conv2d, activation
 from detector.nn.activations import SReLU
 from tests.models.networks import build_on_meta
 
@@ -130,6 +130,13 @@ def test_parameters_are_torchvisions(name):
     assert sum(p.numel() for p in model.parameters()) == published
     size = model.smallest
     assert model.eval()(torch.zeros(2, 3, size, size, device="meta")).shape == (2, 1000)
+
+
+def test_convolutions_are_ours():
+    """Whose weights get their gradients from our kernel."""
+    convs = [m for m in build_on_meta("resnet18").modules() if isinstance(m, nn.Conv2d)]
+    assert {type(m) for m in convs} == {Conv2d}
+    assert len(convs) == 20
 
 
 def test_batch_norms_keep_their_eps_unless_the_config_sets_one():
