@@ -40,9 +40,12 @@ class TimmStep:
         self.model = create_timm_network(name, classes)
         require_same_size(name, self.model, model)
 
-        from timm.optim import create_optimizer_v2  # optional, installed if there is a network
-        from timm.scheduler import CosineLRScheduler
-        from timm.utils import AverageMeter, ModelEmaV3, NativeScaler
+        # optional, installed if there is a network
+        from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
+        from timm.scheduler.cosine_lr import CosineLRScheduler
+        from timm.utils.cuda import NativeScaler
+        from timm.utils.metrics import AverageMeter
+        from timm.utils.model_ema import ModelEmaV3
 
         self.hardware = hardware
         hardware.place(self.model).train()

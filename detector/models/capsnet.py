@@ -44,6 +44,30 @@ def _weigh(votes: Tensor, agreement: Tensor) -> tuple[Tensor, Tensor]:
     return torch.matmul(coupling[:, :, None], votes)[:, :, 0].float(), coupling
 
 
+class ClassCapsules(nn.Module):
+    """A capsule for each class: every capsule votes by a matrix of its own, the votes are routed.
+
+    Attributes:
+        weight: [capsules, 8, classes, 16].
+    """
+
+    def __init__(self, capsules: int, num_classes: int, rounds: int) -> None:
+        """`rounds`: of routing."""
+        super().__init__()
+        self.rounds = rounds
+        weight = torch.empty(capsules, 8, num_classes, 16)
+        self.weight = nn.Parameter(nn.init.normal_(weight, std=0.1))
+
+    def forward(self, capsules: Tensor) -> Tensor:
+        """Squashed capsules [B, capsules, 8] -> those of the classes [B, classes, 16], not squashed."""
+        total, _ = route(self.vote(capsules), self.rounds)
+        return total
+
+    def vote(self, capsules: Tensor) -> Tensor:
+        """[B, capsules, 8] -> float32 votes [B, classes, capsules, 16]."""
+        return torch.einsum("bid,idco->bcio", capsules, self.weight).float().contiguous()
+
+
 class CapsNet(Classifier):
     """9x9 convolution, activation, 9x9/2 convolution to capsules, a capsule for each class.
 
@@ -77,24 +101,20 @@ class CapsNet(Classifier):
             norm: not used, there is none.
         """
         super().__init__()
-        self.rounds = rounds
         self.stem = nn.Conv2d(3, channels, 9)
         self.act = act(channels)
         self.primary = nn.Conv2d(channels, 8 * kinds, 9, 2)
         side = (SIZE - 8 - 9) // 2 + 1
-        weight = torch.empty(kinds * side**2, 8, num_classes, 16)
-        self.weight = nn.Parameter(nn.init.normal_(weight, std=0.1))
+        self.classes = ClassCapsules(kinds * side**2, num_classes, rounds)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, 32, 32] in [0, 1], other sizes are averaged to it -> logits [B, classes]."""
-        total, _ = route(self.vote(images), self.rounds)
+        total = self.classes(self.find_capsules(images))
         return (total.square().sum(-1) + EPS).log()
 
-    def vote(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> float32 votes [B, classes, capsules, 16]."""
+    def find_capsules(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> squashed capsules of each kind and position, float32 [B, capsules, 8]."""
         if images.shape[-2:] != (SIZE, SIZE):
             images = functional.adaptive_avg_pool2d(images, SIZE)
-        maps = self.primary(self.act(self.stem(images)))
-        # [B, kinds x 8, side, side] -> [B, capsules, 8]
-        capsules = squash(maps.float().unflatten(1, (-1, 8)).movedim(2, -1).flatten(1, 3))
-        return torch.einsum("bid,idco->bcio", capsules, self.weight).float().contiguous()
+        maps = self.primary(self.act(self.stem(images))).float()
+        return squash(maps.unflatten(1, (-1, 8)).movedim(2, -1).flatten(1, 3))

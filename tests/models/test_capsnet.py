@@ -6,6 +6,7 @@ import torch
 from detector.build import build_criterion, build_network
 from detector.config import ModelConfig, config_from_dict
 from detector.losses.classification import margin, softmax_cross_entropy
+from detector.models import measure_stages
 from detector.models.capsnet import CapsNet, route, squash
 from detector.nn import activation
 from detector.nn.blocks import BatchNormSettings
@@ -23,8 +24,8 @@ def test_parameters():
     """Published: 6.8 M without the decoder, for images of 28 px (6 x 6 positions) with one channel."""
     model = build_on_meta("capsnet", 10)
     colours, positions = 2 * 9 * 9 * 256, (8 * 8 - 6 * 6) * 32 * 8 * 10 * 16
-    published = sum(p.numel() for p in model.parameters()) - colours - positions
-    assert published == 6_804_224
+    stages = measure_stages(model, 32, 32)  # none of the parameters is outside of them
+    assert sum(stage.parameters for stage in stages) - colours - positions == 6_804_224
     assert type(model.act) is type(activation("mish")(1))
     assert type(build_on_meta("capsnet", 10, activation="swish").act) is type(
         activation("swish")(1)
@@ -78,7 +79,7 @@ def test_agreement_wins():
 def test_logits_are_those_of_lengths(small):
     images = torch.rand(2, 3, 32, 32)
     logits = small(images)
-    total, _ = route(small.vote(images), 3)
+    total, _ = route(small.classes.vote(small.find_capsules(images)), 3)
     torch.testing.assert_close(logits.sigmoid(), squash(total).norm(dim=-1))
     larger = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(small(larger), logits)
