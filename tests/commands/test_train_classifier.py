@@ -13,7 +13,9 @@ from detector.data.digits.folders import make_digit_folders
 from detector.engine import load_checkpoint
 from detector.evaluation import load_evaluation
 from detector.models import VARIANTS, CSPDarknet, Variant
+from detector.models.capsnet import CapsNet
 from detector.weights.load import read_weights
+from tests.models.networks import shrink
 
 SMALL = ("data.workers=0", "train.threads=1", "train.device=cpu", "train.epochs=2")
 
@@ -68,6 +70,24 @@ def test_a_run_and_its_resumption(tool, digits, tmp_path):
     status, _, err = tool("val", "--weights", "runs/whole", "--tta")
     assert status == 2
     assert "--tta is for detectors" in err
+
+
+@pytest.mark.parametrize("arch", ["capsnet", pytest.param("spinenet49", marks=pytest.mark.slow)])
+def test_networks_of_another_form_resume_exactly(arch, tool, digits, tmp_path, monkeypatch):
+    """Routing and the margin loss, with shares of classes; maps of five scales."""
+    monkeypatch.setitem(VARIANTS, "capsnet", Variant(network=partial(CapsNet, channels=8, kinds=1)))
+    monkeypatch.setitem(VARIANTS, "spinenet49", shrink(VARIANTS["spinenet49"]))
+    words = [f"model.arch={arch}", "loss.label_smoothing=0.1", "bag.mixup=0.5", "data.size=64"]
+    assert train(tool, digits, "--out", "runs/whole", *words)[0] == 0
+    assert train(tool, digits, "--out", "runs/parts", *words, "--batch-limit", 5)[0] == 0
+    assert tool("train_classifier", "--resume", "runs/parts")[0] == 0
+    whole, parts = (
+        load_checkpoint(tmp_path / "runs" / name / "last.pt")["training"]
+        for name in ("whole", "parts")
+    )
+    for content in ("model", "average"):
+        for name, tensor in whole[content].items():
+            assert torch.equal(tensor, parts[content][name]), name
 
 
 def test_the_summary_of_seeds_names_the_metric(digits, tool):
