@@ -41,6 +41,7 @@ TRAIN_CASES = {
         [
             *("train.epochs=2", "train.batch_size=3", "train.nominal_batch=6"),
             "data.tile_buffer=16",
+            *("train.freeze=[model.backbone.stage1]", "train.freeze_epochs=1"),
         ],
         1e-11,
     ),

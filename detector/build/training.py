@@ -269,8 +269,12 @@ def build_trainer(
     if start is not None:
         start(model)
     loss = build_criterion(config, model, len(data.names))
-    frozen = freeze(model, config.train.freeze)
     hardware.place(model)
+    epochs = config.train.freeze_epochs
+    optimizer = (
+        build_optimizer(config, model) if epochs else None
+    )  # also of what is frozen at first
+    frozen = freeze(model, config.train.freeze, epochs=epochs)
     loader = build_train_loader(
         config,
         data.train,
@@ -284,7 +288,7 @@ def build_trainer(
     return Trainer(
         model,
         loss.to(hardware.device),
-        build_optimizer(config, model),
+        optimizer or build_optimizer(config, model),
         ModelEMA(model, decay=config.train.ema_decay, warmup=config.train.ema_warmup),
         schedule=build_schedule(config, len(loader)),
         loader=loader,

@@ -245,6 +245,7 @@ class TrainConfig(Section):
     weight_decay: NonNegative = 5e-4  # at the nominal batch
     clip_norm: NonNegative = 0.0  # largest norm of a step's gradient, summed over images; 0: off
     freeze: tuple[str, ...] = ()  # parts that are not trained: [backbone.stage*, "*.norm"]
+    freeze_epochs: CountOrZero = 0  # `freeze` ends after this many epochs; 0: with the run
     # the run ends after this many evaluations without a better AP; 0: off
     patience: CountOrZero = 0
     warmup_epochs: NonNegative = 3.0

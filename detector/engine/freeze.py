@@ -19,11 +19,26 @@ class Frozen:
         total: number of all scalars in the model's parameters.
         norms: BatchNorms whose parameters are all frozen; they normalise with their running statistics
             and do not update them.
+        parameters: the frozen ones.
+        epochs: for how many they are; 0: for all.
     """
 
     num_parameters: int = 0
     total: int = 0
     norms: tuple[nn.Module, ...] = ()
+    parameters: tuple[nn.Parameter, ...] = ()
+    epochs: int = 0
+
+    def ends_before(self, epoch: int) -> bool:
+        """Whether epoch `epoch`, counted from 0, trains the whole model."""
+        return 0 < self.epochs <= epoch
+
+    def release(self) -> bool:
+        """Lets the parameters be trained; returns whether they were frozen until now."""
+        frozen = [parameter for parameter in self.parameters if not parameter.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        return bool(frozen)
 
     def freeze_statistics(self) -> None:
         """Puts the frozen BatchNorms into evaluation mode; call it after each `model.train()`."""
@@ -31,18 +46,25 @@ class Frozen:
             norm.eval()
 
     def __str__(self) -> str:
+        when = {0: "", 1: ", in the first epoch"}.get(
+            self.epochs, f", in the first {self.epochs} epochs"
+        )
         return (
             f"frozen: {self.num_parameters:,} of {self.total:,} parameters and the statistics of "
-            f"{len(self.norms)} BatchNorms"
+            f"{len(self.norms)} BatchNorms{when}"
         )
 
 
-def freeze(model: nn.Module, patterns: Sequence[str], key: str = "train.freeze") -> Frozen:
+def freeze(
+    model: nn.Module, patterns: Sequence[str], *, epochs: int = 0, key: str = "train.freeze"
+) -> Frozen:
     """Freezes the parameters that match the patterns.
 
     Args:
-        model: modified in place, before its optimizer is created.
+        model: modified in place, before its optimizer is created; if `epochs` is set, after that, so
+            that the optimizer has all parameters: it passes over those without a gradient.
         patterns: name patterns, see `match_parameters`.
+        epochs: for how many; 0: for all.
         key: of the patterns in the config, for messages.
 
     Raises:
@@ -66,4 +88,6 @@ def freeze(model: nn.Module, patterns: Sequence[str], key: str = "train.freeze")
             and module.weight is not None
             and not any(p.requires_grad for p in module.parameters())
         ),
+        tuple(p for p in parameters if not p.requires_grad),
+        epochs if patterns else 0,
     )

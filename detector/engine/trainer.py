@@ -211,7 +211,10 @@ class Trainer:
     def _train_epoch(self) -> dict[str, float]:
         """Trains on the remaining batches of the epoch; returns the mean weighted losses of all of it."""
         self.model.train()
-        self.options.frozen.freeze_statistics()
+        if self.options.frozen.ends_before(self.progress.epoch):
+            self.step.unfreeze()
+        else:
+            self.options.frozen.freeze_statistics()
         progress, epoch = self.progress, self.progress.epoch
         totals, images = dict(progress.totals), progress.images
         skipped, pending = progress.skipped, list[MicroBatch]()

@@ -91,10 +91,24 @@ class TrainingStep:
         self.schedule, self.hardware, self.process_group = schedule, hardware, process_group
         self.options, self.announce, self.on_gradients = options, announce, on_gradients
         self.scaler = hardware.scaler()
-        self._replica = process_group.replicate(model, shared_statistics=options.sync_batch_norms)
-        self._forward = torch.compile(self._replica) if options.compile else self._replica
-        self._graphed = GraphedForward(model, hardware, announce) if options.capture else None
         self._buffers = BufferSnapshot(model)
+        self._prepare_forward()
+
+    def _prepare_forward(self) -> None:
+        """What runs the model depends on which of its parameters are trained."""
+        self._replica = self.process_group.replicate(
+            self.model, shared_statistics=self.options.sync_batch_norms
+        )
+        self._forward = torch.compile(self._replica) if self.options.compile else self._replica
+        capture = self.options.capture
+        self._graphed = (
+            GraphedForward(self.model, self.hardware, self.announce) if capture else None
+        )
+
+    def unfreeze(self) -> None:
+        """Trains the whole model from here on."""
+        if self.options.frozen.release():
+            self._prepare_forward()
 
     def run(
         self,

@@ -80,7 +80,13 @@ def weights(trainer):
 
 
 @pytest.mark.parametrize(
-    "more", [[], ADAMW, ["train.precision=bf16", "data.workers=2"]], ids=["sgd", "adamw", "bf16"]
+    "more",
+    [
+        [],
+        [*ADAMW, "train.freeze_epochs=2"],  # it ends after the stop
+        ["train.freeze_epochs=1", "train.precision=bf16", "data.workers=2"],  # before
+    ],
+    ids=["sgd", "adamw", "bf16"],
 )
 def test_a_run_with_everything_on_resumes_to_the_same_bits(digits_yaml, more):
     words = [*EVERYTHING, *more]
@@ -123,6 +129,27 @@ def test_frozen_parts_do_not_change(digits_yaml):
         f"{sum(isinstance(m, nn.BatchNorm2d) for m in trainer.model.backbone.modules())} "
         f"BatchNorms"
     )
+
+
+class BackboneWeights(Observer):
+    """The backbone's weights after each epoch."""
+
+    def __init__(self):
+        self.after = []
+
+    def on_epoch(self, trainer, report):
+        self.after.append(copy.deepcopy(trainer.model.backbone.state_dict()))
+
+
+def test_frozen_parts_are_trained_after_their_epochs(digits_yaml):
+    trainer = make(digits_yaml, "train.freeze=[backbone]", "train.freeze_epochs=1")
+    before, weights = copy.deepcopy(trainer.model.backbone.state_dict()), BackboneWeights()
+    trainer.observers = [weights]
+    trainer.run()
+    for name, value in before.items():
+        assert torch.equal(weights.after[0][name], value), name
+        assert not torch.equal(weights.after[1][name], value), name
+    assert str(trainer.options.frozen).endswith("BatchNorms, in the first epoch")
 
 
 def test_the_gradient_of_a_step_is_clipped(digits_yaml):
