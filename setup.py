@@ -17,6 +17,7 @@ Environment:
                           machine or, without one, all in ARCHITECTURES that nvcc knows
 """
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -177,6 +178,26 @@ def error_file(library: str) -> str:
     return f"{library}_build_error.txt"
 
 
+def origin_file(library: str) -> str:
+    """The name of the file that says what a library was built from, and what it is."""
+    return f"{library}_built_from.txt"
+
+
+def describe_origin(command: list[str], inputs: list[str], library: Path) -> str:
+    """Changes with anything that the library depends on, and with the library itself.
+
+    Args:
+        command: that builds it.
+        inputs: sources and headers.
+        library: as it was built.
+    """
+    words = [word for word in command if not word.endswith(library.name)]
+    version = torch_folder() / "version.py"
+    parts = [shlex.join(words).encode(), run_command([command[0], "--version"]).encode()]
+    parts += [Path(each).read_bytes() for each in (version, *inputs, library)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest() + "\n"
+
+
 class BuildPackage(build_py):
     """Copies the YAML files of the top level into the package that is built: a wheel has no checkout."""
 
@@ -221,7 +242,15 @@ class PlatformWheel(bdist_wheel):
 
 
 class BuildKernels(build_ext):
-    """Builds each library by its command; a failure is recorded in a file and the install continues."""
+    """Builds each library by its command; a failure is recorded in a file and the install continues.
+
+    A library that lies in the checkout and was built from the same is taken as it is.
+    """
+
+    def initialize_options(self) -> None:
+        """`origins`: library -> what it was built from, see `describe_origin`."""
+        super().initialize_options()
+        self.origins: dict[str, str] = {}
 
     def get_ext_filename(self, fullname: str) -> str:
         """detector.ops._C_cpu -> detector/ops/_C_cpu.so: no Python version in the name."""
@@ -235,7 +264,18 @@ class BuildKernels(build_ext):
         for stale in (library, reason):
             stale.unlink(missing_ok=True)
         try:
-            self._compile(COMMANDS[library.stem](ext.sources, library))
+            command = COMMANDS[library.stem](ext.sources, library)
+            inputs = [*ext.sources, *ext.depends]
+            kept, record = PACKAGE / library.name, PACKAGE / origin_file(library.stem)
+            if (
+                kept.exists()
+                and record.exists()
+                and record.read_text(encoding="utf-8") == describe_origin(command, inputs, kept)
+            ):
+                shutil.copyfile(kept, library)
+            else:
+                self._compile(command)
+            self.origins[library.stem] = describe_origin(command, inputs, library)
         except BuildError as error:
             if library.stem == "_C_cuda" and os.environ.get("DETECTOR_CUDA") == "1":
                 raise SystemExit(f"DETECTOR_CUDA=1, but {error}") from None
@@ -265,6 +305,11 @@ class BuildKernels(build_ext):
             # By renaming: a process that has mapped the old library must not see it change.
             shutil.copyfile(built / name, target.with_suffix(".new"))
             target.with_suffix(".new").replace(target)
+        for library in COMMANDS:
+            record = PACKAGE / origin_file(library)
+            record.unlink(missing_ok=True)
+            if library in self.origins:
+                record.write_text(self.origins[library], encoding="utf-8")
 
 
 setup(
