@@ -33,6 +33,7 @@ MANY_OBJECTS = (
 )  # per image, from which on the objectness target of a short run is IoU
 FEW_STEPS = 500  # fewer steps from initial weights learn little, whatever the recipe
 PRETRAINED_LR = 2.0  # times the learning rate from scratch, at most steps as long as published
+FREEZE_SHARE = 0.125  # of a short run's epochs, in which a trained backbone is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class RunSize:
         epochs: number of epochs.
         objects: number of objects per training image, on average; crowds do not count.
         pretrained: whether the run starts from trained weights.
+        has_backbone: whether the network has a part of this name; one of a darknet cfg is a list.
     """
 
     images: int
@@ -52,6 +54,7 @@ class RunSize:
     epochs: int
     objects: float = COCO_OBJECTS
     pretrained: bool = False
+    has_backbone: bool = True
 
     @property
     def total(self) -> int:
@@ -126,6 +129,20 @@ def choose_mosaic_off_epochs(size: RunSize) -> int:
     return round(MOSAIC_OFF_SHARE * size.epochs) if size.is_short else 0
 
 
+def choose_freeze(size: RunSize, given: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    """`freeze`, `freeze_epochs`: a short run from trained weights first adapts what reads the backbone.
+
+    Its head is new, and its first gradients would change a backbone that is already good for something.
+    """
+    freeze, epochs = given.get("train.freeze"), given.get("train.freeze_epochs")
+    if freeze is not None:
+        return freeze, epochs or 0
+    if epochs is None:
+        short = size.pretrained and size.is_short and size.has_backbone
+        epochs = round(FREEZE_SHARE * size.epochs) if short else 0
+    return ("backbone",) * bool(epochs), epochs
+
+
 def choose_eval_every(size: RunSize) -> int:
     """Epochs between evaluations, so that these take a tenth of the time; at least ten in a run."""
     every = round(EVAL_COST * size.val_images / size.images / EVAL_SHARE)
@@ -164,6 +181,7 @@ def derive_recipe(size: RunSize, given: dict[str, Any], batch_size: int) -> dict
     decay, warmup = choose_ema(size, nominal)
     if given.keys().isdisjoint({"train.ema_decay", "train.ema_warmup"}):
         values |= {"train.ema_decay": decay, "train.ema_warmup": warmup}
+    values |= zip(("train.freeze", "train.freeze_epochs"), choose_freeze(size, given), strict=True)
     values.setdefault("train.eval_every", choose_eval_every(size))
     values.setdefault("bag.mosaic_off_epochs", choose_mosaic_off_epochs(size))
     loss = LossConfig()
@@ -194,7 +212,8 @@ def resolve_recipe(
     if config.recipe != "auto":
         return config, []
     given = find_given_values(config)
-    size = RunSize(images, val_images, config.train.epochs, objects, pretrained)
+    has_backbone = config.model.darknet_cfg is None
+    size = RunSize(images, val_images, config.train.epochs, objects, pretrained, has_backbone)
     batch_size = config.train.batch_size
     number = batch_size if isinstance(batch_size, int) else TrainConfig().nominal_batch
     values = derive_recipe(size, given, number)
@@ -223,6 +242,7 @@ def describe_recipe(config: Config, size: RunSize) -> str:
     parts = [
         f"recipe: {size.images} images x {size.epochs} epochs = {steps} steps of {train.nominal_batch}",
         f"{train.optimizer}, lr {train.lr:g}" + " (from trained weights)" * size.pretrained,
+        _describe_freeze(train),
         f"warm-up {warmup} batches",
         f"EMA over {round(1 / (1 - train.ema_decay))} steps",
         _describe_loss(config),
@@ -230,6 +250,13 @@ def describe_recipe(config: Config, size: RunSize) -> str:
         f"evaluation every {_count_epochs(train.eval_every)}",
     ]
     return "; ".join(filter(None, parts))
+
+
+def _describe_freeze(train: TrainConfig) -> str:
+    """What is frozen at first; empty if nothing is, or for the whole run."""
+    if not (train.freeze and train.freeze_epochs):
+        return ""
+    return f"{', '.join(train.freeze)} frozen in the first {_count_epochs(train.freeze_epochs)}"
 
 
 def _describe_loss(config: Config) -> str:

@@ -353,6 +353,7 @@ RECIPE_KEYS = (
     "train.ema_decay",
     "train.ema_warmup",
     "train.eval_every",
+    *("train.freeze", "train.freeze_epochs"),
     "bag.mosaic_off_epochs",
     *("loss.cls_factor", "loss.box", "loss.obj_target"),
 )

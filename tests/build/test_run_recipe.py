@@ -131,7 +131,34 @@ def test_trained_weights_double_the_learning_rate_up_to_the_published_step(objec
     config = config_from_dict({}, "test", ["train.epochs=40"])
     resolved, lines = resolve_recipe(config, 160, 40, objects=objects, pretrained=True)
     assert resolved.train.lr == lr
-    assert f"sgd, lr {lr} (from trained weights); warm-up" in lines[0]
+    assert f"sgd, lr {lr} (from trained weights); backbone frozen in the first 5 epo" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "freeze", "epochs"),
+    [
+        ([], ("backbone",), 5),
+        (["train.epochs=4"], (), 0),
+        (["train.epochs=8"], ("backbone",), 1),
+        (["train.epochs=20000"], (), 0),  # as long as the published recipe
+        (["train.freeze_epochs=0"], (), 0),
+        (["train.freeze_epochs=2"], ("backbone",), 2),
+        (["train.freeze=[neck]"], ("neck",), 0),
+        (["train.freeze=[]"], (), 0),
+        (["train.freeze=[neck]", "train.freeze_epochs=3"], ("neck",), 3),
+    ],
+)
+def test_a_trained_backbone_is_frozen_at_first(words, freeze, epochs):
+    config = config_from_dict({}, "test", ["train.epochs=40", *words])
+    resolved, lines = resolve_recipe(config, 160, 40, pretrained=True)
+    assert (resolved.train.freeze, resolved.train.freeze_epochs) == (freeze, epochs)
+    assert ("frozen in the first" in lines[0]) == bool(freeze and epochs)
+
+
+def test_nothing_is_frozen_from_initial_weights_or_in_a_darknet_cfg():
+    assert resolve(160, 40, "train.epochs=40")[0].train.freeze == ()
+    config = config_from_dict({}, "test", ["train.epochs=40", "model.darknet_cfg='[net]'"])
+    assert resolve_recipe(config, 160, 40, pretrained=True)[0].train.freeze == ()
 
 
 def test_a_section_that_was_changed_still_has_a_recipe():
