@@ -241,6 +241,18 @@ def build_trainer_options(
     )
 
 
+def build_optimizer_and_freeze(
+    config: Config, model: nn.Module
+) -> tuple[torch.optim.Optimizer, Frozen]:
+    """The optimizer of all that is ever trained, and what is frozen at first or in the whole run."""
+    patterns, epochs = config.train.freeze, config.train.freeze_epochs
+    if epochs:
+        optimizer = build_optimizer(config, model)
+        return optimizer, freeze(model, patterns, epochs=epochs)
+    frozen = freeze(model, patterns)
+    return build_optimizer(config, model), frozen
+
+
 def build_trainer(
     config: Config,
     data: Data,
@@ -270,11 +282,7 @@ def build_trainer(
         start(model)
     loss = build_criterion(config, model, len(data.names))
     hardware.place(model)
-    epochs = config.train.freeze_epochs
-    optimizer = (
-        build_optimizer(config, model) if epochs else None
-    )  # also of what is frozen at first
-    frozen = freeze(model, config.train.freeze, epochs=epochs)
+    optimizer, frozen = build_optimizer_and_freeze(config, model)
     loader = build_train_loader(
         config,
         data.train,
@@ -288,7 +296,7 @@ def build_trainer(
     return Trainer(
         model,
         loss.to(hardware.device),
-        optimizer or build_optimizer(config, model),
+        optimizer,
         ModelEMA(model, decay=config.train.ema_decay, warmup=config.train.ema_warmup),
         schedule=build_schedule(config, len(loader)),
         loader=loader,
