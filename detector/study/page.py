@@ -7,6 +7,7 @@ from detector.errors import replace_text
 from detector.html_report.style import SORT, STYLE
 from detector.html_report.tables import escape, make_table
 from detector.study.answer import Answer
+from detector.study.series_chart import draw_series
 from detector.study.study_charts import draw_curves, draw_differences, draw_scores
 from detector.study.text import (
     Table,
@@ -19,6 +20,8 @@ from detector.study.text import (
     make_result_table,
     make_spread_table,
 )
+
+MOST_NAMES = 4  # of arms in the title
 
 
 def write_page(path: Path, answer: Answer, command: str) -> None:
@@ -37,7 +40,10 @@ def write_page(path: Path, answer: Answer, command: str) -> None:
 
 def make_page(answer: Answer, command: str) -> str:
     """The HTML document."""
-    title = f"{' / '.join(arm.name for arm in answer.arms)}: {answer.metric.title}"
+    names = [arm.name for arm in answer.arms]
+    if len(names) > MOST_NAMES:
+        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
+    title = f"{' / '.join(names)}: {answer.metric.title}"
     sections = [
         f"<h1>{escape(title)}</h1><p>{escape(describe_design(answer))}.</p>"
         f"<p><code>{escape(command)}</code></p>",
@@ -84,6 +90,13 @@ def make_chart_sections(answer: Answer) -> list[str]:
         ),
     ]
     others = [m for m in answer.metrics if m.lower_is_better and m != metric]
+    for each in (metric, *(m for m in others if not m.is_training_loss)):
+        drawing = draw_series(answer, each)
+        if drawing is not None:
+            about = "Line: mean of the runs. Band: from the least to the greatest."
+            made.append(
+                make_section(f"{each.title} by {answer.study.within}", about, drawing.svg())
+            )
     for each in (metric, *others):
         drawing = draw_curves(answer, each)
         if drawing is not None:

@@ -55,6 +55,25 @@ def choose_role(number: int) -> Role:
     return ROLES[number % len(ROLES)]
 
 
+def is_dashed(number: int) -> bool:
+    """Whether the line of an arm is dashed: those of the arms whose colors are taken are."""
+    return number // len(ROLES) % 2 == 1
+
+
+def draw_legend(names: Sequence[str]) -> tuple[list[Shape], float]:
+    """The names of arms in their colors, in rows, and where the chart below them starts."""
+    shapes: list[Shape] = []
+    x, y = 58.0, 18.0
+    for number, name in enumerate(names):
+        title = shorten(name) + " (dashed)" * is_dashed(number)
+        width = LETTER * len(title) + 18
+        if x > 58 and x + width > 578:
+            x, y = 58.0, y + 18
+        shapes.append(Text(x, y, title, role=choose_role(number)))
+        x += width
+    return shapes, y + 16
+
+
 def shorten(name: str) -> str:
     """A name that fits beside a chart."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 2]}.."
@@ -161,44 +180,55 @@ def draw_curves(answer: Answer, metric: Metric) -> Drawing | None:
         metric: which.
 
     Returns:
-        The drawing; None if no run has a value.
+        The drawing; None if no arm has values at two epochs.
     """
     column, words, factor = metric.name, metric.title, metric.factor
     bands = {arm.name: make_band(answer.results, arm.name, column) for arm in answer.arms}
-    known = {name: band for name, band in bands.items() if len(band[0])}
+    known = {name: band for name, band in bands.items() if len(band[0]) > 1}
     if not known:
         return None
+    legend, top = draw_legend(list(bands))
+    bottom = top + 216
     every = np.concatenate([factor * values.ravel() for _, values in known.values()])
     epochs = np.concatenate([band[0] for band in known.values()])
-    across = Scale(min(epochs.min(), 1), max(epochs.max(), 2), 58, 560)
-    upward = make_scale(every.tolist(), 250, 34)
-    shapes: list[Shape] = [*draw_vertical_grid(across, 34, 250, whole=True)]
+    across = Scale(min(epochs.min(), 1), epochs.max(), 58, 560)
+    upward = make_scale(every.tolist(), bottom, top)
+    shapes: list[Shape] = [*legend, *draw_vertical_grid(across, top, bottom, whole=True)]
+    shapes += draw_horizontal_grid(upward)
+    for number, name in enumerate(bands):
+        if name in known:
+            when, values = known[name]
+            shapes += draw_band(across, upward, when, factor * values, number)
+    shapes += [
+        Text(309, bottom + 36, "epoch", "middle"),
+        Text(12, (top + bottom) / 2, words, "middle", rotated=True),
+    ]
+    label = f"{words} over the epochs, by arm"
+    return Drawing(f"curve_{column}", label, 580, bottom + 42, shapes)
+
+
+def draw_horizontal_grid(upward: Scale) -> list[Shape]:
+    """Lines and numbers of a vertical scale."""
+    shapes: list[Shape] = []
     for value in upward.choose_ticks():
         y = upward(value)
         shapes += [Line([(58, y), (560, y)], "line"), Text(51, y + 4, f"{value:g}", "end")]
-    x = 58.0
-    for number, (name, (when, values)) in enumerate(bands.items()):
-        role, title = choose_role(number), shorten(name)
-        shapes.append(Text(x, 18, title, role=role))
-        x += LETTER * len(title) + 18
-        if len(when):
-            shapes += draw_band(across, upward, when, factor * values, role)
-    shapes += [Text(309, 286, "epoch", "middle"), Text(12, 142, words, "middle", rotated=True)]
-    width = max(580, x)
-    return Drawing(f"curve_{column}", f"{words} over the epochs, by arm", width, 292, shapes)
+    return shapes
 
 
 def draw_band(
-    across: Scale, upward: Scale, when: np.ndarray, values: np.ndarray, role: Role
+    across: Scale, upward: Scale, when: np.ndarray, values: np.ndarray, number: int
 ) -> list[Shape]:
-    """A band and its mean line; `when` [n], `values` [runs, n]."""
+    """A band and its mean line; `when` [n], `values` [runs, n], `number` of the arm."""
+    role = choose_role(number)
 
     def place(heights: np.ndarray) -> list[tuple[float, float]]:
         pairs = zip(when.tolist(), heights.tolist(), strict=True)
         return [(across(epoch), upward(height)) for epoch, height in pairs]
 
     outline = [*place(values.max(0)), *reversed(place(values.min(0)))]
-    return [Area(outline, role), Line(place(values.mean(0)), role, 2)]
+    mean = Line(place(values.mean(0)), role, 2, dashed=is_dashed(number))
+    return [Area(outline, role), mean]
 
 
 def make_band(results: Sequence[RunResult], arm: str, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -106,8 +106,9 @@ def classifiers(tmp_path):
         folder = find_run_folder(tmp_path, run)
         write_run(folder, [0.5])
         gain = 0.01 if run.arm.name == "mish" else 0.0
-        row = f"1,0.3,9.5,{0.96 + gain + noise / 10},0.99,{0.1 + 5 * gain + noise}"
-        folder.results.write_text(f"epoch,loss_cls,seconds,top1,top5,loss\n{row}\n")
+        row = f"0.3,9.5,{0.96 + gain + noise / 10},0.99,{0.1 + 5 * gain + noise}"
+        rows = f"epoch,loss_cls,seconds,top1,top5,loss\n1,{row}\n2,{row}\n"
+        folder.results.write_text(rows)
     return study, collect_results(study, tmp_path)
 
 
